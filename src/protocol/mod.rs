@@ -1,0 +1,11 @@
+//! Layer 0: the words of MQTT. Every other layer speaks in these types; this one knows no layer at all.
+
+pub mod ids;
+pub mod message;
+pub mod packet;
+pub mod property;
+pub mod qos;
+pub mod reason;
+pub mod time;
+pub mod topic;
+pub mod version;
