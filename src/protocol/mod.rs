@@ -6,6 +6,7 @@ pub mod packet;
 pub mod property;
 pub mod qos;
 pub mod reason;
+pub mod repeat;
 pub mod time;
 pub mod topic;
 pub mod version;
