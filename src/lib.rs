@@ -1,3 +1,5 @@
 #![doc = include_str!("README.md")]
 
 pub mod protocol;
+#[cfg(feature = "server")]
+pub mod transport;

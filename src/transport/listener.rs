@@ -1,0 +1,310 @@
+//! Addresses we accept connections on.
+//!
+//! [`Listener::bind`] needs no runtime, so that every listener is bound, or refused with a line that says what to do,
+//! before anything starts. The runtime that accepts then calls [`Listener::attach`] and [`Listener::accept`] in a loop.
+//! What it gets is attached to that runtime; if another worker is to carry the connection, detach it first.
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::net::{TcpListener, UnixListener};
+
+use super::options::{ListenAddress, ListenerOptions};
+use super::peer::{Address, Peer};
+use super::socket::Socket;
+
+mod bind;
+mod error;
+#[cfg(test)]
+mod tests;
+
+pub use error::ListenError;
+
+/// The sockets of one listener.
+#[derive(Debug)]
+pub struct Listener {
+    shared: Arc<ListenerShared>,
+    sockets: Vec<Bound>,
+    /// Which socket is asked first, so that a busy one does not starve the others.
+    next: usize,
+    /// Given up for a moment when descriptors run out, so that the connection can be accepted and closed: it would
+    /// otherwise stay in the backlog and wake us for ever.
+    reserve: Option<File>,
+    /// The reserve is given up and the next connection is to be closed.
+    reserve_given_up: bool,
+    /// Connections closed for want of descriptors since the last line in the log.
+    without_descriptor: u64,
+    /// Connections closed beyond `connections_max` since the last line in the log.
+    beyond_limit: u64,
+    /// The file to remove when the listener ends.
+    unix_path: Option<PathBuf>,
+}
+
+/// What the connections of one listener have in common.
+#[derive(Debug)]
+pub struct ListenerShared {
+    options: ListenerOptions,
+    connections: AtomicUsize,
+}
+
+/// A connection nothing was read from yet.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Attached to the runtime that accepted it.
+    pub socket: Socket,
+    /// Who connects, as far as the socket tells.
+    pub peer: Peer,
+    /// The place it takes in its listener.
+    pub slot: Slot,
+}
+
+/// One place among the connections of a listener, given back when dropped. Keep it as long as the connection.
+#[derive(Debug)]
+pub struct Slot(Arc<ListenerShared>);
+
+impl Listener {
+    /// Binds and listens on every address of `options`.
+    ///
+    /// # Errors
+    /// [`ListenError`], in one line that says what to do.
+    pub fn bind(options: ListenerOptions) -> Result<Self, ListenError> {
+        let sockets = bind::bind(&options)?;
+        let unix_path = match &options.address {
+            ListenAddress::Unix { path, .. } => Some(path.clone()),
+            ListenAddress::Tcp(_) => None,
+        };
+        Ok(Self {
+            shared: Arc::new(ListenerShared {
+                options,
+                connections: AtomicUsize::new(0),
+            }),
+            sockets,
+            next: 0,
+            reserve: reserve_descriptor(),
+            reserve_given_up: false,
+            without_descriptor: 0,
+            beyond_limit: 0,
+            unix_path,
+        })
+    }
+
+    /// Registers with the runtime of the calling thread, which will accept.
+    ///
+    /// # Errors
+    /// When the operating system refuses to register a socket.
+    pub fn attach(&mut self) -> io::Result<()> {
+        for bound in &mut self.sockets {
+            *bound = match std::mem::replace(bound, Bound::Closed) {
+                Bound::IdleTcp(listener) => Bound::Tcp(TcpListener::from_std(listener)?),
+                Bound::IdleUnix(listener) => Bound::Unix(UnixListener::from_std(listener)?),
+                other => other,
+            };
+        }
+        Ok(())
+    }
+
+    /// What the connections of this listener share.
+    pub fn shared(&self) -> &Arc<ListenerShared> {
+        &self.shared
+    }
+
+    /// The addresses in use, with the port that the system chose for port 0; empty for a Unix socket.
+    pub fn local_addresses(&self) -> Vec<SocketAddr> {
+        self.sockets.iter().filter_map(Bound::local_address).collect()
+    }
+
+    /// The next connection. Never fails: what goes wrong with one connection is logged and the next is waited for.
+    pub async fn accept(&mut self) -> Accepted {
+        loop {
+            match std::future::poll_fn(|cx| self.poll_accept(cx)).await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    // ENOBUFS, ENOMEM, EPERM by a firewall: nothing to do but to try again, not in a tight loop.
+                    tracing::warn!(listener = self.shared.name(), %error, "cannot accept a connection, waiting 100 ms");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// The next connection, or the error of a socket that goes on after a pause.
+    ///
+    /// # Errors
+    /// What the operating system says, except for running out of descriptors and for connections that ended before
+    /// they were accepted.
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        let count = self.sockets.len();
+        for turn in 0..count {
+            let index = (self.next + turn) % count;
+            while let Poll::Ready(result) = self.sockets[index].poll_accept(cx) {
+                self.next = index + 1;
+                match result {
+                    Ok(_) if self.reserve_given_up => self.close_for_want_of_descriptors(),
+                    Ok((socket, peer)) => {
+                        if let Some(accepted) = self.admit(socket, peer) {
+                            return Poll::Ready(Ok(accepted));
+                        }
+                    }
+                    Err(error) if is_gone(&error) => {}
+                    Err(error) if is_out_of_descriptors(&error) && self.reserve.take().is_some() => {
+                        self.reserve_given_up = true; // one descriptor is free now: accept the next one and close it
+                    }
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+        }
+        if std::mem::take(&mut self.reserve_given_up) {
+            self.reserve = reserve_descriptor(); // it went away by itself
+        }
+        Poll::Pending
+    }
+
+    fn admit(&mut self, socket: Socket, peer: Peer) -> Option<Accepted> {
+        let name = self.shared.name();
+        if self.without_descriptor > 0 {
+            tracing::warn!(
+                listener = name,
+                closed = self.without_descriptor,
+                "descriptors are available again"
+            );
+            self.without_descriptor = 0;
+        }
+        let Some(slot) = self.shared.take_slot() else {
+            self.beyond_limit += 1;
+            if self.beyond_limit == 1 {
+                let max = self.shared.options.connections_max;
+                tracing::warn!(listener = name, addr = %peer.address, connections_max = max,
+                    "the listener is full, closing new connections; raise its connections_max if that is too few");
+            }
+            return None;
+        };
+        if self.beyond_limit > 0 {
+            tracing::warn!(
+                listener = name,
+                closed = self.beyond_limit,
+                "the listener has room again"
+            );
+            self.beyond_limit = 0;
+        }
+        Some(Accepted { socket, peer, slot })
+    }
+
+    /// The connection that took the place of the reserve is closed already.
+    fn close_for_want_of_descriptors(&mut self) {
+        self.reserve = reserve_descriptor();
+        self.reserve_given_up = false;
+        self.without_descriptor += 1;
+        if self.without_descriptor == 1 {
+            tracing::warn!(
+                listener = self.shared.name(),
+                "out of file descriptors, closing new connections; raise the limit (ulimit -n, LimitNOFILE=)"
+            );
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(path) = &self.unix_path {
+            // Left behind it would only be replaced at the next start.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+impl ListenerShared {
+    /// The listener's options.
+    pub fn options(&self) -> &ListenerOptions {
+        &self.options
+    }
+
+    /// The listener's name.
+    pub fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// How many connections it has now.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    fn take_slot(self: &Arc<Self>) -> Option<Slot> {
+        let max = self.options.connections_max;
+        let taken = self
+            .connections
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then(|| n + 1));
+        taken.ok().map(|_| Slot(Arc::clone(self)))
+    }
+}
+
+impl Slot {
+    /// The listener the place is in.
+    pub fn listener(&self) -> &Arc<ListenerShared> {
+        &self.0
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One listening socket, on a runtime or not yet.
+#[derive(Debug)]
+enum Bound {
+    IdleTcp(StdTcpListener),
+    IdleUnix(StdUnixListener),
+    Tcp(TcpListener),
+    Unix(UnixListener),
+    /// It could not be registered.
+    Closed,
+}
+
+impl Bound {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Socket, Peer)>> {
+        match self {
+            Self::Tcp(listener) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, address)| (stream.into(), Peer::new(Address::Ip(address)))),
+            Self::Unix(listener) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, _)| (stream.into(), Peer::new(Address::Unix))),
+            Self::IdleTcp(_) | Self::IdleUnix(_) | Self::Closed => Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::NotConnected,
+                "the listener is not attached",
+            ))),
+        }
+    }
+
+    fn local_address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::IdleTcp(listener) => listener.local_addr().ok(),
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::IdleUnix(_) | Self::Unix(_) | Self::Closed => None,
+        }
+    }
+}
+
+fn reserve_descriptor() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// The connection ended between the kernel's handshake and our accept.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23; // of the system
+    const EMFILE: i32 = 24; // of the process
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
+}

@@ -1,0 +1,219 @@
+//! What a listener can be told, with the default and the cost of each option.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How one listener accepts connections.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    /// The name in logs and counters. Default: `mqtt`.
+    pub name: String,
+    /// Where to listen. Default: 127.0.0.1:1883 and \[::1]:1883, this machine only.
+    pub address: ListenAddress,
+    /// TLS on this listener. Default: none.
+    /// Costs about 0.5 ms of CPU a handshake (ECDSA less, RSA more), 20 to 40 KiB a connection, and a copy of every byte.
+    pub tls: Option<TlsOptions>,
+    /// WebSocket on this listener; with `tls` it is secure WebSocket. Default: none.
+    /// Costs about 10 KiB a connection and a copy of every byte.
+    pub websocket: Option<WebSocketOptions>,
+    /// The networks of the proxies that begin every connection with a PROXY protocol header (version 1 or 2). Default:
+    /// none, the header is not understood. When set, every connection must begin with one, and a peer outside these
+    /// networks is refused: a header from anybody would let anybody choose his address.
+    pub proxy_protocol: Option<Vec<Network>>,
+    /// Connections at the same time on this listener. Default: no limit beyond the descriptors of the process. Beyond
+    /// it, new connections are closed at once, counted and logged.
+    pub connections_max: usize,
+    /// From accept to a complete CONNECT. Default 10 s. `establish` spends at most this, the driver takes the rest.
+    /// Too short: slow radios never get in; too long: silent peers hold descriptors.
+    pub connect_timeout: Duration,
+    /// Idle time after which TCP asks whether the peer still lives, `None` = never. Default 60 s, then every 15 s,
+    /// 4 times. Costs one packet a minute for idle connections; without it a half-open client with keep alive 0 stays.
+    pub tcp_keepalive: Option<Duration>,
+    /// How long sent bytes may stay unacknowledged, or wait for a peer that does not read, before TCP gives up
+    /// (`TCP_USER_TIMEOUT`, Linux), `None` = the system's (about 15 minutes). Default 60 s.
+    pub tcp_user_timeout: Option<Duration>,
+    /// Sends small packets at once instead of waiting to fill a segment (`TCP_NODELAY`). Default on: output is
+    /// batched a round at a time already.
+    pub nodelay: bool,
+    /// Connections the kernel holds for us between its handshake and our accept. Default 4096 (capped by
+    /// `net.core.somaxconn`): a fleet that returns after a power cut comes at once.
+    pub backlog: u32,
+}
+
+impl Default for ListenerOptions {
+    fn default() -> Self {
+        Self {
+            name: "mqtt".to_owned(),
+            address: ListenAddress::Tcp(vec![
+                SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
+                SocketAddr::from((Ipv6Addr::LOCALHOST, 1883)),
+            ]),
+            tls: None,
+            websocket: None,
+            proxy_protocol: None,
+            connections_max: usize::MAX,
+            connect_timeout: Duration::from_secs(10),
+            tcp_keepalive: Some(Duration::from_secs(60)),
+            tcp_user_timeout: Some(Duration::from_secs(60)),
+            nodelay: true,
+            backlog: 4096,
+        }
+    }
+}
+
+/// Where a listener listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenAddress {
+    /// IP addresses and ports; port 0 lets the system choose. IPv6 sockets take IPv6 only, so `0.0.0.0` and `[::]` go
+    /// together. Where the machine has no IPv6, its addresses are skipped as long as another remains.
+    Tcp(Vec<SocketAddr>),
+    /// A Unix socket. A file left over by a broker that died is replaced; one that somebody answers on is not.
+    Unix {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits, for example `0o660`: who may write to it may connect.
+        mode: u32,
+    },
+}
+
+/// TLS of one listener.
+#[derive(Clone, Debug, Default)]
+pub struct TlsOptions {
+    /// The certificates with their keys. At least one. The client's SNI chooses by the names in the certificate, its
+    /// signature schemes choose between RSA and ECDSA; the first is for clients without SNI and for unknown names.
+    pub certificates: Vec<CertificateFiles>,
+    /// PEM file of the authorities that sign client certificates. Default: none, clients are not asked for one.
+    pub client_ca: Option<PathBuf>,
+    /// With `client_ca`: whether a client without certificate is refused (`true`) or let in to authenticate otherwise
+    /// (`false`, the default).
+    pub client_certificate_required: bool,
+    /// PEM file of revoked client certificates (CRL). Default: none.
+    pub client_crl: Option<PathBuf>,
+    /// The oldest version spoken. Default: TLS 1.2, which many devices need.
+    pub version_min: TlsVersion,
+    /// The largest TLS record sent, in bytes including its header. Default `None`: 16 KiB. Small devices want 4096;
+    /// costs a little CPU and 29 bytes a record.
+    pub fragment_size_max: Option<usize>,
+    /// Whether to offer the ALPN protocol `mqtt` (or `http/1.1` with WebSocket). Clients that offer none still get in;
+    /// with this on, clients that offer only others are refused. Default off.
+    pub alpn: bool,
+}
+
+/// One certificate and its key.
+#[derive(Clone, Debug)]
+pub struct CertificateFiles {
+    /// PEM file: the certificate, then its intermediates.
+    pub chain: PathBuf,
+    /// PEM file: the private key (PKCS#8, PKCS#1 or SEC1, not encrypted).
+    pub key: PathBuf,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    #[default]
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// WebSocket of one listener.
+#[derive(Clone, Debug)]
+pub struct WebSocketOptions {
+    /// The only path accepted, for example `/mqtt`. Default: any.
+    pub path: Option<String>,
+    /// The `Origin`s that browsers may come from, for example `https://app.example.org`. Default: any. Requests without
+    /// `Origin` (everything but browsers) always pass.
+    pub origins: Option<Vec<String>>,
+    /// Idle time after which a ping is sent, `None` = never. Default 30 s: proxies cut idle connections after 60 s.
+    pub ping_interval: Option<Duration>,
+    /// The largest request head accepted, in bytes. Default 8192, which holds big cookies.
+    pub request_size_max: usize,
+    /// Networks of reverse proxies whose `X-Forwarded-For` or `Forwarded` is believed. Default: none.
+    pub trusted_proxies: Vec<Network>,
+}
+
+impl Default for WebSocketOptions {
+    fn default() -> Self {
+        Self {
+            path: None,
+            origins: None,
+            ping_interval: Some(Duration::from_secs(30)),
+            request_size_max: 8192,
+            trusted_proxies: Vec::new(),
+        }
+    }
+}
+
+/// A network in CIDR notation: `10.0.0.0/8`, `fd00::/8`, or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Network {
+    /// Whether `address` is in the network. IPv4-mapped IPv6 addresses count as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                network.to_bits() & mask == address.to_bits() & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+impl std::str::FromStr for Network {
+    type Err = NetworkError;
+
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let (address, prefix) = text
+            .split_once('/')
+            .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let address: IpAddr = address.parse().map_err(|_| NetworkError(text.to_owned()))?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match prefix {
+            None => bits,
+            Some(prefix) => prefix
+                .parse()
+                .ok()
+                .filter(|prefix| *prefix <= bits)
+                .ok_or(NetworkError(text.to_owned()))?,
+        };
+        Ok(Self { address, prefix })
+    }
+}
+
+/// The text is not a network.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a network; write it like 10.0.0.0/8, fd00::/8 or 192.168.1.7")]
+pub struct NetworkError(String);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_contain_their_addresses_only() {
+        let contains =
+            |network: &str, address: &str| network.parse::<Network>().unwrap().contains(address.parse().unwrap());
+        assert!(contains("10.0.0.0/8", "10.200.3.4"));
+        assert!(!contains("10.0.0.0/8", "11.0.0.1"));
+        assert!(contains("0.0.0.0/0", "8.8.8.8"));
+        assert!(!contains("0.0.0.0/0", "::1"));
+        assert!(contains("127.0.0.1", "::ffff:127.0.0.1"));
+        assert!(contains("fd00::/8", "fd12::1"));
+        assert!(!contains("fd00::/8", "fe80::1"));
+        for bad in ["10.0.0.0/33", "10.0.0/8", "fd00::/129", "localhost", "10.0.0.0/", ""] {
+            assert!(bad.parse::<Network>().is_err(), "{bad}");
+        }
+    }
+}
