@@ -1,5 +1,7 @@
 #![doc = include_str!("README.md")]
 
+pub mod metrics;
 pub mod protocol;
+pub mod router;
 #[cfg(feature = "server")]
 pub mod transport;

@@ -1,0 +1,128 @@
+use super::*;
+use crate::protocol::topic::TopicFilter;
+use crate::router::Subscriptions;
+use crate::router::trie::tests::{session, subscriber};
+
+fn filter(text: &str) -> TopicFilter<'_> {
+    TopicFilter::parse(text).unwrap()
+}
+
+fn name(text: &str) -> TopicName<'_> {
+    TopicName::parse(text).unwrap()
+}
+
+fn cache(subscriptions: &Subscriptions, limits: MatchCacheLimits) -> MatchCache {
+    MatchCache::new(subscriptions.generations().clone(), limits)
+}
+
+/// How many times the trie is asked when `topic` is resolved.
+fn asks(cache: &mut MatchCache, subscriptions: &Subscriptions, topic: &str) -> u32 {
+    let mut asked = 0;
+    let matched = cache.resolve(name(topic), || {
+        asked += 1;
+        subscriptions.matches(name(topic))
+    });
+    assert_eq!(
+        matched.receivers_len(),
+        subscriptions.matches(name(topic)).receivers_len()
+    );
+    asked
+}
+
+#[test]
+fn a_topic_that_comes_again_does_not_ask_the_trie_until_a_change_can_touch_it() {
+    let mut subscriptions = Subscriptions::default();
+    subscriptions.subscribe(filter("a/+"), subscriber(1));
+    let mut cache = cache(&subscriptions, MatchCacheLimits::default());
+    // A first level whose counter is not the one of `a`.
+    let of_a = subscriptions.generations().branch_of_topic("a");
+    let other = (0..)
+        .map(|n| format!("b{n}"))
+        .find(|b| subscriptions.generations().branch_of_topic(b) != of_a);
+    let other = other.unwrap();
+
+    assert_eq!(asks(&mut cache, &subscriptions, "a/x"), 1);
+    assert_eq!(asks(&mut cache, &subscriptions, "a/x"), 0);
+    assert!(cache.get(name("a/x")).is_some());
+    subscriptions.subscribe(filter(&other), subscriber(2));
+    assert_eq!(asks(&mut cache, &subscriptions, "a/x"), 0, "another branch");
+    subscriptions.subscribe(filter("a/x/y"), subscriber(2));
+    assert!(cache.get(name("a/x")).is_none());
+    assert_eq!(asks(&mut cache, &subscriptions, "a/x"), 1, "the same branch");
+    subscriptions.subscribe(filter("$share/g/+/x"), subscriber(2));
+    assert_eq!(asks(&mut cache, &subscriptions, "a/x"), 1, "a leading wildcard");
+    subscriptions.unsubscribe(filter("$share/g/+/x"), session(2));
+    assert_eq!(asks(&mut cache, &subscriptions, "a/x"), 1, "and its end");
+    assert_eq!(cache.hits_and_misses(), (3, 5));
+    assert_eq!(cache.len(), 1);
+}
+
+#[test]
+fn switched_off_it_keeps_nothing_and_answers_all_the_same() {
+    let mut subscriptions = Subscriptions::default();
+    subscriptions.subscribe(filter("#"), subscriber(1));
+    let limits = MatchCacheLimits {
+        topics_max: 0,
+        ..MatchCacheLimits::default()
+    };
+    let mut cache = cache(&subscriptions, limits);
+    assert_eq!(asks(&mut cache, &subscriptions, "a"), 1);
+    assert_eq!(asks(&mut cache, &subscriptions, "a"), 1);
+    assert_eq!(cache.len(), 0);
+}
+
+#[test]
+fn it_stays_within_its_bounds_and_a_hot_topic_survives_a_flood_of_others() {
+    let mut subscriptions = Subscriptions::default();
+    subscriptions.subscribe(filter("#"), subscriber(1));
+    let limits = MatchCacheLimits {
+        topics_max: 64,
+        ..MatchCacheLimits::default()
+    };
+    let mut cache = cache(&subscriptions, limits);
+    let mut hot_asks = 0;
+    for n in 0..10_000 {
+        asks(&mut cache, &subscriptions, &format!("cold/{n}"));
+        hot_asks += asks(&mut cache, &subscriptions, "hot");
+        assert!(cache.len() <= 64);
+    }
+    assert!(cache.len() > 48, "it uses its room: {}", cache.len());
+    assert!(hot_asks < 100, "asked {hot_asks} times");
+    cache.clear();
+    assert!(cache.is_empty());
+    assert_eq!(asks(&mut cache, &subscriptions, "hot"), 1);
+}
+
+#[test]
+fn wide_matches_and_long_topics_do_not_eat_the_memory() {
+    let mut subscriptions = Subscriptions::default();
+    for number in 0..100 {
+        subscriptions.subscribe(filter("#"), subscriber(number));
+    }
+    let limits = MatchCacheLimits {
+        receivers_max: 1000,
+        topic_bytes_max: 10,
+        ..MatchCacheLimits::default()
+    };
+    let mut cache = cache(&subscriptions, limits);
+    for n in 0..1000 {
+        asks(&mut cache, &subscriptions, &n.to_string());
+        assert_eq!(cache.receivers, cache.len() * 100);
+        assert!(cache.receivers <= 1000 && !cache.is_empty());
+    }
+    let before = cache.len();
+    assert_eq!(asks(&mut cache, &subscriptions, "longer than ten bytes"), 1);
+    assert_eq!(asks(&mut cache, &subscriptions, "longer than ten bytes"), 1);
+    assert_eq!(cache.len(), before);
+
+    for number in 100..2000 {
+        subscriptions.subscribe(filter("#"), subscriber(number));
+    }
+    assert_eq!(asks(&mut cache, &subscriptions, "huge"), 1);
+    assert_eq!(
+        asks(&mut cache, &subscriptions, "huge"),
+        0,
+        "one match larger than the bound is kept alone"
+    );
+    assert_eq!(cache.len(), 1);
+}

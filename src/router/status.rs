@@ -1,0 +1,58 @@
+//! What other workers may know of a session.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+/// The state of a session that other workers read without asking its owner. Only the owning worker writes it; a reader may see
+/// it a moment late, so it guides choices and decides none.
+#[derive(Debug, Default)]
+pub struct SessionStatus {
+    online: AtomicBool,
+    full: AtomicBool,
+    in_flight: AtomicU32,
+}
+
+impl SessionStatus {
+    /// The status of a session as it starts.
+    pub fn new(is_online: bool) -> Self {
+        Self {
+            online: AtomicBool::new(is_online),
+            ..Self::default()
+        }
+    }
+
+    /// True while a connection drives the session.
+    #[inline]
+    pub fn is_online(&self) -> bool {
+        self.online.load(Ordering::Relaxed)
+    }
+
+    /// True while the session's outbox is at its hard limit.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Messages sent to the client and not acknowledged, plus those that wait in the outbox.
+    #[inline]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// By the owner: a connection came or went.
+    #[inline]
+    pub fn set_online(&self, is_online: bool) {
+        self.online.store(is_online, Ordering::Relaxed);
+    }
+
+    /// By the owner: the outbox reached or left its hard limit.
+    #[inline]
+    pub fn set_full(&self, is_full: bool) {
+        self.full.store(is_full, Ordering::Relaxed);
+    }
+
+    /// By the owner: what is under way now.
+    #[inline]
+    pub fn set_in_flight(&self, messages: u32) {
+        self.in_flight.store(messages, Ordering::Relaxed);
+    }
+}
