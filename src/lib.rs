@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+pub mod codec;
 pub mod metrics;
 pub mod protocol;
 pub mod router;
