@@ -2,6 +2,8 @@
 
 pub mod codec;
 pub mod metrics;
+#[cfg(feature = "server")]
+pub mod config;
 pub mod protocol;
 pub mod router;
 #[cfg(feature = "server")]

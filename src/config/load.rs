@@ -1,0 +1,183 @@
+//! Layers: file < drop-ins < environment < flags. All mistakes of all of them are found in one go.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use ::config::{ConfigError, Map, Source, Value};
+
+use super::{
+    Config, Problem, Severity, check,
+    option::{Reading, Setting},
+    problem::Problems,
+    toml_source::TomlSource,
+};
+
+/// Environment variables that begin so are options: `SUNDEW__LIMITS__PACKET_BYTES_MAX`, `SUNDEW__LISTENERS__0__ADDRESS`.
+pub const ENVIRONMENT_PREFIX: &str = "SUNDEW__";
+
+pub(super) const ENVIRONMENT_PLACE: &str = "environment variable ";
+
+/// Where options come from, the later ones over the earlier ones.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// The file, and beside it the drop-ins `conf.d/*.toml` in the order of their names.
+    pub file: Option<PathBuf>,
+    /// Environment variables; those without [`ENVIRONMENT_PREFIX`] are skipped.
+    pub environment: Vec<(String, String)>,
+    /// Flags of the command line, made with [`Layers::set`].
+    pub(super) flags: Vec<(String, Value)>,
+}
+
+impl Layers {
+    /// Sets the option at `path`, such as `log.format`, for the flag named `flag`.
+    pub fn set(&mut self, flag: &str, path: &str, value: &str) {
+        let place = format!("flag {flag}");
+        self.flags.push((path.to_owned(), Value::new(Some(&place), value)));
+    }
+}
+
+/// A configuration without errors.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the operator wants.
+    pub config: Config,
+    /// What he should know nevertheless.
+    pub warnings: Vec<Problem>,
+    /// The files it was read from.
+    pub files: Vec<PathBuf>,
+}
+
+/// Reads all layers.
+///
+/// # Errors
+/// Every problem found, warnings too, in the order of their places; at least one is a [`Severity::Error`].
+pub fn load(layers: &Layers) -> Result<Loaded, Vec<Problem>> {
+    let mut problems = Problems::default();
+    let mut builder = ::config::Config::builder();
+    let mut files = Vec::new();
+    let mut set_by: BTreeMap<String, String> = BTreeMap::new();
+    for (file, text) in read_files(layers.file.as_deref(), &mut problems) {
+        let source = TomlSource::parse(&file.display().to_string(), &text, &mut problems);
+        for (path, place) in source.leaves() {
+            if let Some(earlier) = set_by.insert(path.clone(), place.clone()) {
+                problems.warning_at(place, format!("{path} was set at {earlier} too; this one counts"));
+            }
+        }
+        builder = builder.add_source(source);
+        files.push(file);
+    }
+    builder = builder.add_source(Variables {
+        variables: layers.environment.clone(),
+    });
+    for (path, value) in &layers.flags {
+        builder = match builder.clone().set_override(path, value.clone()) {
+            Ok(builder) => builder,
+            Err(error) => {
+                problems.error_at("", error.to_string());
+                builder
+            }
+        };
+    }
+    let config = match builder.build() {
+        Ok(built) => read(built.cache, &mut problems),
+        Err(error) => {
+            problems.error_at("", error.to_string());
+            Config::default()
+        }
+    };
+    let problems = problems.into_sorted();
+    if problems.iter().any(|problem| problem.severity == Severity::Error) {
+        return Err(problems);
+    }
+    Ok(Loaded {
+        config,
+        warnings: problems,
+        files,
+    })
+}
+
+fn read(tree: Value, problems: &mut Problems) -> Config {
+    let mut reading = Reading(std::mem::take(problems));
+    let mut config = Config::read(tree, "", &mut reading).unwrap_or_default();
+    *problems = reading.0;
+    check::check(&mut config, problems);
+    config
+}
+
+/// The file and its drop-ins with their text, a BOM and CRLF included.
+fn read_files(file: Option<&Path>, problems: &mut Problems) -> Vec<(PathBuf, String)> {
+    let Some(file) = file else { return Vec::new() };
+    let mut paths = vec![file.to_owned()];
+    let folder = file.parent().unwrap_or(Path::new("")).join("conf.d");
+    if let Ok(entries) = fs::read_dir(&folder) {
+        let mut drop_ins: Vec<_> = entries
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+            .collect();
+        drop_ins.sort();
+        paths.append(&mut drop_ins);
+    }
+    let mut files = Vec::with_capacity(paths.len());
+    for path in paths {
+        match fs::read_to_string(&path) {
+            Ok(text) => files.push((path, text)),
+            Err(error) => {
+                let hint = match error.kind() {
+                    std::io::ErrorKind::NotFound => {
+                        "check the path after -c, or leave -c out to start with the defaults"
+                    }
+                    std::io::ErrorKind::PermissionDenied => "let the user that runs sundew read it",
+                    _ => "it must be a text file in UTF-8",
+                };
+                problems.error_at(
+                    path.display().to_string(),
+                    format!("cannot read the configuration: {error}; {hint}"),
+                );
+            }
+        }
+    }
+    files
+}
+
+/// The environment as a layer. Every value is a text here; each option parses its own.
+#[derive(Clone, Debug)]
+struct Variables {
+    variables: Vec<(String, String)>,
+}
+
+impl Source for Variables {
+    fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
+        Ok(self
+            .variables
+            .iter()
+            .filter_map(|(name, value)| {
+                let path = option_path(name.strip_prefix(ENVIRONMENT_PREFIX)?);
+                let place = format!("{ENVIRONMENT_PLACE}{name}");
+                Some((path, Value::new(Some(&place), value.as_str())))
+            })
+            .collect())
+    }
+}
+
+/// `LISTENERS__0__ADDRESS` → `listeners[0].address`.
+fn option_path(name: &str) -> String {
+    let mut path = String::new();
+    for part in name.split("__") {
+        if !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit()) {
+            path.push_str(&format!("[{part}]"));
+        } else {
+            if !path.is_empty() {
+                path.push('.');
+            }
+            path.push_str(&part.to_ascii_lowercase());
+        }
+    }
+    path
+}

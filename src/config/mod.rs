@@ -1,0 +1,21 @@
+//! Layer 7: what the operator wants. [`schema`] declares every option once; [`load`] reads them from file, environment and flags
+//! and reports every mistake at once, with its place; [`reference`] writes the manual from the same declarations.
+//!
+//! This folder decides nothing about MQTT: `apply` translates into the options that each layer declares for itself.
+
+mod check;
+pub mod load;
+mod option;
+mod problem;
+pub mod reference;
+pub mod schema;
+mod suggest;
+mod toml_source;
+pub mod value;
+
+pub use load::{Layers, Loaded, load};
+pub use problem::{Problem, Severity};
+pub use schema::Config;
+
+#[cfg(test)]
+mod tests;
