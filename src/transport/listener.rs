@@ -5,20 +5,25 @@
 //! What it gets is attached to that runtime; if another worker is to carry the connection, detach it first.
 
 use std::fs::File;
+use std::hash::Hash;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, UnixListener};
 
 use super::options::{ListenAddress, ListenerOptions};
 use super::peer::{Address, Peer};
 use super::socket::Socket;
+use super::tls::{self, LoadedCertificate};
+use crate::protocol::repeat::Repeats;
+use crate::protocol::time::Time;
 
 mod bind;
 mod error;
@@ -26,6 +31,11 @@ mod error;
 mod tests;
 
 pub use error::ListenError;
+
+/// Equal refusals of one address within this time are one line.
+const REFUSALS_WINDOW_MS: u64 = 60_000;
+/// Refusals remembered at a time, about 32 bytes each.
+const REFUSALS_KEYS_MAX: usize = 1024;
 
 /// The sockets of one listener.
 #[derive(Debug)]
@@ -52,6 +62,11 @@ pub struct Listener {
 pub struct ListenerShared {
     options: ListenerOptions,
     connections: AtomicUsize,
+    /// For new connections; swapped when certificates are renewed.
+    tls: Option<RwLock<Arc<ServerConfig>>>,
+    certificates: Mutex<Vec<LoadedCertificate>>,
+    refusals: Mutex<Repeats>,
+    started: Instant,
 }
 
 /// A connection nothing was read from yet.
@@ -76,15 +91,13 @@ impl Listener {
     /// [`ListenError`], in one line that says what to do.
     pub fn bind(options: ListenerOptions) -> Result<Self, ListenError> {
         let sockets = bind::bind(&options)?;
-        let unix_path = match &options.address {
+        let shared = ListenerShared::new(options)?;
+        let unix_path = match &shared.options.address {
             ListenAddress::Unix { path, .. } => Some(path.clone()),
             ListenAddress::Tcp(_) => None,
         };
         Ok(Self {
-            shared: Arc::new(ListenerShared {
-                options,
-                connections: AtomicUsize::new(0),
-            }),
+            shared: Arc::new(shared),
             sockets,
             next: 0,
             reserve: reserve_descriptor(),
@@ -220,6 +233,65 @@ impl Drop for Listener {
 }
 
 impl ListenerShared {
+    fn new(options: ListenerOptions) -> Result<Self, ListenError> {
+        let error = |source| ListenError::Tls {
+            listener: options.name.clone(),
+            source,
+        };
+        let loaded = options
+            .tls
+            .as_ref()
+            .map(|tls| tls::server_config(tls, options.websocket.is_some()));
+        let (config, certificates) = loaded.transpose().map_err(error)?.unzip();
+        Ok(Self {
+            options,
+            connections: AtomicUsize::new(0),
+            tls: config.map(RwLock::new),
+            certificates: Mutex::new(certificates.unwrap_or_default()),
+            refusals: Mutex::new(Repeats::new(REFUSALS_WINDOW_MS, REFUSALS_KEYS_MAX)),
+            started: Instant::now(),
+        })
+    }
+
+    /// Reads certificates, keys and revocation lists again. New connections use them; on an error nothing changes.
+    ///
+    /// # Errors
+    /// [`ListenError::Tls`].
+    pub fn reload_tls(&self) -> Result<(), ListenError> {
+        if let (Some(current), Some(options)) = (&self.tls, &self.options.tls) {
+            let loaded = tls::server_config(options, self.options.websocket.is_some());
+            let error = |source| ListenError::Tls {
+                listener: self.options.name.clone(),
+                source,
+            };
+            let (config, certificates) = loaded.map_err(error)?;
+            *current.write().unwrap_or_else(PoisonError::into_inner) = config;
+            *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates;
+        }
+        Ok(())
+    }
+
+    /// The certificates in use, to watch their end.
+    pub fn certificates(&self) -> Vec<LoadedCertificate> {
+        self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The TLS configuration of new connections, if this listener has TLS.
+    pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls
+            .as_ref()
+            .map(|config| Arc::clone(&config.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// See [`Repeats::record`].
+    pub(super) fn record_refusal<K: Hash>(&self, key: &K) -> Option<u64> {
+        let now = Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .record(key, now)
+    }
+
     /// The listener's options.
     pub fn options(&self) -> &ListenerOptions {
         &self.options
@@ -299,8 +371,16 @@ fn reserve_descriptor() -> Option<File> {
 
 /// The connection ended between the kernel's handshake and our accept.
 fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted)
+    is_peer_gone(error) || error.kind() == io::ErrorKind::Interrupted
+}
+
+/// The peer ended the connection, politely or not.
+pub(super) fn is_peer_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {

@@ -3,10 +3,18 @@
 //! A connection is accepted by a [`listener`], goes through [`establish`] (PROXY header, TLS, WebSocket upgrade) and is
 //! then one [`stream::Stream`], whatever is underneath. A stream can leave one runtime and join another.
 
+#![allow(clippy::disallowed_methods)] // the I/O half reads the clock
+
+pub mod certificates;
+pub mod classify;
+pub mod client_stream;
 pub mod establish;
 pub mod listener;
 pub mod options;
 pub mod peer;
+pub mod proxy_protocol;
 pub mod socket;
 pub mod stream;
+pub mod tls;
+pub mod upgrade;
 pub mod websocket;

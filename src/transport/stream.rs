@@ -14,6 +14,9 @@ use tokio_rustls::TlsStream;
 use super::socket::Socket;
 use super::websocket::WebSocket;
 
+#[cfg(test)]
+pub(super) mod tests;
+
 /// The bytes of one MQTT connection.
 ///
 /// Large variants are boxed: most connections are plain, and a worker holds many.

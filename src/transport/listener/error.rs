@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use super::super::tls::TlsError;
+
 /// Why a listener cannot listen: one line that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -64,6 +66,14 @@ pub enum ListenError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// Its certificates cannot be used.
+    #[error("listener {listener:?}: {source}")]
+    Tls {
+        /// The listener's name.
+        listener: String,
+        /// Which file, and what to do.
+        source: TlsError,
     },
     /// Anything else the operating system says.
     #[error("listener {listener:?}: cannot listen on {address}: {source}")]
