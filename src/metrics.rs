@@ -3,11 +3,13 @@
 //! Every worker has a [`Metrics`] of its own and is the only one that writes it, so there is no locked instruction and no cache
 //! line that two workers write. Whoever reads adds them up. What to do with the sums ($SYS topics, an exporter) is not known here.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
 use crate::protocol::ids::WorkerId;
+use crate::protocol::qos::QoS;
 
 /// One number of one worker.
 #[derive(Debug, Default)]
@@ -75,16 +77,16 @@ pub struct Description {
 
 /// The numbers of all workers. The broker owns it; every worker has a reference to its own [`Metrics`].
 #[derive(Debug)]
-pub struct WorkerMetrics(Box<[CachePadded<Metrics>]>);
+pub struct WorkerMetrics(Box<[Arc<CachePadded<Metrics>>]>);
 
 impl WorkerMetrics {
     /// All zero, for `workers` workers.
     pub fn new(workers: usize) -> Self {
-        Self((0..workers.max(1)).map(|_| CachePadded::default()).collect())
+        Self((0..workers.max(1)).map(|_| Arc::default()).collect())
     }
 
     /// The numbers of one worker; those of the last one for a number that is no worker's.
-    pub fn of(&self, worker: WorkerId) -> &Metrics {
+    pub fn of(&self, worker: WorkerId) -> &Arc<CachePadded<Metrics>> {
         &self.0[worker.index().min(self.0.len() - 1)]
     }
 
@@ -95,6 +97,31 @@ impl WorkerMetrics {
             totals.add(metrics);
         }
         totals
+    }
+}
+
+impl Metrics {
+    /// Counts a PUBLISH that was received.
+    #[inline]
+    pub fn count_publish_received(&self, qos: QoS, payload_bytes: usize) {
+        self.payload_bytes_received.add(payload_bytes as u64);
+        match qos {
+            QoS::AtMostOnce => self.publish_received_qos0.increment(),
+            QoS::AtLeastOnce => self.publish_received_qos1.increment(),
+            QoS::ExactlyOnce => self.publish_received_qos2.increment(),
+        }
+    }
+
+    /// Counts a PUBLISH that was sent.
+    #[inline]
+    pub fn count_publish_sent(&self, qos: QoS, payload_bytes: usize) {
+        self.packets_sent.increment();
+        self.payload_bytes_sent.add(payload_bytes as u64);
+        match qos {
+            QoS::AtMostOnce => self.publish_sent_qos0.increment(),
+            QoS::AtLeastOnce => self.publish_sent_qos1.increment(),
+            QoS::ExactlyOnce => self.publish_sent_qos2.increment(),
+        }
     }
 }
 

@@ -1,0 +1,149 @@
+//! Layer 3: may he? Who a client is, and what it may do. Mechanisms come as implementations of two traits.
+
+use core::fmt;
+
+use crate::protocol::ids::Token;
+use crate::protocol::qos::QoS;
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::topic::{TopicFilter, TopicName};
+use crate::session::peer::Peer;
+use crate::session::request::ConnectRequest;
+
+/// An answer, or the promise of one: whoever says `Pending` calls back later with the token it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<T> {
+    /// The answer.
+    Ready(T),
+    /// It comes through `Mail::Complete` with the token.
+    Pending,
+}
+
+/// What an authenticator says of a CONNECT or of an AUTH.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The client may enter under this identity.
+    Admit(Identity),
+    /// Enhanced authentication goes on with this data [MQTT-4.12.0-2].
+    Continue(Box<[u8]>),
+    /// The client may not enter.
+    Refuse(Refusal),
+}
+
+/// Who a client is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// User name; `None` for an anonymous client.
+    pub user_name: Option<Box<str>>,
+    /// Data that goes back with success (enhanced authentication).
+    pub data: Option<Box<[u8]>>,
+}
+
+/// Why a client may not enter: a code for the client, a word for the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Told to the client.
+    pub reason: ReasonCode,
+    /// For the log only: `anonymous_disabled`, `unknown_user`, `bad_password`.
+    pub why: &'static str,
+}
+
+/// Decides who enters.
+pub trait Authenticator: Send + Sync {
+    /// A client wants to connect without, or begins, enhanced authentication.
+    fn connect(&self, request: &ConnectRequest, peer: &Peer, token: Token) -> Answer<Verdict>;
+
+    /// True where the method of an enhanced authentication is known; others are refused with 0x8C [MQTT-4.12.0-1].
+    fn knows_method(&self, method: &str) -> bool {
+        let _ = method;
+        false
+    }
+
+    /// The next step of an enhanced authentication, at CONNECT or again later (section 4.12.1). Called for known methods only.
+    fn continue_with(&self, step: &AuthStep<'_>, token: Token) -> Answer<Verdict> {
+        let _ = (step, token);
+        Answer::Ready(Verdict::Refuse(Refusal { reason: ReasonCode::BadAuthenticationMethod, why: "unknown_method" }))
+    }
+}
+
+/// One AUTH packet of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthStep<'a> {
+    /// The method, the same as at CONNECT [MQTT-4.12.0-5].
+    pub method: &'a str,
+    /// Authentication data.
+    pub data: Option<&'a [u8]>,
+    /// True where a connected client authenticates again.
+    pub is_again: bool,
+    /// The client.
+    pub client_id: &'a str,
+}
+
+/// One thing that a client wants to do.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    /// The client.
+    pub client_id: &'a str,
+    /// Its user name.
+    pub user_name: Option<&'a str>,
+    /// Where it comes from.
+    pub peer: &'a Peer,
+}
+
+impl fmt::Debug for Access<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("client_id", &self.client_id).field("user_name", &self.user_name).finish_non_exhaustive()
+    }
+}
+
+/// Decides what a client may do.
+pub trait Authorizer: Send + Sync {
+    /// May it publish to this topic?
+    fn publish(&self, who: &Access<'_>, topic: TopicName<'_>, qos: QoS, retain: bool, token: Token) -> Answer<bool>;
+
+    /// May it subscribe to this filter?
+    fn subscribe(&self, who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool>;
+
+    /// The reason code for a refused subscription; 0x87 unless a client base needs another.
+    fn subscribe_refusal(&self) -> ReasonCode {
+        ReasonCode::NotAuthorized
+    }
+}
+
+/// Lets everyone in, with the user name they claim: for a broker that is reached only from its own machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllowAnonymous;
+
+impl Authenticator for AllowAnonymous {
+    fn connect(&self, request: &ConnectRequest, _peer: &Peer, _token: Token) -> Answer<Verdict> {
+        Answer::Ready(Verdict::Admit(Identity { user_name: request.user_name.clone(), data: None }))
+    }
+}
+
+/// Lets nobody in: what stands where anonymous clients are not allowed and no other way to authenticate is configured.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DenyAll;
+
+impl Authenticator for DenyAll {
+    fn connect(&self, request: &ConnectRequest, _peer: &Peer, _token: Token) -> Answer<Verdict> {
+        let (reason, why) = if request.user_name.is_none() {
+            (ReasonCode::NotAuthorized, "anonymous_disabled")
+        } else {
+            (ReasonCode::BadUserNameOrPassword, "unknown_user")
+        };
+        Answer::Ready(Verdict::Refuse(Refusal { reason, why }))
+    }
+}
+
+/// Allows every client that has entered everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllowAll;
+
+impl Authorizer for AllowAll {
+    fn publish(&self, _who: &Access<'_>, _topic: TopicName<'_>, _qos: QoS, _retain: bool, _token: Token) -> Answer<bool> {
+        Answer::Ready(true)
+    }
+
+    fn subscribe(&self, _who: &Access<'_>, _filter: TopicFilter<'_>, _token: Token) -> Answer<bool> {
+        Answer::Ready(true)
+    }
+}

@@ -1,0 +1,346 @@
+//! CONNECT: from the packet to a session and CONNACK.
+
+use tracing::info;
+
+use super::endings::{Ending, EventKind};
+use super::registry::Claim;
+use super::timers::Reminder;
+use super::worker::Worker;
+use crate::auth::{Answer, Identity, Refusal, Verdict};
+use crate::codec::encode;
+use crate::delivery::outbox::Outbox;
+use crate::delivery::residents::Resident;
+use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey};
+use crate::protocol::packet::{ConnAck, Connect, Packet};
+use crate::protocol::property::{PropertiesBuf, PropertyId};
+use crate::protocol::qos::QoS;
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::time::Time;
+use crate::protocol::version::Version;
+use crate::session::connection::{Connection, Phase};
+use crate::session::request::ConnectRequest;
+use crate::session::state::Session;
+use crate::session::topic_alias::{InboundAliases, OutboundAliases};
+
+/// A connection that has been handed over this often is refused: its session moves faster than it can follow.
+const HAND_OVERS_MAX: u8 = 16;
+
+impl Worker {
+    /// CONNECT came: what it asks for is checked, then the authenticator is asked.
+    pub(super) fn connect(&mut self, key: ConnectionKey, connect: &Connect<'_>, now: Time) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        connection.version = connect.version;
+        connection.is_bridge = connect.is_bridge;
+        let mut request = Box::new(ConnectRequest::keep(connect));
+        connection.wants_problem_information = request.wants_problem_information;
+        connection.packet_bytes_max = request.packet_bytes_max;
+        if !request.client_id.is_empty() {
+            connection.client_id = Some(ClientId::new(&request.client_id));
+        }
+        if request.client_id.is_empty()
+            && !request.clean_start
+            && !connect.version.has_properties()
+            && connection.peer.rules.accept_empty_client_id_persistent
+        {
+            request.clean_start = true;
+            request.session_expiry = Some(0);
+        }
+        if let Err(refusal) = self.check_connect(key, connect, &request) {
+            self.refuse(key, &refusal, now);
+            return;
+        }
+        let token = self.token(key);
+        let broker = std::sync::Arc::clone(&self.broker);
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        connection.authentication_method = request.authentication_method.as_deref().map(Into::into);
+        let answer = broker.authenticator.connect(&request, &connection.peer, token);
+        connection.phase = Phase::Authenticating(request);
+        match answer {
+            Answer::Ready(verdict) => self.authenticated(key, verdict, now),
+            Answer::Pending => connection.questions.wait(token.sequence),
+        }
+    }
+
+    /// What can be refused without knowing who it is.
+    fn check_connect(&self, key: ConnectionKey, connect: &Connect<'_>, request: &ConnectRequest) -> Result<(), Refusal> {
+        let refuse = |reason, why| Err(Refusal { reason, why });
+        let options = &self.broker.options;
+        let Some(connection) = self.residents.connections.get(key.0) else { return Ok(()) };
+        if self.is_draining {
+            return refuse(ReasonCode::ServerShuttingDown, "shutting_down");
+        }
+        if !connection.peer.rules.allowed_versions.contains(&connect.version) {
+            return refuse(ReasonCode::UnsupportedProtocolVersion, "version_not_allowed");
+        }
+        if connect.client_id.len() > options.client_id_bytes_max {
+            return refuse(ReasonCode::ClientIdentifierNotValid, "client_id_too_long");
+        }
+        if connect.client_id.is_empty() {
+            let has_none = connect.version == Version::V31 || !options.allow_empty_client_id;
+            let is_kept = !connect.version.has_properties() && !request.clean_start; // [MQTT-3.1.3-8]
+            if has_none || is_kept {
+                return refuse(ReasonCode::ClientIdentifierNotValid, "client_id_empty");
+            }
+        }
+        if let Some(method) = &request.authentication_method
+            && !self.broker.authenticator.knows_method(method)
+        {
+            return refuse(ReasonCode::BadAuthenticationMethod, "unknown_method");
+        }
+        if let Some(will) = &connect.will {
+            if will.qos > self.maximum_qos(connection) {
+                return refuse(ReasonCode::QosNotSupported, "will_qos");
+            }
+            if will.retain && !options.retain_available {
+                return refuse(ReasonCode::RetainNotSupported, "will_retain");
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn maximum_qos(&self, connection: &Connection) -> QoS {
+        connection.peer.rules.maximum_qos.map_or(self.broker.options.maximum_qos, |q| q.min(self.broker.options.maximum_qos))
+    }
+
+    /// The authenticator has decided about a CONNECT.
+    pub(super) fn authenticated(&mut self, key: ConnectionKey, verdict: Verdict, now: Time) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        match std::mem::replace(&mut connection.phase, Phase::Opening) {
+            Phase::Authenticating(request) => match verdict {
+                Verdict::Admit(identity) => self.admit(key, request, identity, now),
+                Verdict::Continue(data) => {
+                    connection.phase = Phase::Authenticating(request);
+                    self.send_auth(key, ReasonCode::ContinueAuthentication, Some(&data));
+                }
+                Verdict::Refuse(refusal) => {
+                    connection.user_name = request.user_name.clone();
+                    self.refuse(key, &refusal, now);
+                }
+            },
+            Phase::Connected => {
+                connection.phase = Phase::Connected;
+                self.authenticated_again(key, verdict, now);
+            }
+            other => connection.phase = other,
+        }
+    }
+
+    fn admit(&mut self, key: ConnectionKey, mut request: Box<ConnectRequest>, identity: Identity, now: Time) {
+        let assigned = request.client_id.is_empty().then(|| self.assigned_client_id());
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        if let Some(assigned) = &assigned {
+            connection.client_id = Some(ClientId::new(assigned));
+        }
+        connection.user_name = identity.user_name;
+        request.authentication_data = identity.data;
+        request.password = None;
+        connection.phase = Phase::Admitted(request);
+        self.enter(key, now);
+    }
+
+    /// The client is admitted: its session is taken up here, or the connection is handed over to the worker that has it.
+    pub(super) fn enter(&mut self, key: ConnectionKey, now: Time) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(client_id) = connection.client_id.clone() else { return };
+        match self.broker.registry.claim(&client_id, self.me, self.broker.options.sessions_max) {
+            Claim::Mine => {}
+            Claim::Elsewhere(owner) if connection.hand_overs < HAND_OVERS_MAX => {
+                connection.destination = owner;
+                self.residents.touch(key);
+                return;
+            }
+            Claim::Elsewhere(_) => {
+                return self.refuse(key, &Refusal { reason: ReasonCode::ServerBusy, why: "session_moves" }, now);
+            }
+            Claim::Full => {
+                self.metrics().limit_sessions.increment();
+                return self.refuse(key, &Refusal { reason: ReasonCode::ServerBusy, why: "limits.sessions_max" }, now);
+            }
+        }
+        let Phase::Admitted(request) = std::mem::replace(&mut connection.phase, Phase::Opening) else { return };
+        self.entering = Some(client_id.clone());
+        let (slot, is_present) = self.take_session(&client_id, &request, now);
+        self.entering = None;
+        self.settle(key, slot, &request, now);
+        self.send_connack(key, &request, is_present);
+        self.log_connected(key, &request, is_present);
+        self.residents.resend(key, now);
+        self.continue_delivery(slot, now);
+    }
+
+    /// The session of a client: the one there is, or a new one. An old connection is taken over, with its will published before
+    /// the new CONNACK, so that what the client says next comes last.
+    fn take_session(&mut self, client_id: &ClientId, request: &ConnectRequest, now: Time) -> (SlotKey, bool) {
+        if let Some(slot) = self.clients.get(client_id.as_str()).copied() {
+            if let Some(old) = self.connection_of(slot) {
+                self.metrics().sessions_taken_over.increment();
+                self.end_connection(old, Ending::TakenOver, now); // [MQTT-3.1.4-3]
+            }
+            if request.clean_start {
+                self.end_session(slot, now); // [MQTT-3.1.2-4]
+            }
+        }
+        if let Some(slot) = self.clients.get(client_id.as_str()).copied() {
+            self.metrics().sessions_resumed.increment();
+            return (slot, true); // [MQTT-3.1.2-5]
+        }
+        self.metrics().sessions_created.increment();
+        self.metrics().sessions.increment();
+        let session = Session::new(client_id.clone(), 0);
+        let slot = self.residents.sessions.insert(Resident {
+            session,
+            outbox: Outbox::default(),
+            connection: None,
+            walks: std::collections::VecDeque::new(),
+        });
+        self.clients.insert(client_id.clone(), slot);
+        (slot, false)
+    }
+
+    /// Puts what was negotiated into connection and session, and ties the two together.
+    fn settle(&mut self, key: ConnectionKey, slot: SlotKey, request: &ConnectRequest, now: Time) {
+        let options = &self.broker.options;
+        let keep_alive = u64::from(negotiated_keep_alive(request, options));
+        let expiry = request.session_expiry.unwrap_or(options.session_expiry_v3).min(options.session_expiry_max);
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        connection.phase = Phase::Connected;
+        connection.session = Some(slot);
+        connection.receive_maximum = request.receive_maximum;
+        connection.session_expiry_was_zero = request.session_expiry == Some(0);
+        connection.aliases_in = InboundAliases::new(if request.version.has_properties() { options.topic_alias_maximum } else { 0 });
+        connection.aliases_out = OutboundAliases::new(request.topic_alias_maximum.min(options.topic_alias_maximum_out));
+        connection.will.clone_from(&request.will);
+        connection.last_received = now;
+        // One and a half times the keep alive [MQTT-3.1.2-22], and a second more for the shortest, which a busy radio misses easily.
+        connection.silence_max_ms = keep_alive * 1500 + if (1..10).contains(&keep_alive) { 1000 } else { 0 };
+        if connection.silence_max_ms > 0 {
+            self.timers.arm(now.plus_millis(connection.silence_max_ms), Reminder::Connection(key));
+        }
+        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        resident.connection = Some(key);
+        resident.session.expiry_secs = expiry;
+        resident.session.expires_at = Time::NEVER;
+        resident.session.status.set_online(true);
+        if resident.session.pending_will.take().is_some() {
+            self.residents.metrics.wills_pending.decrement(); // [MQTT-3.1.3-9]
+        }
+        self.residents.metrics.connections_opened.increment();
+        self.residents.metrics.connections.increment();
+    }
+
+    fn send_connack(&mut self, key: ConnectionKey, request: &ConnectRequest, is_present: bool) {
+        let options = &self.broker.options;
+        let mut properties = PropertiesBuf::new();
+        let Some(connection) = self.residents.connections.get(key.0) else { return };
+        let maximum_qos = self.maximum_qos(connection);
+        if request.version.has_properties() {
+            if options.topic_alias_maximum > 0 {
+                properties.push_u16(PropertyId::TopicAliasMaximum, options.topic_alias_maximum);
+            }
+            if request.client_id.is_empty() {
+                properties.push_text(PropertyId::AssignedClientIdentifier, connection.client_name());
+            }
+            properties.push_u32(PropertyId::MaximumPacketSize, options.decode.packet_bytes_max);
+            properties.push_u16(PropertyId::ReceiveMaximum, options.receive_maximum);
+            if maximum_qos < QoS::ExactlyOnce {
+                properties.push_byte(PropertyId::MaximumQoS, maximum_qos.bits());
+            }
+            for (id, is_available) in [
+                (PropertyId::RetainAvailable, options.retain_available),
+                (PropertyId::WildcardSubscriptionAvailable, options.wildcard_subscriptions),
+                (PropertyId::SubscriptionIdentifierAvailable, options.subscription_identifiers),
+                (PropertyId::SharedSubscriptionAvailable, options.shared_subscriptions),
+            ] {
+                if !is_available {
+                    properties.push_byte(id, 0);
+                }
+            }
+            if let Some(wanted) = request.session_expiry
+                && wanted > options.session_expiry_max
+            {
+                properties.push_u32(PropertyId::SessionExpiryInterval, options.session_expiry_max);
+            }
+            let keep_alive = negotiated_keep_alive(request, options);
+            if keep_alive != request.keep_alive {
+                properties.push_u16(PropertyId::ServerKeepAlive, keep_alive);
+            }
+            if request.wants_response_information
+                && let Some(information) = &options.response_information
+            {
+                properties.push_text(PropertyId::ResponseInformation, information);
+            }
+            if let Some(method) = &request.authentication_method {
+                properties.push_text(PropertyId::AuthenticationMethod, method);
+                if let Some(data) = &request.authentication_data {
+                    properties.push_binary(PropertyId::AuthenticationData, data);
+                }
+            }
+        }
+        // MQTT 3.1 has no session present flag.
+        let session_present = is_present && request.version != Version::V31;
+        let connack = ConnAck { session_present, reason: ReasonCode::Success, properties: properties.view() };
+        self.send_packet(key, &Packet::ConnAck(connack));
+    }
+
+    /// CONNACK with an error, one log line, and the end.
+    pub(super) fn refuse(&mut self, key: ConnectionKey, refusal: &Refusal, now: Time) {
+        self.metrics().connections_refused.increment();
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let connack = ConnAck { session_present: false, reason: refusal.reason, properties: Default::default() };
+        connection.phase = Phase::Closing;
+        self.log.refused(connection, refusal, now);
+        self.send_packet(key, &Packet::ConnAck(connack));
+        self.residents.touch(key);
+    }
+
+    fn log_connected(&mut self, key: ConnectionKey, request: &ConnectRequest, is_present: bool) {
+        let Some(connection) = self.residents.connections.get(key.0) else { return };
+        info!(
+            client = connection.client_name(),
+            addr = %connection.peer.address,
+            listener = connection.peer.rules.name,
+            version = request.version.name(),
+            keep_alive = request.keep_alive,
+            clean_start = request.clean_start,
+            session_present = is_present,
+            user = connection.user_name.as_deref(),
+            "{}", EventKind::Connected.text()
+        );
+    }
+
+    /// Appends a packet to a connection's output. One that is larger than the client takes is left out [MQTT-3.1.2-24].
+    pub(super) fn send_packet(&mut self, key: ConnectionKey, packet: &Packet<'_>) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let start = connection.output.tail().len();
+        let version = connection.version;
+        if encode(packet, version, connection.output.tail()).is_err() {
+            return;
+        }
+        if connection.output.tail().len() - start > connection.packet_bytes_max as usize {
+            connection.output.tail().truncate(start);
+            return;
+        }
+        self.residents.metrics.packets_sent.increment();
+        self.residents.touch(key);
+    }
+
+    /// A client id that nobody has: the prefix and a random UUID (RFC 9562, version 4).
+    fn assigned_client_id(&mut self) -> String {
+        let bits = (u128::from(self.next_random()) << 64) | u128::from(self.next_random());
+        let bits = bits & !(0xF << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+        let hex = format!("{bits:032x}");
+        let prefix = &self.broker.options.assigned_client_id_prefix;
+        format!("{prefix}{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+    }
+}
+
+fn negotiated_keep_alive(request: &ConnectRequest, options: &super::BrokerOptions) -> u16 {
+    if !request.version.has_properties() {
+        return request.keep_alive; // they cannot be told
+    }
+    if let Some(told) = options.server_keep_alive {
+        return told;
+    }
+    let is_unlimited = request.keep_alive == 0 && options.keep_alive_max < u16::MAX;
+    if is_unlimited { options.keep_alive_max } else { request.keep_alive.min(options.keep_alive_max) }
+}

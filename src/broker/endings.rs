@@ -1,0 +1,393 @@
+//! How connections and sessions end: DISCONNECT, silence, violations, wills, expiry, drain.
+
+use tracing::{debug, info, warn};
+
+use super::timers::Reminder;
+use super::worker::Worker;
+use crate::auth::Refusal;
+use crate::codec::{DecodeError, ErrorKind};
+use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey};
+use crate::protocol::packet::{ConnAck, Disconnect, Packet};
+use crate::protocol::property::{Properties, PropertiesBuf, PropertyId};
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::repeat::Repeats;
+use crate::protocol::time::Time;
+use crate::protocol::version::Version;
+use crate::session::connection::{Connection, Phase};
+use crate::session::violation::Violation;
+use crate::session::will::Will;
+
+/// Why a connection ends.
+#[derive(Clone, Debug)]
+pub enum Ending<'a> {
+    /// DISCONNECT came; the reason is the client's.
+    Disconnect(ReasonCode),
+    /// The network connection ended by itself.
+    Lost(&'a str),
+    /// The client broke the protocol.
+    Violation(Violation),
+    /// The client connected again [MQTT-3.1.4-3].
+    TakenOver,
+    /// Its messages could not be accepted, and its version has no other way to be told.
+    Refused(ReasonCode, &'static str),
+    /// Its queue overflowed and the policy says so.
+    Overflow,
+    /// CONNECT did not come in time.
+    ConnectTimeout,
+    /// The broker stops.
+    Shutdown,
+    /// An operator wants it.
+    Administrative(ReasonCode),
+}
+
+impl Ending<'_> {
+    /// The reason code for the client, where the broker ends it.
+    const fn reason(&self) -> Option<ReasonCode> {
+        match self {
+            Self::Disconnect(_) | Self::Lost(_) | Self::ConnectTimeout => None,
+            Self::Violation(violation) => Some(violation.reason()),
+            Self::TakenOver => Some(ReasonCode::SessionTakenOver),
+            Self::Refused(reason, _) | Self::Administrative(reason) => Some(*reason),
+            Self::Overflow => Some(ReasonCode::QuotaExceeded),
+            Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
+        }
+    }
+
+    /// Only DISCONNECT with reason 0 removes the will [MQTT-3.14.4-3].
+    const fn removes_will(&self) -> bool {
+        matches!(self, Self::Disconnect(ReasonCode::Success))
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Disconnect(reason) => reason.name().into(),
+            Self::Lost(why) => (*why).into(),
+            Self::Violation(violation) => violation.to_string(),
+            Self::TakenOver => "session taken over by a new connection of the same client id".into(),
+            Self::Refused(_, why) => (*why).into(),
+            Self::Overflow => "queue full, and the overflow policy is disconnect".into(),
+            Self::ConnectTimeout => "no CONNECT in time".into(),
+            Self::Shutdown => "server shutting down".into(),
+            Self::Administrative(reason) => reason.name().into(),
+        }
+    }
+}
+
+impl Worker {
+    /// DISCONNECT came.
+    pub(super) fn disconnect(&mut self, key: ConnectionKey, disconnect: &Disconnect<'_>, now: Time) {
+        if let Some(expiry) = disconnect.properties.u32(PropertyId::SessionExpiryInterval)
+            && let Some((connection, resident)) = self.residents.pair(key)
+        {
+            if connection.session_expiry_was_zero && expiry > 0 {
+                return self.end_connection(key, Ending::Violation(Violation::SessionExpiry), now); // [MQTT-3.14.2-2]
+            }
+            resident.session.expiry_secs = expiry.min(self.broker.options.session_expiry_max);
+        }
+        self.end_connection(key, Ending::Disconnect(disconnect.reason), now);
+    }
+
+    /// Ends a connection: tells the client where the version can, parts it from its session, sees to the will, logs one line. What is
+    /// in the output is still sent; then the driver closes the socket.
+    pub fn end_connection(&mut self, key: ConnectionKey, ending: Ending<'_>, now: Time) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let was = std::mem::replace(&mut connection.phase, Phase::Closing);
+        if matches!(was, Phase::Closing) {
+            return;
+        }
+        let is_connected = matches!(was, Phase::Connected);
+        self.log.ended(connection, &ending, is_connected, now);
+        if let (Some(reason), true) = (ending.reason(), connection.version.has_properties() && !matches!(was, Phase::Opening)) {
+            self.tell(key, reason, &ending, is_connected);
+        } else if let (Phase::Opening, Ending::Violation(Violation::Decode(error))) = (&was, &ending) {
+            self.refuse_malformed_connect(key, error);
+        }
+        self.residents.touch(key);
+        self.part(key, &ending, now);
+    }
+
+    /// The answer to a CONNECT that could not be read, where the standard has one: a version that is not spoken here, in the form of
+    /// 3.1.1 [MQTT-3.1.2-2], and whatever MQTT 5 has a code for.
+    fn refuse_malformed_connect(&mut self, key: ConnectionKey, error: &DecodeError) {
+        let version = match error.version {
+            Some(Version::V5) => Version::V5,
+            _ if matches!(error.kind, ErrorKind::ProtocolLevel(_)) => Version::V311,
+            _ => return,
+        };
+        if let Some(connection) = self.residents.connections.get_mut(key.0) {
+            connection.version = version;
+            let connack = ConnAck { session_present: false, reason: error.reason(), properties: Properties::EMPTY };
+            self.send_packet(key, &Packet::ConnAck(connack));
+        }
+    }
+
+    fn tell(&mut self, key: ConnectionKey, mut reason: ReasonCode, ending: &Ending<'_>, is_connected: bool) {
+        let mut properties = PropertiesBuf::new();
+        let Some(connection) = self.residents.connections.get(key.0) else { return };
+        if connection.wants_problem_information
+            && let Ending::Violation(violation) = ending
+        {
+            properties.push_text(PropertyId::ReasonString, &violation.to_string());
+        }
+        if let (Ending::Shutdown, Some(reference)) = (ending, &self.broker.options.server_reference) {
+            properties.push_text(PropertyId::ServerReference, reference);
+            reason = ReasonCode::UseAnotherServer;
+        }
+        let packet = |properties| {
+            if is_connected {
+                Packet::Disconnect(Disconnect { reason, properties })
+            } else {
+                Packet::ConnAck(ConnAck { session_present: false, reason, properties })
+            }
+        };
+        let before = self.residents.connections.get(key.0).map_or(0, |c| c.output.len());
+        self.send_packet(key, &packet(properties.view()));
+        let after = self.residents.connections.get(key.0).map_or(0, |c| c.output.len());
+        if before == after {
+            // Too large with its properties [MQTT-3.14.2-3]: the code alone says enough.
+            self.send_packet(key, &packet(Properties::EMPTY));
+        }
+    }
+
+    /// Parts a connection from its session.
+    fn part(&mut self, key: ConnectionKey, ending: &Ending<'_>, now: Time) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let will = connection.will.take().filter(|_| !ending.removes_will());
+        let Some(slot) = connection.session.take() else { return };
+        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        self.residents.metrics.connections.decrement();
+        self.residents.metrics.connections_closed.increment();
+        resident.connection = None;
+        resident.walks.clear();
+        resident.outbox.forget_replay();
+        if !self.broker.options.delivery.outbox.queue_qos0_offline {
+            resident.outbox.forget_unacknowledged();
+        }
+        resident.session.outbound.forget_unkept();
+        resident.session.status.set_online(false);
+        let expires_at = resident.session.expiry_from(now);
+        resident.session.expires_at = expires_at;
+        let is_over = !resident.session.is_persistent();
+        if let Some(will) = will {
+            self.will_due(slot, will, is_over, expires_at, now);
+        }
+        if is_over {
+            self.end_session(slot, now);
+        } else {
+            self.timers.arm(expires_at, Reminder::Session(slot));
+            if self.broker.options.redistribute_on_disconnect {
+                self.redistribute(slot, now);
+            }
+        }
+    }
+
+    /// A connection ended with its will standing: it is published now, or when its delay has passed or the session ends, whichever
+    /// comes first [MQTT-3.1.3-9 note] [MQTT-3.1.2-8].
+    fn will_due(&mut self, slot: SlotKey, will: Will, is_over: bool, expires_at: Time, now: Time) {
+        let is_at_limit = self.broker.metrics.sum().wills_pending >= self.broker.options.pending_wills_max as u64;
+        if will.delay_secs == 0 || is_over || is_at_limit || self.is_draining {
+            return self.publish_will(slot, &will, now);
+        }
+        let due = now.plus_secs(will.delay_secs.into()).min(expires_at);
+        if let Some(resident) = self.residents.sessions.get_mut(slot) {
+            resident.session.pending_will = Some((will, due));
+            self.residents.metrics.wills_pending.increment();
+            self.timers.arm(due, Reminder::Session(slot));
+        }
+    }
+
+    fn publish_will(&mut self, slot: SlotKey, will: &Will, now: Time) {
+        self.metrics().wills_published.increment();
+        let publisher = SessionKey { worker: self.me, key: slot };
+        self.route(&will.publication(now, publisher), None, now);
+    }
+
+    /// Ends a session: subscriptions, queue and identifiers are gone; a pending will is published; what a shared subscription had
+    /// given it goes to other members.
+    pub(super) fn end_session(&mut self, slot: SlotKey, now: Time) {
+        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        if let Some((will, _)) = resident.session.pending_will.take() {
+            self.residents.metrics.wills_pending.decrement();
+            self.publish_will(slot, &will, now);
+        }
+        self.unsubscribe_all(slot);
+        self.redistribute(slot, now);
+        let Some(resident) = self.residents.sessions.remove(slot) else { return };
+        self.metrics().sessions.decrement();
+        self.clients.remove(resident.session.client_id.as_str());
+        // While its client begins anew here, no other worker may step in between.
+        if self.entering.as_ref() != Some(&resident.session.client_id) {
+            self.broker.registry.release(&resident.session.client_id);
+        }
+    }
+
+    /// Gives what a shared subscription had chosen this session for, and it has not got, to other members [MQTT-4.8.2-3].
+    fn redistribute(&mut self, slot: SlotKey, now: Time) {
+        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        let mut deliveries = resident.session.outbound.take_for_redistribution();
+        deliveries.extend(resident.outbox.take_for_redistribution().into_iter().map(Box::new));
+        let tried = [SessionKey { worker: self.me, key: slot }];
+        for delivery in deliveries {
+            if let Some(group) = &delivery.group {
+                self.route_to_group(&delivery.message, group, &tried, now);
+            }
+        }
+    }
+
+    /// A connection's reminder: has it been silent for too long, has its CONNECT come?
+    pub(super) fn check_silence(&mut self, key: ConnectionKey, now: Time) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        match connection.phase {
+            Phase::Closing => {}
+            Phase::Connected => {
+                if connection.silence_max_ms == 0 {
+                    return;
+                }
+                if connection.questions.is_waiting() {
+                    connection.last_received = now; // it is we who let it wait
+                }
+                let silent_ms = now.millis_since(connection.last_received);
+                if silent_ms >= connection.silence_max_ms {
+                    let keep_alive_ms = connection.silence_max_ms * 2 / 3;
+                    self.end_connection(key, Ending::Violation(Violation::KeepAlive { silent_ms, keep_alive_ms }), now);
+                } else {
+                    let at = connection.last_received.plus_millis(connection.silence_max_ms);
+                    self.timers.arm(at, Reminder::Connection(key));
+                }
+            }
+            Phase::Opening | Phase::Authenticating(_) | Phase::Admitted(_) => {
+                self.end_connection(key, Ending::ConnectTimeout, now);
+            }
+        }
+    }
+
+    /// A session's reminder: is its will due, has it expired?
+    pub(super) fn check_session(&mut self, slot: SlotKey, now: Time) {
+        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        if resident.connection.is_some() {
+            return;
+        }
+        let session = &mut resident.session;
+        let expires_at = session.expires_at;
+        if let Some((will, _)) = session.pending_will.take_if(|(_, due)| *due <= now) {
+            self.residents.metrics.wills_pending.decrement();
+            self.publish_will(slot, &will, now);
+        }
+        if expires_at <= now {
+            self.metrics().sessions_expired.increment();
+            self.end_session(slot, now);
+        }
+    }
+
+    /// Disconnects a client of this worker, if it is connected.
+    pub(super) fn disconnect_client(&mut self, client_id: &str, reason: ReasonCode, now: Time) {
+        if let Some(slot) = self.clients.get(client_id).copied()
+            && let Some(key) = self.connection_of(slot)
+        {
+            self.end_connection(key, Ending::Administrative(reason), now);
+        }
+    }
+
+    /// The broker stops: every client is told (0x8B, or 0x9C with another server's name, to MQTT 5), every will that stands is
+    /// published (the network connection closes without the client's DISCONNECT [MQTT-3.1.2-8]; a will delay is not waited for,
+    /// since a session in memory ends with the process), and new clients are refused. Wills go out first: those who are still
+    /// connected get them.
+    pub fn drain(&mut self, now: Time) {
+        self.is_draining = true;
+        let keys: Vec<ConnectionKey> = self.residents.connections.iter().map(|(key, _)| ConnectionKey(key)).collect();
+        for key in &keys {
+            let connection = self.residents.connections.get_mut(key.0);
+            let will = connection.and_then(|connection| Some((connection.session?, connection.will.take()?)));
+            if let Some((slot, will)) = will {
+                self.publish_will(slot, &will, now);
+            }
+        }
+        for key in keys {
+            self.end_connection(key, Ending::Shutdown, now);
+        }
+    }
+}
+
+/// Words of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// A client is in.
+    Connected,
+    /// A client was refused.
+    Refused,
+    /// A client is gone.
+    Disconnected,
+}
+
+impl EventKind {
+    /// The sentence.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Connected => "client connected",
+            Self::Refused => "client refused",
+            Self::Disconnected => "client disconnected",
+        }
+    }
+}
+
+/// The log of connections; repeats of one complaint become one line.
+#[derive(Debug)]
+pub struct EventLog {
+    repeats: Repeats,
+}
+
+/// Equal complaints within this time are one line, milliseconds.
+const REPEAT_WINDOW_MS: u64 = 60_000;
+/// Complaints remembered at once.
+const REPEATS_MAX: usize = 4096;
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self { repeats: Repeats::new(REPEAT_WINDOW_MS, REPEATS_MAX) }
+    }
+}
+
+impl EventLog {
+    /// Records a complaint; `None` when it is a repeat that is left out, else how many were left out since the last line.
+    pub(super) fn record(&mut self, key: &impl std::hash::Hash, now: Time) -> Option<u64> {
+        self.repeats.record(key, now)
+    }
+
+    /// A client was refused.
+    pub fn refused(&mut self, connection: &Connection, refusal: &Refusal, now: Time) {
+        let user = connection.user_name.as_deref();
+        let Some(repeated) = self.repeats.record(&(EventKind::Refused, connection.peer.ip, user, refusal.why), now) else {
+            return;
+        };
+        warn!(
+            client = connection.client_name(),
+            user,
+            addr = %connection.peer.address,
+            listener = connection.peer.rules.name,
+            reason = refusal.why,
+            code = refusal.reason.byte(),
+            repeated = (repeated > 0).then_some(repeated),
+            "{}", EventKind::Refused.text()
+        );
+    }
+
+    /// A connection has ended.
+    pub fn ended(&mut self, connection: &Connection, ending: &Ending<'_>, is_connected: bool, now: Time) {
+        let (client, addr, listener) = (connection.client_name(), &connection.peer.address, &connection.peer.rules.name);
+        let reason = ending.text();
+        match ending {
+            Ending::Lost(_) | Ending::ConnectTimeout if !is_connected => {
+                debug!(client, %addr, listener, reason, "connection closed before CONNECT"); // port probes
+            }
+            Ending::Violation(violation) => {
+                let key = (EventKind::Disconnected, connection.peer.ip, violation.reason());
+                if let Some(repeated) = self.repeats.record(&key, now) {
+                    let (code, repeated) = (violation.reason().byte(), (repeated > 0).then_some(repeated));
+                    warn!(client, %addr, listener, reason, code, repeated, "{}", EventKind::Disconnected.text());
+                }
+            }
+            _ => info!(client, %addr, listener, reason, "{}", EventKind::Disconnected.text()),
+        }
+    }
+}
+

@@ -1,0 +1,159 @@
+//! What workers, and those who answer late, write to a worker.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+use tracing::debug;
+
+use super::worker::Worker;
+use crate::auth::Verdict;
+use crate::delivery::fan_out::Delivered;
+use crate::delivery::frames::Fanned;
+use crate::protocol::ids::{ClientId, ConnectionKey, SessionKey, SlotKey, Token};
+use crate::protocol::message::Message;
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::time::Time;
+use crate::router::shared::SharedGroup;
+use crate::router::Receiver;
+
+/// A letter to a worker.
+#[derive(Debug)]
+pub enum Mail {
+    /// Deliver to these of your sessions.
+    Deliver(Arc<Message>, Arc<[Receiver]>),
+    /// Deliver to one of your sessions, which was chosen from a shared group; find another member if it cannot take it.
+    DeliverToMember(Box<MemberDelivery>),
+    /// A request that had to wait is done.
+    Complete(Token, Outcome),
+    /// Route this: it comes from inside the broker.
+    Publish(Arc<Message>),
+    /// Disconnect a client of yours.
+    Disconnect(ClientId, ReasonCode),
+    /// Stop: tell every client, see `Worker::drain`.
+    Drain,
+}
+
+/// See [`Mail::DeliverToMember`].
+#[derive(Debug)]
+pub struct MemberDelivery {
+    /// The message.
+    pub message: Arc<Message>,
+    /// The chosen member.
+    pub receiver: Receiver,
+    /// Its group.
+    pub group: Arc<SharedGroup>,
+    /// Members that could not take it.
+    pub tried: SmallVec<[SessionKey; 2]>,
+}
+
+/// How a request that had to wait ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Of an authenticator.
+    Verdict(Verdict),
+    /// Of an authoriser.
+    Allowed(bool),
+    /// Of a store: true when the record survives.
+    Stored(bool),
+}
+
+impl Worker {
+    /// Handles everything in this worker's mailbox; when there is nothing, `waker` is woken by the next letter. True when there was
+    /// something.
+    pub fn receive_mail(&mut self, waker: &std::task::Waker, now: Time) -> bool {
+        let mut letters = std::mem::take(&mut self.letters);
+        self.broker.mailboxes.receive(self.me, &mut letters, waker);
+        let is_some = !letters.is_empty();
+        if is_some {
+            self.metrics().mailbox_batches.increment();
+            self.metrics().mailbox_mails.add(letters.len() as u64);
+        }
+        for letter in letters.drain(..) {
+            self.handle_mail(letter, now);
+        }
+        if letters.capacity() <= 4096 {
+            self.letters = letters;
+        }
+        self.disconnect_overflowed(now);
+        is_some
+    }
+
+    /// Sends what has been collected for other workers.
+    pub fn send_mail(&mut self) {
+        if !self.has_mail {
+            return;
+        }
+        self.has_mail = false;
+        for (to, batch) in self.outgoing.iter_mut().enumerate() {
+            self.broker.mailboxes.send(crate::protocol::ids::WorkerId(to as u16), batch);
+        }
+    }
+
+    fn handle_mail(&mut self, letter: Mail, now: Time) {
+        match letter {
+            Mail::Deliver(message, receivers) => self.deliver_mail(message, &receivers, now),
+            Mail::DeliverToMember(delivery) => self.deliver_to_member(*delivery, now),
+            Mail::Complete(token, outcome) => self.complete(token, outcome, now),
+            Mail::Publish(message) => {
+                let view = message.view();
+                self.route(&view, Some(Arc::clone(&message)), now);
+            }
+            Mail::Disconnect(client_id, reason) => self.disconnect_client(client_id.as_str(), reason, now),
+            Mail::Drain => self.drain(now),
+        }
+    }
+
+    fn deliver_mail(&mut self, message: Arc<Message>, receivers: &[Receiver], now: Time) {
+        let publication = message.view();
+        let mut fanned = Fanned::new(&publication, Some(Arc::clone(&message)), &mut self.frames, receivers.len(), now);
+        let (broker, publisher) = (&self.broker, publication.publisher);
+        let own = || super::read(&broker.subscriptions).matches_own(publication.topic, publisher?);
+        self.residents.fan_out(&mut fanned, receivers, own, now);
+    }
+
+    fn deliver_to_member(&mut self, mut delivery: MemberDelivery, now: Time) {
+        let publication = delivery.message.view();
+        let mut fanned = Fanned::new(&publication, Some(Arc::clone(&delivery.message)), &mut self.frames, 1, now);
+        let delivered = self.residents.deliver(&mut fanned, &delivery.receiver, Some(&delivery.group), now);
+        if delivered != Delivered::Taken {
+            delivery.tried.push(delivery.receiver.session);
+            self.route_to_group(&delivery.message, &delivery.group, &delivery.tried, now);
+        }
+    }
+
+    /// A request that had to wait is done. A token whose connection is gone, or which is not awaited, is ignored.
+    pub fn complete(&mut self, token: Token, outcome: Outcome, now: Time) {
+        let key = token.connection;
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            debug!(?token, "late answer for a connection that is gone");
+            return;
+        };
+        match outcome {
+            Outcome::Verdict(verdict) => {
+                if connection.questions.release(token.sequence) {
+                    self.authenticated(key, verdict, now);
+                    self.residents.touch(key);
+                }
+            }
+            Outcome::Allowed(is_allowed) => {
+                if connection.questions.complete(token.sequence, is_allowed) {
+                    self.residents.touch(key);
+                }
+            }
+            Outcome::Stored(is_stored) => self.stored(key, token.sequence, is_stored, now),
+        }
+    }
+
+    /// Disconnects sessions whose overflow policy wants it.
+    pub(super) fn disconnect_overflowed(&mut self, now: Time) {
+        while let Some(slot) = self.residents.overflowed.pop() {
+            if let Some(key) = self.connection_of(slot) {
+                self.end_connection(key, super::endings::Ending::Overflow, now);
+            }
+        }
+    }
+
+    pub(super) fn connection_of(&self, slot: SlotKey) -> Option<ConnectionKey> {
+        self.residents.sessions.get(slot)?.connection
+    }
+}

@@ -1,0 +1,120 @@
+//! Layer 5: the broker. One short method for each verb of MQTT; everything it needs comes from the layers below, everything it
+//! decides goes back as values.
+//!
+//! There is one [`Broker`], shared by all workers, and one [`Worker`] for each core. A session lives on one worker for as long as it
+//! exists; a client that connects elsewhere is handed over to that worker ("the connection goes to the session"), so no session
+//! ever moves and no message can overtake another on the way.
+
+mod acknowledge;
+mod authenticate;
+pub mod clients;
+pub mod endings;
+pub mod mail;
+pub mod options;
+mod publish;
+pub mod registry;
+mod replay;
+mod route;
+mod subscribe;
+pub mod sys;
+pub mod timers;
+pub mod worker;
+
+use std::sync::{Arc, RwLock};
+
+use crate::auth::{AllowAll, AllowAnonymous, Authenticator, Authorizer};
+use crate::delivery::mailbox::Mailboxes;
+use crate::metrics::WorkerMetrics;
+use crate::router::{Retained, Subscriptions};
+use crate::storage::{MemoryStore, Store};
+
+pub use self::mail::Mail;
+pub use self::options::BrokerOptions;
+pub use self::worker::{Status, Worker};
+
+/// What all workers share.
+pub struct Broker {
+    /// Options.
+    pub options: BrokerOptions,
+    /// Who subscribes to what. Lock order: this before `retained`; neither is held while anything else is waited for.
+    pub subscriptions: RwLock<Subscriptions>,
+    /// Retained messages.
+    pub retained: RwLock<Retained>,
+    /// Which worker has which client's session.
+    pub registry: registry::Registry,
+    /// Where workers meet.
+    pub mailboxes: Mailboxes<Mail>,
+    /// Counters of every worker.
+    pub metrics: WorkerMetrics,
+    /// Decides who enters.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Decides what a client may do.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// What must survive goes here.
+    pub store: Arc<dyn Store>,
+    /// A number that nobody outside can guess, for client ids and hashes.
+    pub seed: u64,
+}
+
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// The parts of a broker that can be replaced.
+pub struct Parts {
+    /// Decides who enters; default everyone.
+    pub authenticator: Arc<dyn Authenticator>,
+    /// Decides what a client may do; default everything.
+    pub authorizer: Arc<dyn Authorizer>,
+    /// What must survive goes here; default memory.
+    pub store: Arc<dyn Store>,
+    /// A number that nobody outside can guess.
+    pub seed: u64,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self {
+            authenticator: Arc::new(AllowAnonymous),
+            authorizer: Arc::new(AllowAll),
+            store: Arc::new(MemoryStore),
+            seed: std::hash::BuildHasher::hash_one(&foldhash::fast::RandomState::default(), "seed"),
+        }
+    }
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+impl Broker {
+    /// A broker for that many workers.
+    pub fn new(options: BrokerOptions, workers: usize, parts: Parts) -> Arc<Self> {
+        Arc::new(Self {
+            subscriptions: RwLock::new(Subscriptions::new(options.overlap, options.shared.clone())),
+            retained: RwLock::new(Retained::new(options.retained)),
+            registry: registry::Registry::default(),
+            mailboxes: Mailboxes::new(workers),
+            metrics: WorkerMetrics::new(workers),
+            authenticator: parts.authenticator,
+            authorizer: parts.authorizer,
+            store: parts.store,
+            seed: parts.seed,
+            options,
+        })
+    }
+}
+
+/// Reads behind a lock; a panic elsewhere never leaves these tables half changed.
+pub(crate) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Changes behind a lock.
+pub(crate) fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,116 @@
+//! What can be set, with defaults and costs.
+
+use crate::codec::DecodeOptions;
+use crate::delivery::residents::DeliveryOptions;
+use crate::protocol::qos::QoS;
+use crate::router::{MatchCacheLimits, Overlap, RetainedLimits, Strategies};
+use crate::session::request::NEVER_EXPIRES;
+
+/// Options of a broker. The defaults suit a home or a gateway and hold the limits of a hostile network.
+#[derive(Clone, Debug)]
+pub struct BrokerOptions {
+    /// How packets are read: size limit (default 32 MiB), strictness about characters.
+    pub decode: DecodeOptions,
+    /// Outboxes, windows, output.
+    pub delivery: DeliveryOptions,
+    /// Topics whose receivers a worker remembers, default 16,384.
+    pub cache: MatchCacheLimits,
+    /// What overlapping subscriptions of one client get; default once.
+    pub overlap: Overlap,
+    /// Strategies of shared subscriptions; default round robin.
+    pub shared: Strategies,
+    /// Messages waiting for a member of a shared subscription go to another member as soon as it disconnects, not only when its
+    /// session ends. Default false.
+    pub redistribute_on_disconnect: bool,
+    /// Bounds of the retained store.
+    pub retained: RetainedLimits,
+    /// Highest QoS; default 2.
+    pub maximum_qos: QoS,
+    /// Retained messages; default true.
+    pub retain_available: bool,
+    /// Wildcard subscriptions; default true.
+    pub wildcard_subscriptions: bool,
+    /// Shared subscriptions; default true.
+    pub shared_subscriptions: bool,
+    /// Subscription identifiers; default true.
+    pub subscription_identifiers: bool,
+    /// Longest keep alive, seconds, default none (65,535); MQTT 5 clients are told, others keep theirs.
+    pub keep_alive_max: u16,
+    /// Keep alive that every MQTT 5 client is told, seconds; default none.
+    pub server_keep_alive: Option<u16>,
+    /// Empty client ids are given one; default true.
+    pub allow_empty_client_id: bool,
+    /// What an assigned client id begins with; default `auto-`.
+    pub assigned_client_id_prefix: String,
+    /// Longest client id, bytes; default 512.
+    pub client_id_bytes_max: usize,
+    /// Longest session expiry, seconds; default none (0xFFFFFFFF).
+    pub session_expiry_max: u32,
+    /// Session expiry of 3.1 and 3.1.1 clients with clean session 0, seconds; default 14 days.
+    pub session_expiry_v3: u32,
+    /// Unacknowledged PUBLISH packets taken from one client; default 1,024.
+    pub receive_maximum: u16,
+    /// Topic aliases taken from one client; default 10. Each costs its topic.
+    pub topic_alias_maximum: u16,
+    /// Topic aliases used towards one client at most; default 10.
+    pub topic_alias_maximum_out: u16,
+    /// Payloads whose format indicator says UTF-8 are checked; default false: it costs a pass over each.
+    pub payload_format_check: bool,
+    /// Told to clients that ask for response information; default none.
+    pub response_information: Option<String>,
+    /// Named to MQTT 5 clients when the broker stops: where to go instead (0x9C); default none (0x8B).
+    pub server_reference: Option<String>,
+    /// Sessions at most, default 1,000,000; each costs about 1 KiB, an idle connection about 2 KiB more.
+    pub sessions_max: usize,
+    /// Subscriptions of one session at most; default 100,000.
+    pub subscriptions_per_session_max: usize,
+    /// Subscriptions of all sessions at most; default 10,000,000.
+    pub subscriptions_max: usize,
+    /// Wills whose delay runs at most; default 100,000. Above it a will is published at once.
+    pub pending_wills_max: usize,
+    /// How long an unfinished CONNECT may take, milliseconds; default 10 s.
+    pub connect_timeout_ms: u64,
+    /// `$SYS` interval, seconds, 0 for none; default 10.
+    pub sys_interval_secs: u64,
+    /// Letters waiting for a worker above which QoS 0 for it is shed; default 1,000,000.
+    pub mailbox_letters_max: usize,
+}
+
+impl Default for BrokerOptions {
+    fn default() -> Self {
+        Self {
+            decode: DecodeOptions::default(),
+            delivery: DeliveryOptions::default(),
+            cache: MatchCacheLimits::default(),
+            overlap: Overlap::Once,
+            shared: Strategies::default(),
+            redistribute_on_disconnect: false,
+            retained: RetainedLimits::default(),
+            maximum_qos: QoS::ExactlyOnce,
+            retain_available: true,
+            wildcard_subscriptions: true,
+            shared_subscriptions: true,
+            subscription_identifiers: true,
+            keep_alive_max: u16::MAX,
+            server_keep_alive: None,
+            allow_empty_client_id: true,
+            assigned_client_id_prefix: "auto-".into(),
+            client_id_bytes_max: 512,
+            session_expiry_max: NEVER_EXPIRES,
+            session_expiry_v3: 14 * 24 * 3600,
+            receive_maximum: 1024,
+            topic_alias_maximum: 10,
+            topic_alias_maximum_out: 10,
+            payload_format_check: false,
+            response_information: None,
+            server_reference: None,
+            sessions_max: 1_000_000,
+            subscriptions_per_session_max: 100_000,
+            subscriptions_max: 10_000_000,
+            pending_wills_max: 100_000,
+            connect_timeout_ms: 10_000,
+            sys_interval_secs: 10,
+            mailbox_letters_max: 1_000_000,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! PUBLISH from a client: is it legal, may he, who gets it, what is he told.
+
+use std::sync::Arc;
+
+use tracing::warn;
+
+use super::endings::Ending;
+use super::route::Routed;
+use super::worker::{Flow, Worker};
+use crate::auth::{Access, Answer};
+use crate::codec::encode;
+use crate::protocol::ids::{ConnectionKey, PacketId, SessionKey};
+use crate::protocol::message::{Publication, forwarded_properties};
+use crate::protocol::packet::{PacketType, Publish};
+use crate::protocol::property::{Properties, PropertiesBuf, PropertyId};
+use crate::protocol::qos::QoS;
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::time::Time;
+use crate::protocol::topic::TopicName;
+use crate::session::connection::Connection;
+use crate::session::replies::Reply;
+use crate::session::violation::Violation;
+use crate::storage::{Record, Ticket};
+
+/// A topic of the publisher: as it was sent, or what its alias stands for.
+enum Named<'a> {
+    Sent(TopicName<'a>),
+    Alias(Arc<str>),
+}
+
+impl Named<'_> {
+    fn topic(&self) -> TopicName<'_> {
+        match self {
+            Self::Sent(topic) => *topic,
+            Self::Alias(topic) => TopicName::from_parsed(topic),
+        }
+    }
+}
+
+impl Worker {
+    pub(super) fn publish(&mut self, key: ConnectionKey, publish: &Publish<'_>, now: Time) -> Flow {
+        let named = match self.check_publish(key, publish) {
+            Ok(named) => named,
+            Err(violation) => {
+                self.end_connection(key, Ending::Violation(violation), now);
+                return Flow::Done;
+            }
+        };
+        let topic = named.topic();
+        let Some((connection, resident)) = self.residents.pair(key) else { return Flow::Done };
+        let Some(slot) = connection.session else { return Flow::Done };
+        let is_known = publish.qos == QoS::ExactlyOnce
+            && publish.packet_id.is_some_and(|id| resident.session.inbound.contains(id));
+        if is_known {
+            // Sent before and not released: answered again, delivered once [MQTT-4.3.3-10].
+            self.acknowledge(key, publish, ReasonCode::Success, Ticket::Done, 0, now);
+            return Flow::Done;
+        }
+        let is_allowed = match self.may_publish(key, publish, topic) {
+            Answer::Ready(is_allowed) => is_allowed,
+            Answer::Pending => return Flow::Wait,
+        };
+        self.residents.metrics.count_publish_received(publish.qos, publish.payload.len());
+        if !is_allowed {
+            self.refuse_publish(key, publish, topic, now);
+            return Flow::Done;
+        }
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let publication = Publication {
+            topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            properties: if publish.properties.is_empty() {
+                Properties::EMPTY
+            } else {
+                forwarded_properties(publish.properties, &mut scratch)
+            },
+            expires_at: expiry(publish.properties, now),
+            publisher: Some(SessionKey { worker: self.me, key: slot }),
+        };
+        self.accept(key, publish, &publication, now);
+        self.scratch = scratch;
+        Flow::Done
+    }
+
+    /// Routes what was allowed and acknowledges it.
+    #[inline]
+    fn accept(&mut self, key: ConnectionKey, publish: &Publish<'_>, publication: &Publication<'_>, now: Time) {
+        let routed = self.route(publication, None, now);
+        let Some(id) = publish.packet_id else {
+            if publication.retain {
+                let token = self.token(key);
+                self.broker.store.append(&Record::Publish(publication), token);
+            }
+            return;
+        };
+        match routed {
+            Routed::Refused => {
+                self.metrics().publish_refused.increment();
+                return self.refuse_full(key, publish, now);
+            }
+            Routed::Taken | Routed::NoSubscriber => {}
+        }
+        let token = self.token(key);
+        let ticket = self.broker.store.append(&Record::Publish(publication), token);
+        if publish.qos == QoS::ExactlyOnce
+            && let Some((_, resident)) = self.residents.pair(key)
+        {
+            resident.session.inbound.insert(id);
+        }
+        let nobody = routed == Routed::NoSubscriber && publish.qos == QoS::AtLeastOnce;
+        let reason = if nobody { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        self.acknowledge(key, publish, reason, ticket, token.sequence, now);
+    }
+
+    /// What is wrong with a PUBLISH in this connection; else its topic.
+    fn check_publish<'a>(&mut self, key: ConnectionKey, publish: &Publish<'a>) -> Result<Named<'a>, Violation> {
+        let options = &self.broker.options;
+        let Some((connection, resident)) = self.residents.pair(key) else {
+            return Err(Violation::Unexpected(PacketType::Publish));
+        };
+        let maximum_qos = connection.peer.rules.maximum_qos.map_or(options.maximum_qos, |q| q.min(options.maximum_qos));
+        if publish.qos > maximum_qos {
+            return Err(Violation::QosNotSupported(publish.qos)); // [MQTT-3.2.2-11]
+        }
+        if publish.retain && !options.retain_available {
+            return Err(Violation::RetainNotSupported); // [MQTT-3.2.2-14]
+        }
+        let named = name(connection, publish)?;
+        if let Some(id) = publish.packet_id
+            && connection.version.has_properties()
+            && !resident.session.inbound.contains(id)
+            && resident.session.inbound.len() + connection.unacknowledged >= options.receive_maximum
+        {
+            self.residents.metrics.limit_receive_maximum.increment();
+            return Err(Violation::ReceiveMaximum(options.receive_maximum)); // [MQTT-3.3.4-7]
+        }
+        if options.payload_format_check
+            && publish.properties.byte(PropertyId::PayloadFormatIndicator) == Some(1)
+            && simdutf8::basic::from_utf8(publish.payload).is_err()
+        {
+            return Err(Violation::PayloadFormat);
+        }
+        Ok(named)
+    }
+
+    fn may_publish(&mut self, key: ConnectionKey, publish: &Publish<'_>, topic: TopicName<'_>) -> Answer<bool> {
+        let token = self.token(key);
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return Answer::Ready(false) };
+        if let Some(answer) = connection.questions.next_answer() {
+            return Answer::Ready(answer);
+        }
+        let who = Access {
+            client_id: connection.client_name(),
+            user_name: connection.user_name.as_deref(),
+            peer: &connection.peer,
+        };
+        let answer = self.broker.authorizer.publish(&who, topic, publish.qos, publish.retain, token);
+        if answer == Answer::Pending {
+            connection.questions.wait(token.sequence);
+        }
+        answer
+    }
+
+    /// The authoriser said no: MQTT 5 is told, older versions are acknowledged and the message is dropped [MQTT-3.3.5-2].
+    fn refuse_publish(&mut self, key: ConnectionKey, publish: &Publish<'_>, topic: TopicName<'_>, now: Time) {
+        self.metrics().dropped_not_authorized.increment();
+        if let Some(connection) = self.residents.connections.get(key.0) {
+            self.log.not_allowed(connection, "publish", topic.as_str(), now);
+        }
+        self.acknowledge(key, publish, ReasonCode::NotAuthorized, Ticket::Done, 0, now);
+    }
+
+    /// Nobody could take it: MQTT 5 is told; older versions have no way to be told but silence and the end of the connection.
+    fn refuse_full(&mut self, key: ConnectionKey, publish: &Publish<'_>, now: Time) {
+        let has_codes = self.residents.connections.get(key.0).is_some_and(|c| c.version.has_properties());
+        if has_codes {
+            self.acknowledge(key, publish, ReasonCode::QuotaExceeded, Ticket::Done, 0, now);
+        } else {
+            self.end_connection(key, Ending::Refused(ReasonCode::QuotaExceeded, "every receiver's queue is full"), now);
+        }
+    }
+
+    #[inline]
+    fn acknowledge(
+        &mut self,
+        key: ConnectionKey,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+        ticket: Ticket,
+        request: u32,
+        now: Time,
+    ) {
+        let Some(id) = publish.packet_id else { return };
+        let kind = if publish.qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
+        let reply = if reason.is_error() { self.refusal(key, kind, id, reason) } else { Reply::Ack { kind, id, reason } };
+        self.reply(key, reply, ticket, request, now);
+    }
+
+    /// An acknowledgement with an error says why, where the client wants to know [MQTT-3.1.2-29].
+    fn refusal(&self, key: ConnectionKey, kind: PacketType, id: PacketId, reason: ReasonCode) -> Reply {
+        let connection = self.residents.connections.get(key.0);
+        let Some(connection) = connection.filter(|c| c.version.has_properties() && c.wants_problem_information) else {
+            return Reply::Ack { kind, id, reason };
+        };
+        let mut properties = PropertiesBuf::new();
+        properties.push_text(PropertyId::ReasonString, explain(reason));
+        let ack = crate::protocol::packet::Ack { packet_id: id, reason, properties: properties.view() };
+        let packet = match kind {
+            PacketType::PubRec => crate::protocol::packet::Packet::PubRec(ack),
+            _ => crate::protocol::packet::Packet::PubAck(ack),
+        };
+        let mut bytes = Vec::new();
+        let is_encoded = encode(&packet, connection.version, &mut bytes).is_ok();
+        if is_encoded && bytes.len() <= connection.packet_bytes_max as usize {
+            Reply::Encoded(bytes.into())
+        } else {
+            Reply::Ack { kind, id, reason }
+        }
+    }
+}
+
+const fn explain(reason: ReasonCode) -> &'static str {
+    match reason {
+        ReasonCode::NotAuthorized => "this client may not publish to this topic",
+        ReasonCode::QuotaExceeded => "the queues of all receivers, or the retained store, are full",
+        other => other.name(),
+    }
+}
+
+fn name<'a>(connection: &mut Connection, publish: &Publish<'a>) -> Result<Named<'a>, Violation> {
+    let alias = if publish.properties.is_empty() { None } else { publish.properties.u16(PropertyId::TopicAlias) };
+    match (publish.topic, alias) {
+        (Some(topic), None) => Ok(Named::Sent(topic)),
+        (Some(topic), Some(alias)) => {
+            connection.aliases_in.set(alias, topic).map_err(|_| Violation::TopicAlias(alias))?;
+            Ok(Named::Sent(topic))
+        }
+        (None, Some(alias)) => {
+            connection.aliases_in.resolve(alias).map(Named::Alias).map_err(|_| Violation::TopicAlias(alias))
+        }
+        (None, None) => Err(Violation::TopicAlias(0)),
+    }
+}
+
+fn expiry(properties: Properties<'_>, now: Time) -> Option<Time> {
+    if properties.is_empty() {
+        return None;
+    }
+    properties.u32(PropertyId::MessageExpiryInterval).map(|seconds| now.plus_secs(seconds.into()))
+}
+
+/// Told once a minute for each client and topic.
+impl super::endings::EventLog {
+    fn not_allowed(&mut self, connection: &Connection, action: &str, topic: &str, now: Time) {
+        let Some(repeated) = self.record(&(connection.client_name(), action, topic), now) else { return };
+        warn!(
+            client = connection.client_name(),
+            user = connection.user_name.as_deref(),
+            addr = %connection.peer.address,
+            action,
+            topic,
+            repeated = (repeated > 0).then_some(repeated),
+            "not authorized"
+        );
+    }
+
+    pub(super) fn subscription_refused(&mut self, connection: &Connection, filter: &str, now: Time) {
+        self.not_allowed(connection, "subscribe", filter, now);
+    }
+}

@@ -1,0 +1,56 @@
+//! What waits for a session goes on its way: its queue, then the retained messages of its new subscriptions.
+//!
+//! Retained messages are not collected: each subscription walks through the store, a few messages ahead of what its client takes.
+//! So a `#` over a million messages costs its client's output buffer and no more, and counts against no limit.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use super::read;
+use super::worker::Worker;
+use crate::delivery::outbox::Replay;
+use crate::protocol::ids::SlotKey;
+use crate::protocol::time::Time;
+
+/// Messages taken from the store at a time: the store is locked for readers meanwhile.
+const AHEAD: usize = 256;
+/// Steps of a walk at a time: a message looked at is a step, whether it matches or not.
+const STEPS: usize = 4096;
+
+impl Worker {
+    /// Sends what waits for a session, as far as there is room.
+    pub(super) fn continue_delivery(&mut self, slot: SlotKey, now: Time) {
+        self.residents.pump(slot, now);
+        while self.walk_on(slot, now) {
+            self.residents.pump(slot, now);
+        }
+    }
+
+    /// Takes some retained messages for a session; false when there is no room, or none is left.
+    fn walk_on(&mut self, slot: SlotKey, now: Time) -> bool {
+        let Some(resident) = self.residents.sessions.get_mut(slot) else { return false };
+        if resident.outbox.front_replay().is_some() {
+            return false;
+        }
+        let Some(current) = resident.walks.front_mut() else { return false };
+        let retained = read(&self.broker.retained);
+        let mut taken = 0;
+        let (qos, identifier, outbox) = (current.qos, current.identifier, &mut resident.outbox);
+        retained.advance(&mut current.walk, STEPS, |message| {
+            if taken == AHEAD {
+                return ControlFlow::Break(());
+            }
+            if !message.is_expired(now) {
+                outbox.push_replay(Replay { message: Arc::clone(message), qos, identifier });
+            }
+            taken += 1;
+            ControlFlow::Continue(())
+        });
+        drop(retained);
+        if current.walk.is_finished() {
+            resident.walks.pop_front();
+        }
+        self.residents.metrics.retained_sent.add(taken as u64);
+        true
+    }
+}

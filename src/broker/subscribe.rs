@@ -1,0 +1,207 @@
+//! SUBSCRIBE and UNSUBSCRIBE.
+
+use smallvec::SmallVec;
+
+use super::endings::Ending;
+use super::worker::{Flow, Worker};
+use super::write;
+use crate::auth::{Access, Answer};
+use crate::codec::encode;
+use crate::delivery::residents::RetainedWalk;
+use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey};
+use crate::protocol::packet::{Packet, RetainHandling, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe};
+use crate::protocol::property::PropertyId;
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::time::Time;
+use crate::protocol::topic::TopicFilter;
+use crate::router::{Subscriber, Walk};
+use crate::session::replies::Reply;
+use crate::session::state::Subscription;
+use crate::session::violation::Violation;
+use crate::storage::{Record, Ticket};
+
+impl Worker {
+    pub(super) fn subscribe(&mut self, key: ConnectionKey, subscribe: &Subscribe<'_>, now: Time) -> Flow {
+        if let Some(violation) = self.check_subscribe(key, subscribe) {
+            self.end_connection(key, Ending::Violation(violation), now);
+            return Flow::Done;
+        }
+        // Every question is asked before anything takes effect: the packet may be handled again from its start.
+        let mut allowed: SmallVec<[bool; 8]> = SmallVec::new();
+        for (filter, _) in &subscribe.filters {
+            match self.may_subscribe(key, *filter) {
+                Answer::Ready(is_allowed) => allowed.push(is_allowed),
+                Answer::Pending => return Flow::Wait,
+            }
+        }
+        self.metrics().subscribe_received.increment();
+        let identifier = subscribe.properties.u32(PropertyId::SubscriptionIdentifier);
+        let mut reasons = Vec::with_capacity(subscribe.filters.len());
+        for ((filter, options), is_allowed) in subscribe.filters.iter().zip(allowed) {
+            reasons.push(self.add_subscription(key, *filter, *options, identifier, is_allowed, now));
+        }
+        let token = self.token(key);
+        let Some((connection, resident)) = self.residents.pair(key) else { return Flow::Done };
+        let (version, slot) = (connection.version, connection.session);
+        let ticket = if resident.session.is_persistent() {
+            self.broker.store.append(&Record::Subscriptions(&resident.session.client_id), token)
+        } else {
+            Ticket::Done
+        };
+        let suback = SubAck { packet_id: subscribe.packet_id, properties: Default::default(), reasons };
+        let mut bytes = Vec::new();
+        if encode(&Packet::SubAck(suback), version, &mut bytes).is_ok() {
+            self.reply(key, Reply::Encoded(bytes.into()), ticket, token.sequence, now);
+        }
+        if let Some(slot) = slot {
+            self.continue_delivery(slot, now);
+        }
+        Flow::Done
+    }
+
+    fn check_subscribe(&mut self, key: ConnectionKey, subscribe: &Subscribe<'_>) -> Option<Violation> {
+        let options = &self.broker.options;
+        let version = self.residents.connections.get(key.0)?.version;
+        if !version.has_properties() {
+            return None; // told in SUBACK
+        }
+        for (filter, _) in &subscribe.filters {
+            if !options.wildcard_subscriptions && filter.has_wildcard() {
+                return Some(Violation::WildcardSubscriptions);
+            }
+            if !options.shared_subscriptions && filter.group().is_some() {
+                return Some(Violation::SharedSubscriptions);
+            }
+        }
+        let has_identifier = subscribe.properties.u32(PropertyId::SubscriptionIdentifier).is_some();
+        (has_identifier && !options.subscription_identifiers).then_some(Violation::SubscriptionIdentifiers)
+    }
+
+    fn may_subscribe(&mut self, key: ConnectionKey, filter: TopicFilter<'_>) -> Answer<bool> {
+        let token = self.token(key);
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return Answer::Ready(false) };
+        if let Some(answer) = connection.questions.next_answer() {
+            return Answer::Ready(answer);
+        }
+        let who = Access {
+            client_id: connection.client_name(),
+            user_name: connection.user_name.as_deref(),
+            peer: &connection.peer,
+        };
+        let answer = self.broker.authorizer.subscribe(&who, filter, token);
+        match answer {
+            // Kept in case a later filter of the packet has to wait.
+            Answer::Ready(is_allowed) => connection.questions.answered(is_allowed),
+            Answer::Pending => connection.questions.wait(token.sequence),
+        }
+        answer
+    }
+
+    /// Adds one subscription; the reason code for SUBACK.
+    fn add_subscription(
+        &mut self,
+        key: ConnectionKey,
+        filter: TopicFilter<'_>,
+        mut options: SubscriptionOptions,
+        identifier: Option<u32>,
+        is_allowed: bool,
+        now: Time,
+    ) -> ReasonCode {
+        let limits = &self.broker.options;
+        let Some(connection) = self.residents.connections.get(key.0) else { return ReasonCode::UnspecifiedError };
+        let maximum_qos = self.maximum_qos(connection);
+        if !is_allowed {
+            self.residents.metrics.subscriptions_refused.increment();
+            self.log.subscription_refused(connection, filter.as_str(), now);
+            return self.broker.authorizer.subscribe_refusal();
+        }
+        // MQTT 5 clients were disconnected for these; older ones can only be told here.
+        if filter.has_wildcard() && !limits.wildcard_subscriptions {
+            return ReasonCode::WildcardSubscriptionsNotSupported;
+        }
+        if filter.group().is_some() && !limits.shared_subscriptions {
+            return ReasonCode::SharedSubscriptionsNotSupported;
+        }
+        let Some(slot) = connection.session else { return ReasonCode::UnspecifiedError };
+        let Some(resident) = self.residents.sessions.get_mut(slot) else { return ReasonCode::UnspecifiedError };
+        let is_new = !resident.session.subscriptions.contains_key(filter.as_str());
+        let mut subscriptions = write(&self.broker.subscriptions);
+        let total = subscriptions.len() + subscriptions.shared_len();
+        let is_full = resident.session.subscriptions.len() >= limits.subscriptions_per_session_max
+            || total >= limits.subscriptions_max;
+        if is_new && is_full {
+            self.residents.metrics.limit_subscriptions.increment();
+            return ReasonCode::QuotaExceeded;
+        }
+        options.qos = options.qos.min(maximum_qos);
+        let session = SessionKey { worker: self.me, key: slot };
+        let status = resident.session.status.clone();
+        subscriptions.subscribe(filter, Subscriber { session, options, identifier, status });
+        drop(subscriptions);
+        resident.session.subscriptions.insert(filter.as_str().into(), Subscription { options, identifier });
+        // Retained messages are not sent for shared subscriptions (section 4.8.2).
+        let wants_retained = match options.retain_handling {
+            RetainHandling::Send => true,
+            RetainHandling::SendIfNew => is_new,
+            RetainHandling::DoNotSend => false,
+        };
+        if wants_retained && filter.group().is_none() && limits.retain_available {
+            let walk = RetainedWalk {
+                filter: filter.as_str().into(),
+                walk: Walk::new(filter),
+                qos: options.qos,
+                identifier,
+            };
+            resident.walks.push_back(walk);
+        }
+        match options.qos.bits() {
+            0 => ReasonCode::Success,
+            1 => ReasonCode::GrantedQos1,
+            _ => ReasonCode::GrantedQos2,
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, key: ConnectionKey, unsubscribe: &Unsubscribe<'_>, now: Time) {
+        self.metrics().unsubscribe_received.increment();
+        let token = self.token(key);
+        let Some((connection, resident)) = self.residents.pair(key) else { return };
+        let (version, Some(slot)) = (connection.version, connection.session) else { return };
+        let session = SessionKey { worker: self.me, key: slot };
+        let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
+        let mut subscriptions = write(&self.broker.subscriptions);
+        for filter in &unsubscribe.filters {
+            let existed = resident.session.subscriptions.remove(filter.as_str()).is_some();
+            if existed {
+                subscriptions.unsubscribe(*filter, session);
+                resident.walks.retain(|walk| *walk.filter != *filter.as_str());
+            }
+            reasons.push(if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted });
+        }
+        drop(subscriptions);
+        let ticket = if resident.session.is_persistent() {
+            self.broker.store.append(&Record::Subscriptions(&resident.session.client_id), token)
+        } else {
+            Ticket::Done
+        };
+        let unsuback = UnsubAck { packet_id: unsubscribe.packet_id, properties: Default::default(), reasons };
+        let mut bytes = Vec::new();
+        if encode(&Packet::UnsubAck(unsuback), version, &mut bytes).is_ok() {
+            self.reply(key, Reply::Encoded(bytes.into()), ticket, token.sequence, now);
+        }
+    }
+
+    /// Takes every subscription of a session out of the router.
+    pub(super) fn unsubscribe_all(&mut self, slot: SlotKey) {
+        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        if resident.session.subscriptions.is_empty() {
+            return;
+        }
+        let session = SessionKey { worker: self.me, key: slot };
+        let mut subscriptions = write(&self.broker.subscriptions);
+        for (filter, _) in resident.session.subscriptions.drain() {
+            if let Ok(filter) = TopicFilter::parse(&filter) {
+                subscriptions.unsubscribe(filter, session);
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `$SYS`: the broker about itself, under the names that mosquitto gave these topics, so that existing monitors work.
+
+use std::sync::Arc;
+
+use super::read;
+use super::timers::Reminder;
+use super::worker::Worker;
+use crate::metrics::Totals;
+use crate::protocol::message::Publication;
+use crate::protocol::property::Properties;
+use crate::protocol::qos::QoS;
+use crate::protocol::time::Time;
+use crate::protocol::topic::TopicName;
+
+/// What `$SYS` remembers from one round to the next.
+#[derive(Debug)]
+pub struct Sys {
+    started: Time,
+    last: Time,
+    clients_maximum: u64,
+    loads: [Load; LOADS.len()],
+    /// What was published last, by topic: only changes are published.
+    published: hashbrown::HashMap<String, String, foldhash::fast::RandomState>,
+}
+
+/// A moving average over 1, 5 and 15 minutes, in units a minute.
+#[derive(Clone, Copy, Debug, Default)]
+struct Load {
+    last: u64,
+    averages: [f64; 3],
+}
+
+type Pick = fn(&Totals) -> u64;
+
+const LOADS: [(&str, Pick); 9] = [
+    ("messages/received", |t| t.packets_received),
+    ("messages/sent", |t| t.packets_sent),
+    ("publish/received", received),
+    ("publish/sent", sent),
+    ("publish/dropped", dropped),
+    ("bytes/received", |t| t.bytes_received),
+    ("bytes/sent", |t| t.bytes_sent),
+    ("sockets", |t| t.connections_accepted),
+    ("connections", |t| t.connections_opened),
+];
+
+const WINDOWS: [(&str, f64); 3] = [("1min", 60.0), ("5min", 300.0), ("15min", 900.0)];
+
+const fn received(t: &Totals) -> u64 {
+    t.publish_received_qos0 + t.publish_received_qos1 + t.publish_received_qos2
+}
+
+const fn sent(t: &Totals) -> u64 {
+    t.publish_sent_qos0 + t.publish_sent_qos1 + t.publish_sent_qos2
+}
+
+const fn dropped(t: &Totals) -> u64 {
+    t.dropped_queue_full_qos0 + t.dropped_queue_full_qos1_2 + t.dropped_expired + t.dropped_too_large
+}
+
+impl Sys {
+    /// Nothing has been published yet.
+    pub fn new(now: Time) -> Self {
+        Self {
+            started: now,
+            last: now,
+            clients_maximum: 0,
+            loads: [Load::default(); LOADS.len()],
+            published: hashbrown::HashMap::default(),
+        }
+    }
+
+    /// Topic and value of everything that is told.
+    fn values(&mut self, totals: &Totals, gauges: &Gauges, now: Time) -> Vec<(String, String)> {
+        self.clients_maximum = self.clients_maximum.max(totals.sessions);
+        let uptime = format!("{} seconds", now.millis_since(self.started) / 1000);
+        let away = totals.sessions.saturating_sub(totals.connections);
+        let mut values: Vec<(String, String)> = [
+            ("version", concat!("sundew version ", env!("CARGO_PKG_VERSION")).to_owned()),
+            ("uptime", uptime),
+            ("clients/total", totals.sessions.to_string()),
+            ("clients/connected", totals.connections.to_string()),
+            ("clients/active", totals.connections.to_string()),
+            ("clients/disconnected", away.to_string()),
+            ("clients/inactive", away.to_string()),
+            ("clients/maximum", self.clients_maximum.to_string()),
+            ("clients/expired", totals.sessions_expired.to_string()),
+            ("messages/received", totals.packets_received.to_string()),
+            ("messages/sent", totals.packets_sent.to_string()),
+            ("messages/stored", gauges.retained.to_string()),
+            ("store/messages/count", gauges.retained.to_string()),
+            ("store/messages/bytes", gauges.retained_bytes.to_string()),
+            ("retained messages/count", gauges.retained.to_string()),
+            ("subscriptions/count", gauges.subscriptions.to_string()),
+            ("shared_subscriptions/count", gauges.shared_subscriptions.to_string()),
+            ("publish/messages/received", received(totals).to_string()),
+            ("publish/messages/sent", sent(totals).to_string()),
+            ("publish/messages/dropped", dropped(totals).to_string()),
+            ("publish/bytes/received", totals.payload_bytes_received.to_string()),
+            ("publish/bytes/sent", totals.payload_bytes_sent.to_string()),
+            ("bytes/received", totals.bytes_received.to_string()),
+            ("bytes/sent", totals.bytes_sent.to_string()),
+        ]
+        .into_iter()
+        .map(|(topic, value)| (format!("$SYS/broker/{topic}"), value))
+        .collect();
+        self.push_loads(totals, now, &mut values);
+        values
+    }
+
+    fn push_loads(&mut self, totals: &Totals, now: Time, values: &mut Vec<(String, String)>) {
+        let seconds = now.millis_since(self.last) as f64 / 1000.0;
+        self.last = now;
+        if seconds <= 0.0 {
+            return;
+        }
+        for ((name, pick), load) in LOADS.iter().zip(&mut self.loads) {
+            let count = pick(totals);
+            let per_minute = count.saturating_sub(load.last) as f64 * 60.0 / seconds;
+            load.last = count;
+            for ((window, window_secs), average) in WINDOWS.iter().zip(&mut load.averages) {
+                *average += (per_minute - *average) * (1.0 - (-seconds / window_secs).exp());
+                values.push((format!("$SYS/broker/load/{name}/{window}"), format!("{average:.2}")));
+            }
+        }
+    }
+}
+
+struct Gauges {
+    retained: usize,
+    retained_bytes: usize,
+    subscriptions: usize,
+    shared_subscriptions: usize,
+}
+
+impl Worker {
+    /// Publishes what has changed; only worker 0 is reminded to.
+    pub(super) fn publish_sys(&mut self, now: Time) {
+        let totals = self.broker.metrics.sum();
+        let gauges = {
+            let subscriptions = read(&self.broker.subscriptions);
+            let retained = read(&self.broker.retained);
+            Gauges {
+                retained: retained.len(),
+                retained_bytes: retained.bytes(),
+                subscriptions: subscriptions.len(),
+                shared_subscriptions: subscriptions.shared_len(),
+            }
+        };
+        for (topic, value) in self.sys.values(&totals, &gauges, now) {
+            if self.sys.published.get(&topic) == Some(&value) {
+                continue;
+            }
+            let publication = Publication {
+                topic: TopicName::from_parsed(&topic),
+                payload: value.as_bytes(),
+                qos: QoS::ExactlyOnce,
+                retain: true,
+                properties: Properties::EMPTY,
+                expires_at: None,
+                publisher: None,
+            };
+            let message = Arc::new(publication.to_message());
+            self.route(&publication, Some(message), now);
+            self.sys.published.insert(topic, value);
+        }
+        self.timers.arm(now.plus_secs(self.broker.options.sys_interval_secs), Reminder::Sys);
+    }
+}

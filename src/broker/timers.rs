@@ -1,0 +1,51 @@
+//! Deadlines of one worker: a heap of reminders, each re-armed lazily.
+//!
+//! A reminder says "look at this then", not "this is due": whoever is reminded looks at the truth, which may have moved, and arms
+//! again. So a packet costs no timer, and a connection has one reminder however often it talks.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::protocol::ids::{ConnectionKey, SlotKey};
+use crate::protocol::time::Time;
+
+/// What to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reminder {
+    /// A connection's silence, or its unfinished CONNECT.
+    Connection(ConnectionKey),
+    /// A session without connection: its pending will, its expiry.
+    Session(SlotKey),
+    /// Retained messages that expire.
+    Retained,
+    /// `$SYS`.
+    Sys,
+}
+
+/// The reminders of a worker.
+#[derive(Debug, Default)]
+pub struct Timers {
+    heap: BinaryHeap<Reverse<(Time, Reminder)>>,
+}
+
+impl Timers {
+    /// Reminds at `at`.
+    pub fn arm(&mut self, at: Time, reminder: Reminder) {
+        if at != Time::NEVER {
+            self.heap.push(Reverse((at, reminder)));
+        }
+    }
+
+    /// The next moment that something is to be looked at.
+    pub fn next(&self) -> Option<Time> {
+        self.heap.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Takes a reminder whose time has come.
+    pub fn pop_due(&mut self, now: Time) -> Option<Reminder> {
+        if self.next()? > now {
+            return None;
+        }
+        self.heap.pop().map(|Reverse((_, reminder))| reminder)
+    }
+}

@@ -1,0 +1,314 @@
+//! One worker's part of the broker: what its driver calls.
+//!
+//! For each connection: [`Worker::open`]; then [`Worker::receive`] with every read and [`Worker::sent`] after every write; at the end
+//! [`Worker::lost`], or, when [`Worker::status`] says `Closing`, [`Worker::remove`] once the output has been sent. After each call:
+//! write the output of every connection from [`Worker::next_touched`], then [`Worker::send_mail`]. At [`Worker::next_deadline`]:
+//! [`Worker::expire`].
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::endings::Ending;
+use super::mail::Mail;
+use super::timers::{Reminder, Timers};
+use super::{Broker, read, write};
+use crate::codec::{self, Role};
+use crate::delivery::frames::FrameBuffer;
+use crate::delivery::residents::Residents;
+use crate::metrics::Metrics;
+use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey, Token, WorkerId};
+use crate::protocol::packet::{Packet, PacketType};
+use crate::protocol::property::PropertiesBuf;
+use crate::protocol::time::Time;
+use crate::router::MatchCache;
+use crate::session::connection::{Connection, Phase};
+use crate::session::output::Output;
+use crate::session::peer::Peer;
+use crate::session::violation::Violation;
+
+/// One worker's part of the broker. Touched by one thread only.
+#[derive(Debug)]
+pub struct Worker {
+    pub(super) me: WorkerId,
+    pub(super) broker: Arc<Broker>,
+    pub(super) residents: Residents,
+    pub(super) cache: MatchCache,
+    pub(super) frames: FrameBuffer,
+    pub(super) clients: HashMap<ClientId, SlotKey, foldhash::fast::RandomState>,
+    pub(super) timers: Timers,
+    pub(super) outgoing: Vec<Vec<Mail>>,
+    pub(super) has_mail: bool,
+    pub(super) letters: Vec<Mail>,
+    pub(super) scratch: PropertiesBuf,
+    pub(super) random: u64,
+    pub(super) is_draining: bool,
+    /// The client whose session is being taken up, so that its claim is kept while an old session ends.
+    pub(super) entering: Option<ClientId>,
+    pub(super) log: super::endings::EventLog,
+    pub(super) sys: super::sys::Sys,
+}
+
+/// What the driver of a connection does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Read on.
+    Open,
+    /// Do not read: an answer is awaited. The connection is touched when it comes.
+    Waiting,
+    /// Hand the connection over: [`Worker::release`] here, [`Worker::adopt`] there.
+    HandOver(WorkerId),
+    /// Send what is in the output, then close and [`Worker::remove`].
+    Closing,
+    /// Not here any more.
+    Gone,
+}
+
+/// How handling a packet ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// Done with it.
+    Done,
+    /// An answer is awaited: the packet is handled again when it comes.
+    Wait,
+}
+
+impl Worker {
+    /// Worker number `me` of a broker.
+    pub fn new(broker: Arc<Broker>, me: WorkerId, now: Time) -> Self {
+        let metrics = Arc::clone(broker.metrics.of(me));
+        let generations = Arc::clone(read(&broker.subscriptions).generations());
+        let mut timers = Timers::default();
+        if me == WorkerId(0) {
+            if broker.options.sys_interval_secs > 0 {
+                timers.arm(now, Reminder::Sys);
+            }
+            timers.arm(now.plus_secs(1), Reminder::Retained);
+        }
+        Self {
+            me,
+            residents: Residents::new(broker.options.delivery.clone(), metrics),
+            cache: MatchCache::new(generations, broker.options.cache),
+            frames: FrameBuffer::default(),
+            clients: HashMap::default(),
+            timers,
+            outgoing: (0..broker.mailboxes.workers()).map(|_| Vec::new()).collect(),
+            has_mail: false,
+            letters: Vec::new(),
+            scratch: PropertiesBuf::new(),
+            random: broker.seed ^ (u64::from(me.0) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
+            is_draining: false,
+            entering: None,
+            log: super::endings::EventLog::default(),
+            sys: super::sys::Sys::new(now),
+            broker,
+        }
+    }
+
+    /// This worker's number.
+    pub const fn id(&self) -> WorkerId {
+        self.me
+    }
+
+    /// The broker it is a part of.
+    pub const fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.residents.metrics
+    }
+
+    /// A connection was accepted.
+    pub fn open(&mut self, peer: Peer, now: Time) -> ConnectionKey {
+        self.metrics().connections_accepted.increment();
+        let key = ConnectionKey(self.residents.connections.insert(Connection::new(peer, now)));
+        self.timers.arm(now.plus_millis(self.broker.options.connect_timeout_ms), Reminder::Connection(key));
+        key
+    }
+
+    /// A connection that another worker handed over.
+    pub fn adopt(&mut self, mut connection: Connection, now: Time) -> ConnectionKey {
+        connection.is_touched = false;
+        connection.hand_overs += 1;
+        let key = ConnectionKey(self.residents.connections.insert(connection));
+        self.timers.arm(now.plus_millis(self.broker.options.connect_timeout_ms), Reminder::Connection(key));
+        self.enter(key, now);
+        key
+    }
+
+    /// Takes a connection out, to hand it over.
+    pub fn release(&mut self, key: ConnectionKey) -> Option<Connection> {
+        self.residents.connections.remove(key.0)
+    }
+
+    /// Takes what has come over the network, from the first byte that has not been taken before. Returns how many bytes it is done
+    /// with; the rest is the beginning of a packet, or waits for an answer, and must be offered again.
+    pub fn receive(&mut self, key: ConnectionKey, bytes: &[u8], now: Time) -> usize {
+        if let Some(connection) = self.residents.connections.get_mut(key.0) {
+            connection.last_received = now;
+        }
+        let broker = Arc::clone(&self.broker);
+        let mut taken = 0;
+        while let Some(connection) = self.residents.connections.get_mut(key.0) {
+            let version = match connection.phase {
+                Phase::Opening => None,
+                Phase::Authenticating(_) | Phase::Connected => Some(connection.version),
+                Phase::Admitted(_) => break,
+                Phase::Closing => return bytes.len(),
+            };
+            if connection.questions.is_waiting() {
+                break;
+            }
+            match codec::decode(&bytes[taken..], version, Role::Server, &broker.options.decode) {
+                Ok(Some((packet, length))) => {
+                    connection.questions.begin();
+                    self.residents.metrics.packets_received.increment();
+                    match self.handle(key, packet, now) {
+                        Flow::Done => {
+                            taken += length;
+                            if let Some(connection) = self.residents.connections.get_mut(key.0) {
+                                connection.questions.finish();
+                            }
+                        }
+                        Flow::Wait => break,
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    self.end_connection(key, Ending::Violation(error.into()), now);
+                    taken = bytes.len();
+                }
+            }
+        }
+        self.residents.metrics.bytes_received.add(taken as u64);
+        self.disconnect_overflowed(now);
+        taken
+    }
+
+    fn handle(&mut self, key: ConnectionKey, packet: Packet<'_>, now: Time) -> Flow {
+        let is_connected = self.residents.connections.get(key.0).is_some_and(|c| matches!(c.phase, Phase::Connected));
+        if !is_connected {
+            match packet {
+                Packet::Connect(connect) => self.connect(key, &connect, now),
+                Packet::Auth(auth) => self.auth(key, &auth, now),
+                Packet::Disconnect(disconnect) => self.disconnect(key, &disconnect, now),
+                other => self.end_connection(key, Ending::Violation(Violation::Unexpected(other.packet_type())), now),
+            }
+            return Flow::Done;
+        }
+        match packet {
+            Packet::Publish(publish) => return self.publish(key, &publish, now),
+            Packet::PubAck(ack) => self.puback(key, &ack, now),
+            Packet::PubRec(ack) => self.pubrec(key, &ack, now),
+            Packet::PubRel(ack) => self.pubrel(key, &ack, now),
+            Packet::PubComp(ack) => self.pubcomp(key, &ack, now),
+            Packet::Subscribe(subscribe) => return self.subscribe(key, &subscribe, now),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(key, &unsubscribe, now),
+            Packet::PingReq => self.ping(key),
+            Packet::Disconnect(disconnect) => self.disconnect(key, &disconnect, now),
+            Packet::Auth(auth) => self.auth(key, &auth, now),
+            Packet::Connect(_) => self.end_connection(key, Ending::Violation(Violation::SecondConnect), now),
+            Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
+                self.end_connection(key, Ending::Violation(Violation::Unexpected(packet.packet_type())), now);
+            }
+        }
+        Flow::Done
+    }
+
+    fn ping(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.residents.connections.get_mut(key.0) {
+            connection.output.tail().extend_from_slice(&[(PacketType::PingResp as u8) << 4, 0]);
+            self.residents.metrics.packets_sent.increment();
+            self.residents.touch(key);
+        }
+    }
+
+    /// What the driver does next with a connection.
+    pub fn status(&self, key: ConnectionKey) -> Status {
+        let Some(connection) = self.residents.connections.get(key.0) else { return Status::Gone };
+        match &connection.phase {
+            Phase::Closing => Status::Closing,
+            Phase::Admitted(_) => Status::HandOver(connection.destination),
+            _ if connection.questions.is_waiting() => Status::Waiting,
+            _ => Status::Open,
+        }
+    }
+
+    /// A connection that has got something to send, or has changed its status.
+    pub fn next_touched(&mut self) -> Option<ConnectionKey> {
+        let key = self.residents.touched.pop()?;
+        if let Some(connection) = self.residents.connections.get_mut(key.0) {
+            connection.is_touched = false;
+        }
+        Some(key)
+    }
+
+    /// What waits for the network.
+    pub fn output(&mut self, key: ConnectionKey) -> Option<&mut Output> {
+        self.residents.connections.get_mut(key.0).map(|connection| &mut connection.output)
+    }
+
+    /// The network has taken `count` bytes of the output: makes room, and sends what waited for it.
+    pub fn sent(&mut self, key: ConnectionKey, count: usize, now: Time) {
+        self.metrics().bytes_sent.add(count as u64);
+        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        connection.output.advance(count);
+        let session = connection.session;
+        if let Some(slot) = session {
+            self.continue_delivery(slot, now);
+        }
+        self.residents.reclaim_buffer(key);
+    }
+
+    /// The network connection has ended by itself. `why` is for the log.
+    pub fn lost(&mut self, key: ConnectionKey, why: &str, now: Time) {
+        self.end_connection(key, Ending::Lost(why), now);
+        self.remove(key);
+    }
+
+    /// Forgets a connection that is closing and whose output has been sent, or never will be.
+    pub fn remove(&mut self, key: ConnectionKey) {
+        self.residents.connections.remove(key.0);
+    }
+
+    /// The next moment at which [`Worker::expire`] has something to do.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// Does what is due.
+    pub fn expire(&mut self, now: Time) {
+        while let Some(reminder) = self.timers.pop_due(now) {
+            match reminder {
+                Reminder::Connection(key) => self.check_silence(key, now),
+                Reminder::Session(slot) => self.check_session(slot, now),
+                Reminder::Retained => {
+                    let mut retained = write(&self.broker.retained);
+                    while retained.remove_expired(now).is_some() {}
+                    drop(retained);
+                    self.timers.arm(now.plus_secs(1), Reminder::Retained);
+                }
+                Reminder::Sys => self.publish_sys(now),
+            }
+        }
+    }
+
+    pub(super) fn token(&mut self, key: ConnectionKey) -> Token {
+        let number = self.residents.connections.get_mut(key.0).map_or(0, Connection::request_number);
+        Token { worker: self.me, connection: key, sequence: number }
+    }
+
+    /// A number that nobody has to be able to guess, only to be spread evenly (xorshift64*).
+    pub(super) const fn next_random(&mut self) -> u64 {
+        next_random(&mut self.random)
+    }
+}
+
+/// See [`Worker::next_random`].
+pub(super) const fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    state.wrapping_mul(0x2545_F491_4F6C_DD1D)
+}

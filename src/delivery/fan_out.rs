@@ -1,0 +1,170 @@
+//! From "who wants it" to "his queue": one publication to the receivers that live on this worker.
+
+use std::sync::Arc;
+
+use super::frames::{Addressing, Fanned};
+use super::residents::{Residents, record_too_large, touch, write_delivery};
+use crate::protocol::ids::PacketId;
+use crate::protocol::qos::QoS;
+use crate::protocol::time::Time;
+use crate::router::{NoLocal, Receiver};
+use crate::router::shared::SharedGroup;
+use crate::session::connection::Phase;
+use crate::session::delivery::Delivery;
+
+/// What became of one delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// Written to the connection or waiting in the outbox, or rightly left out (QoS 0 for a client that is away).
+    Taken,
+    /// The session is gone.
+    Gone,
+    /// The session's outbox refused it.
+    Refused,
+}
+
+/// What became of a publication on this worker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Receivers that took it.
+    pub taken: u32,
+    /// Receivers whose outbox refused it.
+    pub refused: u32,
+}
+
+impl Residents {
+    /// Delivers to every receiver in the list. The publisher itself is left out where all its subscriptions say No Local; where only
+    /// some do, `own` gives the receiver that the others make.
+    pub fn fan_out(
+        &mut self,
+        fanned: &mut Fanned<'_>,
+        receivers: &[Receiver],
+        own: impl Fn() -> Option<Receiver>,
+        now: Time,
+    ) -> Tally {
+        let mut tally = Tally::default();
+        let publisher = fanned.publication.publisher;
+        for receiver in receivers {
+            let delivered = if receiver.no_local != NoLocal::Never && publisher == Some(receiver.session) {
+                if receiver.no_local == NoLocal::All {
+                    continue;
+                }
+                match own() {
+                    Some(receiver) => self.deliver(fanned, &receiver, None, now),
+                    None => continue,
+                }
+            } else {
+                self.deliver(fanned, receiver, None, now)
+            };
+            match delivered {
+                Delivered::Taken => tally.taken += 1,
+                Delivered::Refused => tally.refused += 1,
+                Delivered::Gone => {}
+            }
+        }
+        tally
+    }
+
+    /// Delivers to one receiver on this worker, for the sake of `group` where it was chosen from one.
+    #[inline]
+    pub fn deliver(
+        &mut self,
+        fanned: &mut Fanned<'_>,
+        receiver: &Receiver,
+        group: Option<&Arc<SharedGroup>>,
+        now: Time,
+    ) -> Delivered {
+        let Some(resident) = self.sessions.get_mut(receiver.session.key) else { return Delivered::Gone };
+        let qos = receiver.qos.min(fanned.publication.qos);
+        let retain = receiver.retain_as_published && fanned.publication.retain;
+        let connection = match resident.connection {
+            Some(key) => self.connections.get_mut(key.0).map(|connection| (key, connection)),
+            None => None,
+        };
+        let Some((key, connection)) = connection else {
+            // [MQTT-3.1.2-5]: QoS 0 for a client that is away may be left out.
+            let is_left_out = if qos.is_acknowledged() {
+                !resident.session.is_persistent()
+            } else {
+                !self.options.outbox.queue_qos0_offline
+            };
+            if is_left_out {
+                return Delivered::Taken;
+            }
+            return self.queue(fanned, receiver, qos, retain, group);
+        };
+        if connection.is_bridge && fanned.publication.publisher == Some(receiver.session) {
+            return Delivered::Taken;
+        }
+        let may_write = matches!(connection.phase, Phase::Connected)
+            && connection.output.len() < self.options.output_bytes_max
+            && resident.outbox.is_clear_for(qos)
+            && (!qos.is_acknowledged()
+                || resident.session.outbound.has_room(connection.receive_maximum.min(self.options.in_flight_max)));
+        if !may_write {
+            return self.queue(fanned, receiver, qos, retain, group);
+        }
+        let mut to = Addressing {
+            version: connection.version,
+            qos,
+            retain,
+            packet_id: qos.is_acknowledged().then_some(PacketId::FIRST),
+            identifiers: &receiver.identifiers,
+        };
+        if connection.packet_bytes_max != u32::MAX && fanned.encoded_len(to) > connection.packet_bytes_max as usize {
+            record_too_large(connection, fanned.publication.topic.as_str(), &self.metrics);
+            return Delivered::Taken;
+        }
+        touch(key, connection, &mut self.touched, &mut self.buffers);
+        self.metrics.count_publish_sent(qos, fanned.publication.payload.len());
+        let has_aliases = !connection.aliases_out.is_off();
+        let is_kept = qos.is_acknowledged() && (resident.session.is_persistent() || group.is_some());
+        let kept = (is_kept || has_aliases).then(|| Box::new(delivery(fanned, receiver, qos, retain, group)));
+        if has_aliases && let Some(kept) = &kept {
+            let copy = (**kept).clone();
+            let id = qos.is_acknowledged().then(|| resident.session.outbound.send(qos, is_kept.then(|| Box::new(copy.clone()))));
+            write_delivery(connection, &copy, id, false, now);
+            return Delivered::Taken;
+        }
+        if qos.is_acknowledged() {
+            to.packet_id = Some(resident.session.outbound.send(qos, kept));
+            resident.session.status.set_in_flight(resident.session.outbound.in_flight().into());
+        }
+        fanned.write(to, &mut connection.output);
+        Delivered::Taken
+    }
+
+    fn queue(
+        &mut self,
+        fanned: &mut Fanned<'_>,
+        receiver: &Receiver,
+        qos: QoS,
+        retain: bool,
+        group: Option<&Arc<SharedGroup>>,
+    ) -> Delivered {
+        let delivery = delivery(fanned, receiver, qos, retain, group);
+        // A lost QoS 0 delivery is nobody's failure: it was counted.
+        if self.enqueue(receiver.session.key, delivery) || !qos.is_acknowledged() {
+            Delivered::Taken
+        } else {
+            Delivered::Refused
+        }
+    }
+}
+
+fn delivery(
+    fanned: &mut Fanned<'_>,
+    receiver: &Receiver,
+    qos: QoS,
+    retain: bool,
+    group: Option<&Arc<SharedGroup>>,
+) -> Delivery {
+    Delivery {
+        message: Arc::clone(fanned.kept()),
+        qos,
+        retain,
+        identifiers: receiver.identifiers.clone(),
+        group: group.cloned(),
+    }
+}
+

@@ -1,0 +1,8 @@
+//! Layer 4: from "who wants it" to "his queue", and from the queue to the connection's output.
+
+pub mod fan_out;
+pub mod frames;
+pub mod mailbox;
+pub mod outbox;
+pub mod residents;
+pub mod slots;

@@ -1,0 +1,301 @@
+//! A session's queue of deliveries: bounded in messages and in bytes, with a named policy at the bound.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::protocol::message::Message;
+use crate::protocol::qos::QoS;
+use crate::session::delivery::Delivery;
+
+/// What happens to QoS 1 and 2 deliveries at the bound. QoS 0 always drops its oldest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// The new message is refused, to its publisher where no receiver could take it. Nothing is lost silently.
+    #[default]
+    Refuse,
+    /// The oldest waiting delivery is dropped for the new one.
+    DropOldest,
+    /// The new one is dropped.
+    DropNewest,
+    /// The client is disconnected; its queue stays.
+    Disconnect,
+}
+
+/// Bounds of one outbox.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutboxOptions {
+    /// Deliveries at most, default 100,000; each costs about 80 bytes beside its message.
+    pub messages_max: usize,
+    /// Bytes at most, default 64 MiB, each message counted in full though it may be shared with other sessions.
+    pub bytes_max: usize,
+    /// Policy for QoS 1 and 2.
+    pub overflow: Overflow,
+    /// Keep QoS 0 messages for sessions without connection. Default off, as with other brokers.
+    pub queue_qos0_offline: bool,
+}
+
+impl Default for OutboxOptions {
+    fn default() -> Self {
+        Self { messages_max: 100_000, bytes_max: 64 << 20, overflow: Overflow::Refuse, queue_qos0_offline: false }
+    }
+}
+
+/// What became of a delivery that was offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// It waits.
+    Queued,
+    /// It waits, and that many older ones of the QoS class were dropped for it.
+    QueuedAfterDropping(u32),
+    /// It was dropped by policy.
+    Dropped,
+    /// It was refused.
+    Refused,
+    /// It was refused, and the client is to be disconnected.
+    Disconnect,
+}
+
+/// A retained message that a new subscription is still to get.
+#[derive(Clone, Debug)]
+pub struct Replay {
+    /// The message as it was when the client subscribed.
+    pub message: Arc<Message>,
+    /// Granted QoS.
+    pub qos: QoS,
+    /// Subscription identifier.
+    pub identifier: Option<u32>,
+}
+
+/// Deliveries that wait for one session. Order is kept within QoS 0 and within QoS 1 and 2 [MQTT-4.6.0-6].
+#[derive(Debug, Default)]
+pub struct Outbox {
+    unacknowledged: VecDeque<Delivery>,
+    acknowledged: VecDeque<Delivery>,
+    replay: VecDeque<Replay>,
+    bytes: usize,
+    /// Deliveries lost since the queue was last in order; 0 when it is.
+    dropped: u64,
+}
+
+impl Outbox {
+    /// True when no QoS 0 delivery waits, so that a new one may go straight to the connection.
+    #[inline]
+    pub fn is_clear_for(&self, qos: QoS) -> bool {
+        if qos.is_acknowledged() { self.acknowledged.is_empty() } else { self.unacknowledged.is_empty() }
+    }
+
+    /// True when nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.acknowledged.is_empty() && self.unacknowledged.is_empty() && self.replay.is_empty()
+    }
+
+    /// Deliveries that wait, retained replay not counted.
+    pub fn len(&self) -> usize {
+        self.acknowledged.len() + self.unacknowledged.len()
+    }
+
+    /// Bytes that wait.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// True when another QoS 1 or 2 delivery would be refused.
+    pub fn is_full(&self, options: &OutboxOptions) -> bool {
+        options.overflow != Overflow::DropOldest
+            && (self.acknowledged.len() >= options.messages_max || self.bytes >= options.bytes_max)
+    }
+
+    /// Takes a delivery, or does with it what the policy says.
+    pub fn offer(&mut self, delivery: Delivery, options: &OutboxOptions) -> Offered {
+        let cost = delivery.cost_bytes();
+        let is_acknowledged = delivery.qos.is_acknowledged();
+        let mut dropped = 0;
+        while self.len() >= options.messages_max || self.bytes + cost > options.bytes_max {
+            // QoS 0 makes room first, whoever needs it.
+            let victim = match self.unacknowledged.pop_front() {
+                Some(victim) => Some(victim),
+                None if !is_acknowledged => return Offered::Dropped,
+                None => match options.overflow {
+                    Overflow::Refuse => return Offered::Refused,
+                    Overflow::DropNewest => return Offered::Dropped,
+                    Overflow::Disconnect => return Offered::Disconnect,
+                    Overflow::DropOldest => self.acknowledged.pop_front(),
+                },
+            };
+            // A single message above the bound finds an empty queue and nothing left to drop.
+            let Some(victim) = victim else { return Offered::Dropped };
+            self.bytes -= victim.cost_bytes();
+            dropped += 1;
+        }
+        self.bytes += cost;
+        if is_acknowledged {
+            self.acknowledged.push_back(delivery);
+        } else {
+            self.unacknowledged.push_back(delivery);
+        }
+        if dropped == 0 { Offered::Queued } else { Offered::QueuedAfterDropping(dropped) }
+    }
+
+    /// The next QoS 1 or 2 delivery.
+    pub fn pop_acknowledged(&mut self) -> Option<Delivery> {
+        let delivery = self.acknowledged.pop_front()?;
+        self.bytes -= delivery.cost_bytes();
+        self.shrink();
+        Some(delivery)
+    }
+
+    /// The next QoS 0 delivery.
+    pub fn pop_unacknowledged(&mut self) -> Option<Delivery> {
+        let delivery = self.unacknowledged.pop_front()?;
+        self.bytes -= delivery.cost_bytes();
+        self.shrink();
+        Some(delivery)
+    }
+
+    /// Puts a retained message in line; it does not count against the bounds.
+    pub fn push_replay(&mut self, replay: Replay) {
+        self.replay.push_back(replay);
+    }
+
+    /// The next retained message.
+    pub fn front_replay(&self) -> Option<&Replay> {
+        self.replay.front()
+    }
+
+    /// Takes the next retained message.
+    pub fn pop_replay(&mut self) -> Option<Replay> {
+        let replay = self.replay.pop_front();
+        if self.replay.is_empty() {
+            self.replay = VecDeque::new();
+        }
+        replay
+    }
+
+    /// Forgets retained messages that were not sent: a resumed session does not get them [MQTT-3.3.1-9 note].
+    pub fn forget_replay(&mut self) {
+        self.replay = VecDeque::new();
+    }
+
+    /// Drops every QoS 0 delivery: the connection they waited for is gone.
+    pub fn forget_unacknowledged(&mut self) -> usize {
+        let count = self.unacknowledged.len();
+        self.bytes -= self.unacknowledged.drain(..).map(|delivery| delivery.cost_bytes()).sum::<usize>();
+        count
+    }
+
+    /// Counts a lost delivery; true for the first since the queue was in order, which is the one to log.
+    pub const fn record_drop(&mut self, count: u64) -> bool {
+        let is_first = self.dropped == 0;
+        self.dropped += count;
+        is_first
+    }
+
+    /// How many were lost, once the queue is in order again (half of its bound); `None` while it is not, or nothing was lost.
+    pub fn take_drops(&mut self, options: &OutboxOptions) -> Option<u64> {
+        let is_in_order = self.len() <= options.messages_max / 2 && self.bytes <= options.bytes_max / 2;
+        (self.dropped > 0 && is_in_order).then(|| std::mem::take(&mut self.dropped))
+    }
+
+    /// Takes out the deliveries of a session that ends which another member of a shared subscription may have.
+    pub fn take_for_redistribution(&mut self) -> Vec<Delivery> {
+        self.bytes = 0;
+        self.unacknowledged.clear();
+        self.replay.clear();
+        self.acknowledged.drain(..).filter(|delivery| delivery.group.is_some()).collect()
+    }
+
+    fn shrink(&mut self) {
+        if self.acknowledged.is_empty() && self.acknowledged.capacity() > 64 {
+            self.acknowledged = VecDeque::new();
+        }
+        if self.unacknowledged.is_empty() && self.unacknowledged.capacity() > 64 {
+            self.unacknowledged = VecDeque::new();
+        }
+    }
+}
+
+impl Replay {
+    /// As a delivery: retain flag set [MQTT-3.3.1-8].
+    pub fn into_delivery(self) -> Delivery {
+        Delivery {
+            qos: self.qos.min(self.message.qos),
+            message: self.message,
+            retain: true,
+            identifiers: self.identifier.into_iter().collect::<SmallVec<_>>(),
+            group: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::message::Publication;
+    use crate::protocol::property::Properties;
+    use crate::protocol::topic::TopicName;
+
+    fn delivery(qos: QoS, payload: &[u8]) -> Delivery {
+        let publication = Publication {
+            topic: TopicName::parse("t").unwrap(),
+            payload,
+            qos,
+            retain: false,
+            properties: Properties::EMPTY,
+            expires_at: None,
+            publisher: None,
+        };
+        Delivery { message: Arc::new(publication.to_message()), qos, retain: false, identifiers: SmallVec::new(), group: None }
+    }
+
+    fn options(messages_max: usize, overflow: Overflow) -> OutboxOptions {
+        OutboxOptions { messages_max, overflow, ..OutboxOptions::default() }
+    }
+
+    #[test]
+    fn qos_0_drops_its_oldest_and_counts() {
+        let options = options(2, Overflow::Refuse);
+        let mut outbox = Outbox::default();
+        for (payload, expected) in [(b"1", Offered::Queued), (b"2", Offered::Queued), (b"3", Offered::QueuedAfterDropping(1))] {
+            assert_eq!(outbox.offer(delivery(QoS::AtMostOnce, payload), &options), expected);
+        }
+        assert_eq!(outbox.pop_unacknowledged().unwrap().message.payload(), b"2");
+    }
+
+    #[test]
+    fn qos_1_is_refused_at_the_bound_by_default_and_displaces_qos_0_before() {
+        let options = options(2, Overflow::Refuse);
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.offer(delivery(QoS::AtMostOnce, b"0"), &options), Offered::Queued);
+        assert_eq!(outbox.offer(delivery(QoS::AtLeastOnce, b"1"), &options), Offered::Queued);
+        assert_eq!(outbox.offer(delivery(QoS::AtLeastOnce, b"2"), &options), Offered::QueuedAfterDropping(1));
+        assert_eq!(outbox.offer(delivery(QoS::AtLeastOnce, b"3"), &options), Offered::Refused);
+        assert_eq!(outbox.offer(delivery(QoS::AtMostOnce, b"4"), &options), Offered::Dropped);
+        assert!(outbox.is_full(&options));
+    }
+
+    #[test]
+    fn policies_that_drop_are_asked_for_by_name() {
+        for (overflow, expected, first) in [
+            (Overflow::DropOldest, Offered::QueuedAfterDropping(1), b"2"),
+            (Overflow::DropNewest, Offered::Dropped, b"1"),
+            (Overflow::Disconnect, Offered::Disconnect, b"1"),
+        ] {
+            let options = options(1, overflow);
+            let mut outbox = Outbox::default();
+            outbox.offer(delivery(QoS::AtLeastOnce, b"1"), &options);
+            assert_eq!(outbox.offer(delivery(QoS::AtLeastOnce, b"2"), &options), expected);
+            assert_eq!(outbox.pop_acknowledged().unwrap().message.payload(), first, "{overflow:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_above_the_byte_bound_does_not_empty_the_world_for_nothing() {
+        let options = OutboxOptions { bytes_max: 300, overflow: Overflow::DropOldest, ..OutboxOptions::default() };
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.offer(delivery(QoS::AtLeastOnce, &[0; 1000]), &options), Offered::Dropped);
+        assert_eq!(outbox.bytes(), 0);
+    }
+}

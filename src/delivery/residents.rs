@@ -1,0 +1,330 @@
+//! The sessions and connections of one worker, and the way from a session's queue to its connection's output.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+use tracing::{info, warn};
+
+use super::frames::{SHARE_FROM_BYTES, write_large, write_small};
+use super::outbox::{Offered, Outbox, OutboxOptions, Overflow};
+use super::slots::Slots;
+use crate::codec::{PublishFrame, write_ack};
+use crate::metrics::Metrics;
+use crate::protocol::ids::{ConnectionKey, PacketId, SlotKey};
+use crate::protocol::message::Message;
+use crate::protocol::packet::PacketType;
+use crate::protocol::qos::QoS;
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::time::Time;
+use crate::router::Walk;
+use crate::session::connection::{Connection, Phase};
+use crate::session::delivery::Delivery;
+use crate::session::outbound::Resend;
+use crate::session::state::Session;
+use crate::session::topic_alias::Naming;
+
+/// How deliveries are queued and sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryOptions {
+    /// Bounds and policy of each session's outbox.
+    pub outbox: OutboxOptions,
+    /// Bytes given to a connection and not taken by its socket, above which deliveries wait in the outbox. Default 1 MiB: what a
+    /// client that does not read can cost beside its outbox.
+    pub output_bytes_max: usize,
+    /// QoS 1 and 2 deliveries in flight to one client at most, whatever it allows; default 1,024.
+    pub in_flight_max: u16,
+}
+
+impl Default for DeliveryOptions {
+    fn default() -> Self {
+        Self { outbox: OutboxOptions::default(), output_bytes_max: 1 << 20, in_flight_max: 1024 }
+    }
+}
+
+/// A session that lives on this worker.
+#[derive(Debug)]
+pub struct Resident {
+    /// The session.
+    pub session: Session,
+    /// What waits for it.
+    pub outbox: Outbox,
+    /// The connection that has borrowed it.
+    pub connection: Option<ConnectionKey>,
+    /// Retained messages that new subscriptions are still to get, see `broker/replay`.
+    pub walks: VecDeque<RetainedWalk>,
+}
+
+/// A subscription's way through the retained messages.
+#[derive(Debug)]
+pub struct RetainedWalk {
+    /// The filter as the client wrote it.
+    pub filter: Box<str>,
+    /// How far it has come.
+    pub walk: Walk,
+    /// Granted QoS.
+    pub qos: QoS,
+    /// Subscription identifier.
+    pub identifier: Option<u32>,
+}
+
+/// All sessions and connections of a worker.
+#[derive(Debug)]
+pub struct Residents {
+    /// Sessions, with or without connection.
+    pub sessions: Slots<Resident>,
+    /// Connections, with or without session.
+    pub connections: Slots<Connection>,
+    /// Connections whose output has grown or that are to be closed, each once, in order.
+    pub touched: Vec<ConnectionKey>,
+    /// Sessions whose policy wants them disconnected.
+    pub overflowed: Vec<SlotKey>,
+    /// Counters of this worker.
+    pub metrics: Arc<CachePadded<Metrics>>,
+    /// Options.
+    pub options: DeliveryOptions,
+    pub(super) buffers: Vec<Vec<u8>>,
+}
+
+/// Output buffers that a worker keeps for the next connection with something to send, and the largest that it keeps.
+const BUFFERS_MAX: usize = 64;
+const BUFFER_KEPT_BYTES: usize = 256 * 1024;
+
+impl Residents {
+    /// An empty worker.
+    pub fn new(options: DeliveryOptions, metrics: Arc<CachePadded<Metrics>>) -> Self {
+        Self {
+            sessions: Slots::default(),
+            connections: Slots::default(),
+            touched: Vec::new(),
+            overflowed: Vec::new(),
+            metrics,
+            options,
+            buffers: Vec::new(),
+        }
+    }
+
+    /// Notes that a connection has something to send, and sees to it that it has a buffer.
+    #[inline]
+    pub fn touch(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.get_mut(key.0) {
+            touch(key, connection, &mut self.touched, &mut self.buffers);
+        }
+    }
+
+    /// Takes back the buffer of a connection that has sent everything.
+    pub fn reclaim_buffer(&mut self, key: ConnectionKey) {
+        if let Some(connection) = self.connections.get_mut(key.0)
+            && let Some(buffer) = connection.output.reclaim()
+            && self.buffers.len() < BUFFERS_MAX
+            && buffer.capacity() <= BUFFER_KEPT_BYTES
+        {
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// A connection and the session it has borrowed.
+    pub fn pair(&mut self, key: ConnectionKey) -> Option<(&mut Connection, &mut Resident)> {
+        let connection = self.connections.get_mut(key.0)?;
+        let resident = self.sessions.get_mut(connection.session?)?;
+        Some((connection, resident))
+    }
+
+    /// Puts a delivery into a session's outbox; logs and counts by policy. True when it will arrive, as far as the broker can tell.
+    pub fn enqueue(&mut self, key: SlotKey, delivery: Delivery) -> bool {
+        let Some(resident) = self.sessions.get_mut(key) else { return false };
+        let qos = delivery.qos;
+        let topic_of = Arc::clone(&delivery.message);
+        let offered = resident.outbox.offer(delivery, &self.options.outbox);
+        resident.session.status.set_full(resident.outbox.is_full(&self.options.outbox));
+        let lost = match offered {
+            Offered::Queued => return true,
+            Offered::QueuedAfterDropping(count) => u64::from(count),
+            Offered::Dropped | Offered::Refused | Offered::Disconnect => 1,
+        };
+        if qos.is_acknowledged() && offered != Offered::QueuedAfterDropping(lost as u32) {
+            self.metrics.dropped_queue_full_qos1_2.add(lost);
+        } else {
+            self.metrics.dropped_queue_full_qos0.add(lost);
+        }
+        if resident.outbox.record_drop(lost) {
+            let (client, queued, bytes) = (&resident.session.client_id, resident.outbox.len(), resident.outbox.bytes());
+            let (policy, topic) = (policy_name(qos, self.options.outbox.overflow), topic_of.topic().as_str());
+            warn!(%client, queued, bytes, policy, topic, "queue full");
+        }
+        if offered == Offered::Disconnect {
+            self.overflowed.push(key);
+        }
+        matches!(offered, Offered::QueuedAfterDropping(_))
+    }
+
+    /// Sends what waits for a session, as far as its window and its connection's output have room.
+    pub fn pump(&mut self, key: SlotKey, now: Time) {
+        let Some(resident) = self.sessions.get_mut(key) else { return };
+        if resident.outbox.is_empty() {
+            return;
+        }
+        let Some(connection_key) = resident.connection else { return };
+        let Some(connection) = self.connections.get_mut(connection_key.0) else { return };
+        if !matches!(connection.phase, Phase::Connected) {
+            return;
+        }
+        touch(connection_key, connection, &mut self.touched, &mut self.buffers);
+        let window = connection.receive_maximum.min(self.options.in_flight_max);
+        while connection.output.len() < self.options.output_bytes_max {
+            let has_room = resident.session.outbound.has_room(window);
+            let next = if has_room { resident.outbox.pop_acknowledged() } else { None };
+            let Some(delivery) = next.or_else(|| resident.outbox.pop_unacknowledged()).or_else(|| next_replay(resident, has_room))
+            else {
+                break;
+            };
+            send(connection, &mut resident.session, delivery, now, &self.metrics);
+        }
+        resident.session.status.set_full(resident.outbox.is_full(&self.options.outbox));
+        resident.session.status.set_in_flight(resident.session.outbound.in_flight().into());
+        if let Some(dropped) = resident.outbox.take_drops(&self.options.outbox) {
+            info!(client = %resident.session.client_id, dropped, "queue drained");
+        }
+    }
+
+    /// Sends again what was in flight when the last connection of the session ended [MQTT-4.4.0-1].
+    pub fn resend(&mut self, key: ConnectionKey, now: Time) {
+        let Some((connection, resident)) = self.pair(key) else { return };
+        let version = connection.version;
+        for resend in resident.session.outbound.resend() {
+            match resend {
+                Resend::Publish(id, delivery) => write_delivery(connection, delivery, Some(id), true, now),
+                Resend::Release(id) => {
+                    write_ack(PacketType::PubRel, id, ReasonCode::Success, version, connection.output.tail());
+                }
+            }
+        }
+        self.touch(key);
+    }
+}
+
+fn next_replay(resident: &mut Resident, has_room: bool) -> Option<Delivery> {
+    let replay = resident.outbox.front_replay()?;
+    if replay.qos.min(replay.message.qos).is_acknowledged() && !has_room {
+        return None;
+    }
+    resident.outbox.pop_replay().map(super::outbox::Replay::into_delivery)
+}
+
+#[inline]
+pub(super) fn touch(
+    key: ConnectionKey,
+    connection: &mut Connection,
+    touched: &mut Vec<ConnectionKey>,
+    buffers: &mut Vec<Vec<u8>>,
+) {
+    if connection.output.needs_buffer()
+        && let Some(buffer) = buffers.pop()
+    {
+        connection.output.lend(buffer);
+    }
+    if !connection.is_touched {
+        connection.is_touched = true;
+        touched.push(key);
+    }
+}
+
+/// Sends a delivery that waited. One that expired, or is too large for the client, is dropped here and counted.
+fn send(connection: &mut Connection, session: &mut Session, delivery: Delivery, now: Time, metrics: &Metrics) {
+    if delivery.message.is_expired(now) {
+        metrics.dropped_expired.increment();
+        return;
+    }
+    let placeholder = delivery.qos.is_acknowledged().then_some(PacketId::FIRST);
+    if connection.packet_bytes_max != u32::MAX {
+        let frame = frame_of(&delivery.message, &delivery, placeholder, false, now);
+        if frame.encoded_len(connection.version) > connection.packet_bytes_max as usize {
+            record_too_large(connection, delivery.message.topic().as_str(), metrics);
+            return;
+        }
+    }
+    metrics.count_publish_sent(delivery.qos, delivery.message.payload().len());
+    if !delivery.qos.is_acknowledged() {
+        write_delivery(connection, &delivery, None, false, now);
+        return;
+    }
+    let is_kept = session.is_persistent() || delivery.group.is_some();
+    let qos = delivery.qos;
+    if is_kept {
+        let kept = Box::new(delivery);
+        let copy = (*kept).clone();
+        let id = session.outbound.send(qos, Some(kept));
+        write_delivery(connection, &copy, Some(id), false, now);
+    } else {
+        let id = session.outbound.send(qos, None);
+        write_delivery(connection, &delivery, Some(id), false, now);
+    }
+}
+
+/// A delivery that the client cannot take is dropped and treated as done [MQTT-3.1.2-25].
+pub(super) fn record_too_large(connection: &Connection, topic: &str, metrics: &Metrics) {
+    metrics.dropped_too_large.increment();
+    info!(
+        client = connection.client_name(),
+        topic,
+        limit = connection.packet_bytes_max,
+        "delivery dropped: larger than the client's maximum packet size"
+    );
+}
+
+fn frame_of<'a>(
+    message: &'a Message,
+    delivery: &'a Delivery,
+    packet_id: Option<PacketId>,
+    dup: bool,
+    now: Time,
+) -> PublishFrame<'a> {
+    let view = message.view();
+    PublishFrame {
+        topic: view.topic.as_str(),
+        qos: delivery.qos,
+        retain: delivery.retain,
+        dup: dup && delivery.qos.is_acknowledged(),
+        packet_id,
+        topic_alias: None,
+        message_expiry: view.expires_at.map(|at| now.secs_until(at) as u32),
+        subscription_identifiers: &delivery.identifiers,
+        properties: view.properties,
+        payload: view.payload,
+    }
+}
+
+/// Appends a kept delivery to the connection's output, with a topic alias where the client allows them.
+pub(super) fn write_delivery(connection: &mut Connection, delivery: &Delivery, id: Option<PacketId>, dup: bool, now: Time) {
+    let mut frame = frame_of(&delivery.message, delivery, id, dup, now);
+    apply_alias(connection, &delivery.message, &mut frame);
+    if frame.payload.len() >= SHARE_FROM_BYTES {
+        write_large(&frame, connection.version, delivery.message.shared_payload(), &mut connection.output);
+    } else {
+        write_small(&frame, connection.version, &mut connection.output);
+    }
+}
+
+fn apply_alias(connection: &mut Connection, message: &Message, frame: &mut PublishFrame<'_>) {
+    if connection.aliases_out.is_off() {
+        return;
+    }
+    match connection.aliases_out.name(message.topic()) {
+        Naming::Name => {}
+        Naming::NameAndAlias(alias) => frame.topic_alias = Some(alias),
+        Naming::Alias(alias) => {
+            frame.topic_alias = Some(alias);
+            frame.topic = "";
+        }
+    }
+}
+
+const fn policy_name(qos: QoS, overflow: Overflow) -> &'static str {
+    match (qos, overflow) {
+        (QoS::AtMostOnce, _) => "drop_oldest_qos0",
+        (_, Overflow::Refuse) => "refuse",
+        (_, Overflow::DropOldest) => "drop_oldest",
+        (_, Overflow::DropNewest) => "drop_newest",
+        (_, Overflow::Disconnect) => "disconnect",
+    }
+}

@@ -1,0 +1,203 @@
+//! A connection: everything that dies with one network connection.
+//!
+//! ```text
+//!   Opening ── CONNECT ──► Authenticating ──► Admitted ──► Connected ──► Closing
+//!                           │  ▲ AUTH          │ (session lives on another worker: the connection goes there)
+//!                           └──┘               └──► adopted there as Admitted
+//! ```
+
+use std::sync::Arc;
+
+use super::output::Output;
+use super::peer::Peer;
+use super::replies::Replies;
+use super::request::ConnectRequest;
+use super::topic_alias::{InboundAliases, OutboundAliases};
+use super::will::Will;
+use crate::protocol::ids::{ClientId, SlotKey, WorkerId};
+use crate::protocol::time::Time;
+use crate::protocol::version::Version;
+
+/// Where a connection stands.
+#[derive(Debug)]
+pub enum Phase {
+    /// No CONNECT yet.
+    Opening,
+    /// CONNECT came; the authenticator has not decided.
+    Authenticating(Box<ConnectRequest>),
+    /// The client may enter; its session is being looked for.
+    Admitted(Box<ConnectRequest>),
+    /// CONNACK with success was sent.
+    Connected,
+    /// Nothing is read any more; what is in the output is sent, then the socket closed.
+    Closing,
+}
+
+/// The state of one network connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Who is at the other end.
+    pub peer: Peer,
+    /// Where it stands.
+    pub phase: Phase,
+    /// From CONNECT; meaningless before.
+    pub version: Version,
+    /// The client, once it is known.
+    pub client_id: Option<ClientId>,
+    /// The user the authenticator found.
+    pub user_name: Option<Box<str>>,
+    /// The session that the connection has borrowed.
+    pub session: Option<SlotKey>,
+    /// What waits for the network.
+    pub output: Output,
+    /// Acknowledgements that wait.
+    pub replies: Replies,
+    /// The will, until DISCONNECT removes it.
+    pub will: Option<Will>,
+    /// Silence that ends the connection, milliseconds: one and a half times the keep alive; 0 for never.
+    pub silence_max_ms: u64,
+    /// When the last byte came.
+    pub last_received: Time,
+    /// Unacknowledged PUBLISH packets that the client takes.
+    pub receive_maximum: u16,
+    /// QoS 1 PUBLISH packets of the client whose PUBACK waits.
+    pub unacknowledged: u16,
+    /// Largest packet that the client takes.
+    pub packet_bytes_max: u32,
+    /// Whether the client wants reason strings.
+    pub wants_problem_information: bool,
+    /// It is a bridge of the mosquitto family.
+    pub is_bridge: bool,
+    /// Session expiry at CONNECT was zero, so DISCONNECT may not set one.
+    pub session_expiry_was_zero: bool,
+    /// Aliases of the client.
+    pub aliases_in: InboundAliases,
+    /// Aliases towards the client.
+    pub aliases_out: OutboundAliases,
+    /// Enhanced authentication in use.
+    pub authentication_method: Option<Arc<str>>,
+    /// What the connection waits for.
+    pub questions: Questions,
+    /// Is in the worker's list of connections with something to send.
+    pub is_touched: bool,
+    /// The number of the next request that may have to wait.
+    pub next_request: u32,
+    /// The worker that has the session of an admitted client.
+    pub destination: WorkerId,
+    /// Workers that it was handed over by.
+    pub hand_overs: u8,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(peer: Peer, now: Time) -> Self {
+        Self {
+            peer,
+            phase: Phase::Opening,
+            version: Version::V311,
+            client_id: None,
+            user_name: None,
+            session: None,
+            output: Output::default(),
+            replies: Replies::default(),
+            will: None,
+            silence_max_ms: 0,
+            last_received: now,
+            receive_maximum: u16::MAX,
+            unacknowledged: 0,
+            packet_bytes_max: u32::MAX,
+            wants_problem_information: true,
+            is_bridge: false,
+            session_expiry_was_zero: false,
+            aliases_in: InboundAliases::default(),
+            aliases_out: OutboundAliases::default(),
+            authentication_method: None,
+            questions: Questions::default(),
+            is_touched: false,
+            next_request: 0,
+            destination: WorkerId(0),
+            hand_overs: 0,
+        }
+    }
+
+    /// The client id for logs; empty before CONNECT.
+    pub fn client_name(&self) -> &str {
+        self.client_id.as_ref().map_or("", ClientId::as_str)
+    }
+
+    /// A number for a request that must wait, unique for this connection.
+    pub const fn request_number(&mut self) -> u32 {
+        self.next_request = self.next_request.wrapping_add(1);
+        self.next_request
+    }
+}
+
+/// Questions that the packet at the front has asked of someone who may answer late.
+///
+/// A packet that must wait is not kept: its bytes stay where they are, unread, and so does everything behind it; that is the
+/// bound, and TCP tells the client. When the answer comes the packet is handled again from its start and finds the answers it
+/// had, in the order of its questions.
+#[derive(Debug, Default)]
+pub struct Questions {
+    /// Answers that have come, in the order of the questions.
+    answers: Vec<bool>,
+    /// Questions asked in this run.
+    asked: usize,
+    /// The request that is out.
+    waiting: Option<u32>,
+}
+
+impl Questions {
+    /// True while an answer is awaited: nothing more is read.
+    pub const fn is_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// Begins to handle a packet, perhaps again.
+    pub const fn begin(&mut self) {
+        self.asked = 0;
+    }
+
+    /// The packet is done with.
+    pub fn finish(&mut self) {
+        self.answers.clear();
+        self.asked = 0;
+    }
+
+    /// The answer to the next question, if it has come.
+    pub fn next_answer(&mut self) -> Option<bool> {
+        let answer = self.answers.get(self.asked).copied();
+        self.asked += usize::from(answer.is_some());
+        answer
+    }
+
+    /// The answer to the next question came at once.
+    pub fn answered(&mut self, is_allowed: bool) {
+        self.answers.push(is_allowed);
+        self.asked += 1;
+    }
+
+    /// The question is out as that request.
+    pub const fn wait(&mut self, request: u32) {
+        self.waiting = Some(request);
+    }
+
+    /// An answer came; false when it was not awaited.
+    pub fn complete(&mut self, request: u32, is_allowed: bool) -> bool {
+        if self.waiting != Some(request) {
+            return false;
+        }
+        self.waiting = None;
+        self.answers.push(is_allowed);
+        true
+    }
+
+    /// The awaited answer came and was used otherwise (an authentication).
+    pub fn release(&mut self, request: u32) -> bool {
+        let is_awaited = self.waiting == Some(request);
+        if is_awaited {
+            self.waiting = None;
+        }
+        is_awaited
+    }
+}

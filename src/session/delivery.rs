@@ -1,0 +1,31 @@
+//! One message on its way to one session.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::protocol::message::Message;
+use crate::protocol::qos::QoS;
+use crate::router::shared::SharedGroup;
+
+/// A message that waits for, or is in flight to, one session, with what the session's subscriptions decided about it.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The message, shared with everyone else who is to have it.
+    pub message: Arc<Message>,
+    /// QoS of this delivery: the lower one of publisher's and subscription's.
+    pub qos: QoS,
+    /// The retain flag of this delivery.
+    pub retain: bool,
+    /// Subscription identifiers of every subscription that matched [MQTT-3.3.4-3].
+    pub identifiers: SmallVec<[u32; 1]>,
+    /// The shared subscription it was chosen for, where another member may have it if this one goes.
+    pub group: Option<Arc<SharedGroup>>,
+}
+
+impl Delivery {
+    /// Bytes it is charged with in its session's queue: the message, though it may be shared, and its own bookkeeping.
+    pub fn cost_bytes(&self) -> usize {
+        self.message.cost_bytes() + size_of::<Self>()
+    }
+}

@@ -1,0 +1,16 @@
+//! Layer 2: the state machines of MQTT, pure. What one client may do, and in which order.
+//!
+//! Two lifetimes, two types: a [`connection::Connection`] dies with its network connection, a [`state::Session`] may outlive it.
+
+pub mod connection;
+pub mod delivery;
+pub mod outbound;
+pub mod output;
+pub mod packet_ids;
+pub mod peer;
+pub mod replies;
+pub mod request;
+pub mod state;
+pub mod topic_alias;
+pub mod violation;
+pub mod will;

@@ -1,0 +1,266 @@
+//! The broker as sender: the window of QoS 1 and 2 deliveries that a client has not acknowledged in full.
+//!
+//! ```text
+//!   QoS 1   send ──► Published ── PUBACK ──► Done
+//!   QoS 2   send ──► Published ── PUBREC ──► Released ── PUBCOMP ──► Done
+//!                        └─ PUBREC ≥ 0x80 ──► Done
+//! ```
+//! The window is a ring: its first place has the identifier `first`, each later place the next one. So an identifier is found
+//! by subtraction, the order of sending is the order of the ring (which redelivery needs), and identifiers count up from 1.
+
+use std::collections::VecDeque;
+
+use super::delivery::Delivery;
+use crate::protocol::ids::PacketId;
+use crate::protocol::qos::QoS;
+
+/// One place of the window.
+#[derive(Clone, Debug)]
+enum Place {
+    /// Acknowledged in full; waits only for its elders to leave the ring.
+    Done,
+    /// PUBLISH was sent. The delivery is kept where it may have to be sent again.
+    Published { qos: QoS, kept: Option<Box<Delivery>> },
+    /// PUBREC came and PUBREL was sent [MQTT-4.3.3-3].
+    Released,
+}
+
+/// What a resumed session sends again, in order [MQTT-4.4.0-1].
+#[derive(Debug)]
+pub enum Resend<'a> {
+    /// PUBLISH with DUP.
+    Publish(PacketId, &'a Delivery),
+    /// PUBREL.
+    Release(PacketId),
+}
+
+/// An acknowledgement that does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Misfit {
+    /// Nothing with that identifier is in flight: a late answer, harmless.
+    Unknown,
+    /// The delivery with that identifier waits for another acknowledgement: a protocol error.
+    Wrong,
+}
+
+/// The window of one session.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    ring: VecDeque<Place>,
+    first: PacketId,
+    in_flight: u16,
+}
+
+impl Default for Outbound {
+    fn default() -> Self {
+        Self { ring: VecDeque::new(), first: PacketId::FIRST, in_flight: 0 }
+    }
+}
+
+/// Places of the ring at most: every identifier once.
+const RING_MAX: usize = 65_535;
+
+impl Outbound {
+    /// Deliveries that count against the client's receive maximum: sent and not acknowledged in full [MQTT-3.3.4-9].
+    #[inline]
+    pub const fn in_flight(&self) -> u16 {
+        self.in_flight
+    }
+
+    /// True when another delivery may be sent to a client with this receive maximum.
+    #[inline]
+    pub fn has_room(&self, receive_maximum: u16) -> bool {
+        self.in_flight < receive_maximum && self.ring.len() < RING_MAX
+    }
+
+    /// Takes the next free identifier for a delivery that is sent now [MQTT-2.2.1-4]. `kept` is needed where the session can
+    /// outlive the connection. Call only when [`Outbound::has_room`].
+    #[inline]
+    pub fn send(&mut self, qos: QoS, kept: Option<Box<Delivery>>) -> PacketId {
+        debug_assert!(self.ring.len() < RING_MAX);
+        let id = offset(self.first, self.ring.len());
+        self.ring.push_back(Place::Published { qos, kept });
+        self.in_flight += 1;
+        id
+    }
+
+    /// PUBACK: a QoS 1 delivery has arrived. Gives back what was kept.
+    #[inline]
+    pub fn puback(&mut self, id: PacketId) -> Result<Option<Box<Delivery>>, Misfit> {
+        self.finish_published(id, QoS::AtLeastOnce)
+    }
+
+    /// PUBREC with success: the PUBREL that answers it may be sent. A second PUBREC is answered again.
+    pub fn pubrec(&mut self, id: PacketId) -> Result<(), Misfit> {
+        match self.place(id)? {
+            place @ Place::Published { qos: QoS::ExactlyOnce, .. } => {
+                *place = Place::Released;
+                Ok(())
+            }
+            Place::Released => Ok(()),
+            Place::Published { .. } | Place::Done => Err(Misfit::Wrong),
+        }
+    }
+
+    /// PUBREC with an error: the delivery is over and the identifier free [MQTT-4.3.3-4]. Gives back what was kept.
+    pub fn pubrec_refused(&mut self, id: PacketId) -> Result<Option<Box<Delivery>>, Misfit> {
+        self.finish_published(id, QoS::ExactlyOnce)
+    }
+
+    /// PUBCOMP: a QoS 2 delivery has arrived once.
+    pub fn pubcomp(&mut self, id: PacketId) -> Result<(), Misfit> {
+        match self.place(id)? {
+            place @ Place::Released => {
+                *place = Place::Done;
+                self.leave();
+                Ok(())
+            }
+            Place::Published { .. } | Place::Done => Err(Misfit::Wrong),
+        }
+    }
+
+    /// Everything that a resumed session sends again, in the order of sending.
+    pub fn resend(&self) -> impl Iterator<Item = Resend<'_>> {
+        self.ring.iter().enumerate().filter_map(|(at, place)| {
+            let id = offset(self.first, at);
+            match place {
+                Place::Published { kept: Some(delivery), .. } => Some(Resend::Publish(id, delivery)),
+                Place::Released => Some(Resend::Release(id)),
+                Place::Published { kept: None, .. } | Place::Done => None,
+            }
+        })
+    }
+
+    /// Drops what was sent to a client whose session ends, and gives back the deliveries that another member of a shared
+    /// subscription may have: QoS 1, sent or not; not QoS 2 that was sent [MQTT-4.8.2-5].
+    pub fn take_for_redistribution(&mut self) -> Vec<Box<Delivery>> {
+        self.in_flight = 0;
+        self.first = offset(self.first, self.ring.len());
+        self.ring
+            .drain(..)
+            .filter_map(|place| match place {
+                Place::Published { qos: QoS::AtLeastOnce, kept: Some(delivery) } if delivery.group.is_some() => Some(delivery),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Marks every delivery that is in flight without having been kept as over: the client is gone and nothing can be sent again.
+    pub fn forget_unkept(&mut self) {
+        for place in &mut self.ring {
+            if matches!(place, Place::Published { kept: None, .. }) {
+                *place = Place::Done;
+                self.in_flight -= 1;
+            }
+        }
+        self.trim();
+    }
+
+    /// The place of an identifier that is in flight.
+    #[inline]
+    fn place(&mut self, id: PacketId) -> Result<&mut Place, Misfit> {
+        let distance = (u32::from(id.get()) + 65_535 - u32::from(self.first.get())) % 65_535;
+        match self.ring.get_mut(distance as usize) {
+            None | Some(Place::Done) => Err(Misfit::Unknown),
+            Some(place) => Ok(place),
+        }
+    }
+
+    #[inline]
+    fn finish_published(&mut self, id: PacketId, acknowledged: QoS) -> Result<Option<Box<Delivery>>, Misfit> {
+        match self.place(id)? {
+            Place::Published { qos, kept } if *qos == acknowledged => {
+                let kept = kept.take();
+                if let Ok(place) = self.place(id) {
+                    *place = Place::Done;
+                }
+                self.leave();
+                Ok(kept)
+            }
+            _ => Err(Misfit::Wrong),
+        }
+    }
+
+    fn leave(&mut self) {
+        self.in_flight -= 1;
+        self.trim();
+    }
+
+    fn trim(&mut self) {
+        while matches!(self.ring.front(), Some(Place::Done)) {
+            self.ring.pop_front();
+            self.first = self.first.next();
+        }
+        // A burst should not be remembered for ever.
+        if self.ring.is_empty() && self.ring.capacity() > 256 {
+            self.ring = VecDeque::new();
+        }
+    }
+}
+
+/// The identifier `distance` places after `first`; identifiers go round from 65,535 to 1.
+fn offset(first: PacketId, distance: usize) -> PacketId {
+    let sum = (usize::from(first.get()) - 1 + distance) % 65_535;
+    PacketId::new(sum as u16 + 1).unwrap_or(PacketId::FIRST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(value: u16) -> PacketId {
+        PacketId::new(value).unwrap()
+    }
+
+    #[test]
+    fn identifiers_count_from_one_and_go_round_without_zero() {
+        let mut window = Outbound::default();
+        for round in 0..3u32 {
+            for expected in 1..=65_535u16 {
+                let sent = window.send(QoS::AtLeastOnce, None);
+                assert_eq!(sent.get(), expected, "round {round}");
+                assert!(window.puback(sent).is_ok());
+            }
+        }
+        assert_eq!(window.in_flight(), 0);
+    }
+
+    #[test]
+    fn an_identifier_in_flight_is_not_given_again() {
+        let mut window = Outbound::default();
+        for _ in 0..65_535 {
+            window.send(QoS::AtLeastOnce, None);
+        }
+        assert!(!window.has_room(65_535));
+        assert!(window.puback(id(2)).is_ok());
+        assert!(!window.has_room(65_535), "the oldest is still out, the ring is full");
+        assert!(window.puback(id(1)).is_ok());
+        assert!(window.has_room(65_535));
+        assert_eq!(window.send(QoS::AtLeastOnce, None), id(1));
+    }
+
+    #[test]
+    fn qos_2_takes_pubrec_then_pubcomp_and_nothing_else() {
+        let mut window = Outbound::default();
+        let sent = window.send(QoS::ExactlyOnce, None);
+        assert_eq!(window.puback(sent).err(), Some(Misfit::Wrong), "PUBACK does not fit QoS 2");
+        assert_eq!(window.pubcomp(sent), Err(Misfit::Wrong), "PUBCOMP before PUBREC");
+        assert_eq!(window.pubrec(sent), Ok(()));
+        assert_eq!(window.pubrec(sent), Ok(()), "a second PUBREC is answered again");
+        assert_eq!(window.in_flight(), 1, "the receive maximum counts it until PUBCOMP");
+        assert_eq!(window.pubcomp(sent), Ok(()));
+        assert_eq!(window.pubcomp(sent), Err(Misfit::Unknown));
+        assert_eq!(window.in_flight(), 0);
+    }
+
+    #[test]
+    fn acknowledgements_out_of_order_leave_the_others_in_place() {
+        let mut window = Outbound::default();
+        let sent: Vec<_> = (0..5).map(|_| window.send(QoS::AtLeastOnce, None)).collect();
+        for at in [3, 1, 4, 0, 2] {
+            assert!(window.puback(sent[at]).is_ok(), "{at}");
+            assert!(window.puback(sent[at]).is_err(), "{at} twice");
+        }
+        assert!(window.has_room(1));
+    }
+}

@@ -1,0 +1,139 @@
+//! Bytes that wait for the network: what a connection has been given and its socket has not taken yet.
+
+use std::collections::VecDeque;
+
+use bytes::{Buf, Bytes};
+
+/// The output of one connection: small packets are copied one behind the other, large payloads stand in between by reference.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Complete pieces before the tail, oldest first.
+    pieces: VecDeque<Bytes>,
+    /// Bytes of `pieces`.
+    pieces_bytes: usize,
+    /// Where packets are appended.
+    tail: Vec<u8>,
+    /// Bytes of the tail that have left.
+    tail_sent: usize,
+}
+
+impl Output {
+    /// The buffer that packets are appended to.
+    #[inline]
+    pub fn tail(&mut self) -> &mut Vec<u8> {
+        &mut self.tail
+    }
+
+    /// Appends bytes by reference.
+    pub fn push_shared(&mut self, bytes: Bytes) {
+        self.seal_tail();
+        self.pieces_bytes += bytes.len();
+        self.pieces.push_back(bytes);
+    }
+
+    /// Bytes that wait.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.pieces_bytes + self.tail.len() - self.tail_sent
+    }
+
+    /// True when nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What waits, in order, for a vectored write.
+    pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
+        let tail = &self.tail[self.tail_sent..];
+        self.pieces.iter().map(|piece| &piece[..]).chain((!tail.is_empty()).then_some(tail))
+    }
+
+    /// Forgets the first `count` bytes: the network has them.
+    pub fn advance(&mut self, mut count: usize) {
+        while let Some(piece) = self.pieces.front_mut() {
+            if count < piece.len() {
+                piece.advance(count);
+                self.pieces_bytes -= count;
+                return;
+            }
+            count -= piece.len();
+            self.pieces_bytes -= piece.len();
+            self.pieces.pop_front();
+        }
+        self.tail_sent += count;
+        debug_assert!(self.tail_sent <= self.tail.len());
+        if self.tail_sent >= self.tail.len() {
+            self.tail.clear();
+            self.tail_sent = 0;
+        }
+    }
+
+    /// Drops everything that waits.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Gives an empty output a buffer that was used before.
+    #[inline]
+    pub fn lend(&mut self, buffer: Vec<u8>) {
+        if self.tail.capacity() == 0 {
+            self.tail = buffer;
+        }
+    }
+
+    /// Takes the buffer of an output in which nothing waits, so that an idle connection owns none.
+    #[inline]
+    pub fn reclaim(&mut self) -> Option<Vec<u8>> {
+        (self.is_empty() && self.tail.capacity() > 0).then(|| std::mem::take(&mut self.tail))
+    }
+
+    /// True when it owns no buffer yet.
+    #[inline]
+    pub fn needs_buffer(&self) -> bool {
+        self.tail.capacity() == 0
+    }
+
+    fn seal_tail(&mut self) {
+        if self.tail.len() > self.tail_sent {
+            let mut sealed = Bytes::from(std::mem::take(&mut self.tail));
+            sealed.advance(self.tail_sent);
+            self.pieces_bytes += sealed.len();
+            self.pieces.push_back(sealed);
+        } else {
+            self.tail.clear();
+        }
+        self.tail_sent = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn bytes_leave_in_the_order_they_came(script in proptest::collection::vec((0u8..3, 0usize..50), 0..100)) {
+            let (mut output, mut expected, mut sent) = (Output::default(), Vec::new(), Vec::new());
+            let mut next = 0u8;
+            for (what, count) in script {
+                let fresh: Vec<u8> = (0..count).map(|_| { next = next.wrapping_add(1); next }).collect();
+                match what {
+                    0 => { output.tail().extend_from_slice(&fresh); expected.extend(fresh); }
+                    1 => { expected.extend(&fresh); output.push_shared(fresh.into()); }
+                    _ => {
+                        let waiting: Vec<u8> = output.chunks().flatten().copied().collect();
+                        prop_assert_eq!(waiting.len(), output.len());
+                        let count = count.min(waiting.len());
+                        sent.extend(&waiting[..count]);
+                        output.advance(count);
+                    }
+                }
+            }
+            sent.extend(output.chunks().flatten());
+            prop_assert_eq!(sent, expected);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Who is at the other end of a network connection, as far as the network tells.
+
+use core::net::IpAddr;
+use std::sync::Arc;
+
+use crate::protocol::version::Version;
+
+/// The remote end of a connection, for logs, limits and authentication.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// Address and port as text: `192.168.1.7:53122`, or the path of a Unix socket.
+    pub address: Box<str>,
+    /// The IP address, after PROXY protocol; `None` on a Unix socket.
+    pub ip: Option<IpAddr>,
+    /// True where the transport is encrypted.
+    pub is_secure: bool,
+    /// The client's certificate, where TLS asked for one and it was verified.
+    pub certificate: Option<Arc<PeerCertificate>>,
+    /// The rules of the listener that accepted it.
+    pub rules: Arc<ListenerRules>,
+}
+
+/// What a verified client certificate says about its holder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerCertificate {
+    /// Common name of the subject.
+    pub common_name: Option<String>,
+    /// Subject as text.
+    pub subject: String,
+}
+
+/// The MQTT rules of one listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerRules {
+    /// The listener's name in logs: `tcp:1883`.
+    pub name: String,
+    /// Protocol versions that are let in; default all.
+    pub allowed_versions: Vec<Version>,
+    /// Quirk: a 3.1.1 client with an empty client id and clean session 0 gets an assigned id and a clean session instead of a
+    /// refusal with code 2 [MQTT-3.1.3-8]. Default off.
+    pub accept_empty_client_id_persistent: bool,
+    /// The highest QoS that clients of this listener may use; `None`: the broker's.
+    pub maximum_qos: Option<crate::protocol::qos::QoS>,
+}
+
+impl Default for ListenerRules {
+    fn default() -> Self {
+        Self {
+            name: "tcp".into(),
+            allowed_versions: Version::ALL.to_vec(),
+            accept_empty_client_id_persistent: false,
+            maximum_qos: None,
+        }
+    }
+}

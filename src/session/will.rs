@@ -1,0 +1,48 @@
+//! The will: what is published when a connection ends without DISCONNECT (MQTT 5 section 3.1.2.5).
+
+use std::sync::Arc;
+
+use crate::protocol::ids::SessionKey;
+use crate::protocol::message::{Message, Publication, forwarded_properties};
+use crate::protocol::packet;
+use crate::protocol::property::{PropertiesBuf, PropertyId};
+use crate::protocol::time::Time;
+
+/// A will message, kept for as long as the connection lives and its delay runs.
+#[derive(Clone, Debug)]
+pub struct Will {
+    message: Arc<Message>,
+    expiry_secs: Option<u32>,
+    /// Will delay interval, seconds.
+    pub delay_secs: u32,
+}
+
+impl Will {
+    /// Keeps the will of a CONNECT.
+    pub fn keep(will: &packet::Will<'_>) -> Self {
+        let mut scratch = PropertiesBuf::new();
+        let publication = Publication {
+            topic: will.topic,
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            properties: forwarded_properties(will.properties, &mut scratch),
+            expires_at: None,
+            publisher: None,
+        };
+        Self {
+            message: Arc::new(publication.to_message()),
+            expiry_secs: will.properties.u32(PropertyId::MessageExpiryInterval),
+            delay_secs: will.properties.u32(PropertyId::WillDelayInterval).unwrap_or(0),
+        }
+    }
+
+    /// The message as it is published at `now` for `publisher`.
+    pub fn publication(&self, now: Time, publisher: SessionKey) -> Publication<'_> {
+        Publication {
+            expires_at: self.expiry_secs.map(|seconds| now.plus_secs(seconds.into())),
+            publisher: Some(publisher),
+            ..self.message.view()
+        }
+    }
+}
