@@ -12,7 +12,8 @@ use crate::protocol::topic::TopicName;
 /// Bounds of one worker's [`MatchCache`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MatchCacheLimits {
-    /// Topics kept; 0 switches the cache off. Default 16,384, about 4 MiB when full of short topics.
+    /// Places for topics; 0 switches the cache off. A power of two is used in full, at least 4 are. Default 32,768, about 8 MiB
+    /// when full of short topics; grows only as topics come.
     pub topics_max: usize,
     /// Receivers kept in all matches together. Default 524,288, about 25 MiB when full: reached only where thousands of sessions
     /// receive thousands of topics.
@@ -24,7 +25,7 @@ pub struct MatchCacheLimits {
 impl Default for MatchCacheLimits {
     fn default() -> Self {
         Self {
-            topics_max: 16_384,
+            topics_max: 32_768,
             receivers_max: 524_288,
             topic_bytes_max: 1_024,
         }

@@ -13,18 +13,21 @@ pub struct Walk {
     filter: Box<[u8]>,
     /// Set when the filter has no wildcard: it is the only topic.
     topic: Option<Box<str>>,
-    /// Where to go on: the first key that has not been looked at is at or behind it.
-    from: Bound<Box<[u8]>>,
+    /// Where to go on: the first key that has not been visited is here or behind.
+    from: Box<[u8]>,
     is_finished: bool,
 }
 
 impl Walk {
     /// A walk that starts at the first topic.
     pub fn new(filter: TopicFilter<'_>) -> Self {
+        let key = sort_key(filter.filter());
+        let literal_bytes = memchr::memchr2(b'+', b'#', &key).unwrap_or(key.len());
         Self {
-            filter: sort_key(filter.filter()),
+            // `a/#` finds `a` too, which stands before all that begins with `a/`.
+            from: key[..literal_bytes.saturating_sub(1)].into(),
+            filter: key,
             topic: (!filter.has_wildcard()).then(|| filter.filter().into()),
-            from: Bound::Unbounded,
             is_finished: false,
         }
     }
@@ -57,7 +60,7 @@ impl Walk {
         let mut steps = 0;
         let mut target = Vec::new();
         'seek: while !self.is_finished {
-            let mut keys = in_order.range::<[u8], _>((as_bytes(&self.from), Bound::Unbounded));
+            let mut keys = in_order.range::<[u8], _>((Bound::Included(&*self.from), Bound::Unbounded));
             let mut tries = 0;
             target.clear();
             loop {
@@ -66,7 +69,7 @@ impl Walk {
                     return;
                 };
                 if steps == steps_max {
-                    self.from = Bound::Included(key.clone());
+                    self.from = key.clone();
                     return;
                 }
                 steps += 1;
@@ -74,7 +77,7 @@ impl Walk {
                     // The next key is often near; looking for it from the top costs as much as some steps.
                     tries += 1;
                     if tries == TRIES_BEFORE_SEEK {
-                        self.from = Bound::Included(target.as_slice().into());
+                        self.from = target.as_slice().into();
                         continue 'seek;
                     }
                     continue;
@@ -83,7 +86,7 @@ impl Walk {
                 match compare(&self.filter, key, &mut target) {
                     Compared::Matches => {
                         if visit(*slot).is_break() {
-                            self.from = Bound::Included(key.clone());
+                            self.from = key.clone();
                             return;
                         }
                     }
@@ -180,14 +183,6 @@ fn set(target: &mut Vec<u8>, first: &[u8], second: &[u8]) {
     target.clear();
     target.extend_from_slice(first);
     target.extend_from_slice(second);
-}
-
-fn as_bytes(bound: &Bound<Box<[u8]>>) -> Bound<&[u8]> {
-    match bound {
-        Bound::Included(key) => Bound::Included(key),
-        Bound::Excluded(key) => Bound::Excluded(key),
-        Bound::Unbounded => Bound::Unbounded,
-    }
 }
 
 const SEPARATOR: u8 = 0;

@@ -94,6 +94,38 @@ fn it_stays_within_its_bounds_and_a_hot_topic_survives_a_flood_of_others() {
 }
 
 #[test]
+fn what_is_out_of_date_goes_first() {
+    let mut subscriptions = Subscriptions::default();
+    let of_a = subscriptions.generations().branch_of_topic("a");
+    let other = (0..)
+        .map(|n| format!("b{n}"))
+        .find(|b| subscriptions.generations().branch_of_topic(b) != of_a);
+    let limits = MatchCacheLimits {
+        topics_max: 4,
+        ..MatchCacheLimits::default()
+    };
+    for stale in 0..4 {
+        let mut cache = cache(&subscriptions, limits);
+        let topics: Vec<_> = (0..4)
+            .map(|n| {
+                if n == stale {
+                    "a/x".to_owned()
+                } else {
+                    format!("{}/{n}", other.as_ref().unwrap())
+                }
+            })
+            .collect();
+        topics
+            .iter()
+            .for_each(|topic| assert_eq!(asks(&mut cache, &subscriptions, topic), 1));
+        subscriptions.subscribe(filter("a/x"), subscriber(1));
+        assert_eq!(asks(&mut cache, &subscriptions, "new"), 1);
+        let kept = topics.iter().filter(|topic| cache.get(name(topic)).is_some()).count();
+        assert_eq!(kept, 3);
+    }
+}
+
+#[test]
 fn wide_matches_and_long_topics_do_not_eat_the_memory() {
     let mut subscriptions = Subscriptions::default();
     for number in 0..100 {

@@ -165,6 +165,10 @@ fn a_walk_jumps_over_what_cannot_match() {
     });
     assert!(walk.is_finished());
     assert_eq!(found, 10);
+
+    let mut walk = Walk::new(filter("d3/#"));
+    retained.advance(&mut walk, 1003, |_| ControlFlow::Continue(()));
+    assert!(walk.is_finished(), "nothing behind the branch is looked at");
 }
 
 #[test]

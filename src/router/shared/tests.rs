@@ -174,7 +174,7 @@ fn sticky_stays_until_the_member_cannot_and_then_stays_with_the_next() {
     scene.statuses[1].set_full(true);
     scene.statuses[2].set_full(true);
     assert_eq!(scene.rounds(&MESSAGE, 3), [3, 3, 3]);
-    scene.leave(0);
+    scene.leave(1);
     assert_eq!(scene.rounds(&MESSAGE, 3), [3, 3, 3], "it has moved to the free place");
     scene.leave(3);
     assert_eq!(scene.matched().groups[0].members().len(), 2);
