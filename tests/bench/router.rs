@@ -119,16 +119,16 @@ fn wide(criterion: &mut Criterion) {
         subscriptions.subscribe(TopicFilter::parse("all/#").unwrap(), subscriber(number));
     }
     for number in 0..10 {
-        subscriptions.subscribe(TopicFilter::parse("$share/g/work/+").unwrap(), subscriber(number));
+        subscriptions.subscribe(TopicFilter::parse("$share/g/jobs/+").unwrap(), subscriber(number));
     }
     let mut group = criterion.benchmark_group("match");
     group.bench_function("cold, 10000 receivers", |bencher| {
         bencher.iter(|| black_box(subscriptions.matches(name("all/of/you"))));
     });
-    let matched = subscriptions.matches(name("work/1"));
+    let matched = subscriptions.matches(name("jobs/1"));
     let choice = Choice {
         publisher: None,
-        topic: "work/1",
+        topic: "jobs/1",
         qos: QoS::AtLeastOnce,
         random: 0,
         excluded: &[],
