@@ -1,5 +1,7 @@
 //! Stories over whole packets: what is written is read back, and what the standard forbids is refused by its exact fault.
 
+mod table;
+
 use super::*;
 use crate::protocol::ids::PacketId;
 use crate::protocol::packet::{Ack, Auth, Connect, Disconnect, Publish, SubAck, Subscribe, SubscriptionOptions, Will};
