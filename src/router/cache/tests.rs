@@ -1,3 +1,6 @@
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::*;
 use crate::protocol::topic::TopicFilter;
 use crate::router::Subscriptions;
@@ -157,4 +160,37 @@ fn wide_matches_and_long_topics_do_not_eat_the_memory() {
         "one match larger than the bound is kept alone"
     );
     assert_eq!(cache.len(), 1);
+}
+
+#[test]
+fn a_subscription_that_was_acknowledged_is_seen_by_every_worker() {
+    let subscriptions = RwLock::new(Subscriptions::default());
+    let acknowledged = AtomicUsize::new(0);
+    let generations = subscriptions.read().unwrap().generations().clone();
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let mut cache = MatchCache::new(generations.clone(), MatchCacheLimits::default());
+                loop {
+                    let at_least = acknowledged.load(Ordering::Acquire);
+                    let topic = name("a/b");
+                    let found = cache
+                        .resolve(topic, || subscriptions.read().unwrap().matches(topic))
+                        .receivers_len();
+                    assert!(found >= at_least, "{found} of {at_least}");
+                    if at_least == 500 {
+                        return;
+                    }
+                }
+            });
+        }
+        for number in 0..500 {
+            let text = ["a/b", "a/+", "+/b", "#"][number as usize % 4];
+            subscriptions
+                .write()
+                .unwrap()
+                .subscribe(filter(text), subscriber(number));
+            acknowledged.store(number as usize + 1, Ordering::Release);
+        }
+    });
 }

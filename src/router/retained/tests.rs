@@ -253,7 +253,7 @@ fn filter_text() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn walks_find_what_the_naive_matcher_finds_in_steps_of_any_size(

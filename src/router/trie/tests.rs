@@ -248,7 +248,7 @@ fn a_shared_group_is_matched_as_a_group_and_not_as_its_members() {
 /// One step of a script.
 #[derive(Clone, Debug)]
 enum Step {
-    Subscribe(u32, String, QoS),
+    Subscribe(u32, String, SubscriptionOptions, Option<u32>),
     Unsubscribe(u32, String),
     Publish(String),
 }
@@ -282,29 +282,69 @@ fn filter_text() -> impl Strategy<Value = String> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let qos = (0..3u8).prop_map(|bits| QoS::from_bits(bits).unwrap());
+    let options = (0..3u8, any::<bool>(), any::<bool>()).prop_map(|(bits, no_local, retain_as_published)| {
+        let qos = QoS::from_bits(bits).unwrap();
+        SubscriptionOptions {
+            qos,
+            no_local,
+            retain_as_published,
+            ..SubscriptionOptions::default()
+        }
+    });
+    let identifier = prop::option::of(1..5u32);
     prop_oneof![
-        (0..24u32, filter_text(), qos).prop_map(|(who, filter, qos)| Step::Subscribe(who, filter, qos)),
+        (0..24u32, filter_text(), options, identifier)
+            .prop_map(|(who, filter, options, identifier)| Step::Subscribe(who, filter, options, identifier)),
         (0..24u32, filter_text()).prop_map(|(who, filter)| Step::Unsubscribe(who, filter)),
         topic_text().prop_map(Step::Publish),
     ]
 }
 
+/// What a receiver says of itself, without its session.
+type Said = (QoS, bool, NoLocal, Vec<u32>);
+
+fn said(receiver: &Receiver) -> Said {
+    (
+        receiver.qos,
+        receiver.retain_as_published,
+        receiver.no_local,
+        receiver.identifiers.to_vec(),
+    )
+}
+
 /// The naive router: a list.
 #[derive(Default)]
-struct Oracle(BTreeMap<(u32, String), QoS>);
+struct Oracle(BTreeMap<(u32, String), (SubscriptionOptions, Option<u32>)>);
 
 impl Oracle {
-    fn receivers(&self, topic: &str) -> BTreeMap<SessionKey, QoS> {
-        let mut found = BTreeMap::new();
-        for ((who, text), qos) in &self.0 {
+    /// The matching subscriptions that are not shared, by session.
+    fn subscriptions(&self, topic: &str) -> BTreeMap<SessionKey, Vec<(SubscriptionOptions, Option<u32>)>> {
+        let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for ((who, text), subscription) in &self.0 {
             let parsed = filter(text);
             if parsed.group().is_none() && topic::matches(parsed.filter(), topic) {
-                let best = found.entry(session(*who)).or_insert(*qos);
-                *best = (*best).max(*qos);
+                found.entry(session(*who)).or_default().push(*subscription);
             }
         }
         found
+    }
+
+    fn merged(subscriptions: &[(SubscriptionOptions, Option<u32>)]) -> Said {
+        let options = || subscriptions.iter().map(|(options, _)| options);
+        let mut identifiers: Vec<u32> = subscriptions.iter().filter_map(|(_, identifier)| *identifier).collect();
+        identifiers.sort();
+        let no_local = match options().filter(|options| options.no_local).count() {
+            0 => NoLocal::Never,
+            all if all == subscriptions.len() => NoLocal::All,
+            _ => NoLocal::Mixed,
+        };
+        let qos = options().map(|options| options.qos).max().unwrap();
+        (
+            qos,
+            options().any(|options| options.retain_as_published),
+            no_local,
+            identifiers,
+        )
     }
 
     fn groups(&self, topic: &str) -> BTreeMap<(String, String), Vec<SessionKey>> {
@@ -324,9 +364,14 @@ impl Oracle {
 }
 
 fn check_match(matched: &Matched, oracle: &Oracle, topic: &str) {
-    let receivers: BTreeMap<_, _> = matched.receivers().map(|found| (found.session, found.qos)).collect();
+    let receivers: BTreeMap<_, _> = matched.receivers().map(|found| (found.session, said(found))).collect();
     assert_eq!(receivers.len(), matched.receivers_len(), "nobody twice");
-    assert_eq!(receivers, oracle.receivers(topic), "{topic}");
+    let expected = oracle.subscriptions(topic);
+    let expected = expected
+        .iter()
+        .map(|(session, found)| (*session, Oracle::merged(found)))
+        .collect();
+    assert_eq!(receivers, expected, "{topic}");
     let groups: BTreeMap<_, _> = matched
         .groups
         .iter()
@@ -339,9 +384,23 @@ fn check_match(matched: &Matched, oracle: &Oracle, topic: &str) {
     assert_eq!(groups, oracle.groups(topic), "{topic}");
 }
 
-/// Runs a script against the oracle, with caches of these sizes side by side.
+/// What its publisher receives of its own message.
+fn check_own(subscriptions: &Subscriptions, oracle: &Oracle, topic: &str) {
+    for (session, mut found) in oracle.subscriptions(topic) {
+        found.retain(|(options, _)| !options.no_local);
+        let own = subscriptions.matches_own(name(topic), session);
+        assert_eq!(
+            own.as_ref().map(said),
+            (!found.is_empty()).then(|| Oracle::merged(&found)),
+            "{topic}"
+        );
+    }
+}
+
+/// Runs a script against the oracle, with caches of several sizes side by side.
 fn run(steps: &[Step]) {
     let mut subscriptions = Subscriptions::default();
+    let mut each = Subscriptions::new(Overlap::Each, Strategies::default());
     let mut oracle = Oracle::default();
     let mut caches: Vec<_> = [0, 1, 4, 8, 1000]
         .into_iter()
@@ -356,17 +415,27 @@ fn run(steps: &[Step]) {
         .collect();
     for step in steps {
         match step {
-            Step::Subscribe(who, text, qos) => {
-                let is_new = oracle.0.insert((*who, text.clone()), *qos).is_none();
-                let subscribed = subscriptions.subscribe(filter(text), with(*who, *qos, false, None));
-                assert_eq!(subscribed == Subscribed::New, is_new);
+            Step::Subscribe(who, text, options, identifier) => {
+                let is_new = oracle.0.insert((*who, text.clone()), (*options, *identifier)).is_none();
+                let subscriber = Subscriber {
+                    options: *options,
+                    identifier: *identifier,
+                    ..subscriber(*who)
+                };
+                each.subscribe(filter(text), subscriber.clone());
+                assert_eq!(
+                    subscriptions.subscribe(filter(text), subscriber) == Subscribed::New,
+                    is_new
+                );
             }
             Step::Unsubscribe(who, text) => {
                 let was_there = oracle.0.remove(&(*who, text.clone())).is_some();
+                each.unsubscribe(filter(text), session(*who));
                 assert_eq!(subscriptions.unsubscribe(filter(text), session(*who)), was_there);
             }
             Step::Publish(topic) => {
                 check_match(&subscriptions.matches(name(topic)), &oracle, topic);
+                check_own(&subscriptions, &oracle, topic);
                 for cache in &mut caches {
                     check_match(
                         cache.resolve(name(topic), || subscriptions.matches(name(topic))),
@@ -374,6 +443,8 @@ fn run(steps: &[Step]) {
                         topic,
                     );
                 }
+                let copies: usize = oracle.subscriptions(topic).values().map(Vec::len).sum();
+                assert_eq!(each.matches(name(topic)).receivers_len(), copies);
             }
         }
         assert_eq!(subscriptions.len() + subscriptions.shared_len(), oracle.0.len());
@@ -385,7 +456,7 @@ fn run(steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn trie_and_cache_answer_like_the_naive_matcher(steps in prop::collection::vec(step(), 1..120)) {
