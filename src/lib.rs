@@ -3,10 +3,12 @@
 pub mod auth;
 pub mod broker;
 pub mod codec;
-pub mod delivery;
-pub mod metrics;
 #[cfg(feature = "server")]
 pub mod config;
+pub mod delivery;
+#[cfg(feature = "server")]
+pub mod logging;
+pub mod metrics;
 pub mod protocol;
 pub mod router;
 pub mod session;

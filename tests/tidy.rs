@@ -27,6 +27,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("transport", 6),
     ("backends", 6),
     ("http", 6),
+    ("logging", 6),
     ("config", 7),
     ("server", 8),
     ("cli", 9),
