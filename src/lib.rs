@@ -2,6 +2,8 @@
 
 pub mod auth;
 pub mod broker;
+#[cfg(feature = "server")]
+pub mod cli;
 pub mod codec;
 #[cfg(feature = "server")]
 pub mod config;

@@ -24,19 +24,77 @@ pub(super) const ENVIRONMENT_PLACE: &str = "environment variable ";
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
     /// The file, and beside it the drop-ins `conf.d/*.toml` in the order of their names.
-    pub file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
     /// Environment variables; those without [`ENVIRONMENT_PREFIX`] are skipped.
-    pub environment: Vec<(String, String)>,
+    pub(super) environment: Vec<(String, String)>,
     /// Flags of the command line, made with [`Layers::set`].
     pub(super) flags: Vec<(String, Value)>,
 }
 
 impl Layers {
+    /// A file, if there is one, under an environment; flags are added.
+    #[must_use]
+    pub fn new(file: Option<PathBuf>, environment: Vec<(String, String)>) -> Self {
+        Self {
+            file,
+            environment,
+            flags: Vec::new(),
+        }
+    }
+
     /// Sets the option at `path`, such as `log.format`, for the flag named `flag`.
     pub fn set(&mut self, flag: &str, path: &str, value: &str) {
-        let place = format!("flag {flag}");
-        self.flags.push((path.to_owned(), Value::new(Some(&place), value)));
+        self.flags.push((path.to_owned(), text_of_flag(flag, value)));
     }
+
+    /// Replaces the listeners of the layers below, unless `listen` is empty.
+    pub fn listen(&mut self, listen: &[Listen]) {
+        if listen.is_empty() {
+            return;
+        }
+        let listeners: Vec<_> = listen
+            .iter()
+            .map(|listen| {
+                let mut table = Map::new();
+                table.insert("address".to_owned(), text_of_flag(&listen.flag, &listen.address));
+                table.insert("protocol".to_owned(), text_of_flag(&listen.flag, listen.protocol));
+                Value::from(table)
+            })
+            .collect();
+        self.flags.push(("listeners".to_owned(), Value::from(listeners)));
+    }
+}
+
+/// A listener that a flag asks for.
+#[derive(Clone, Debug)]
+pub struct Listen {
+    flag: String,
+    address: String,
+    protocol: &'static str,
+}
+
+impl Listen {
+    /// MQTT on `address`, as in the configuration, or several with commas between them.
+    pub fn mqtt(flag: &str, address: impl Into<String>) -> Self {
+        Self {
+            flag: flag.to_owned(),
+            address: address.into(),
+            protocol: "mqtt",
+        }
+    }
+
+    /// MQTT over WebSocket there.
+    pub fn websocket(flag: &str, address: impl Into<String>) -> Self {
+        Self {
+            flag: flag.to_owned(),
+            address: address.into(),
+            protocol: "websocket",
+        }
+    }
+}
+
+fn text_of_flag(flag: &str, text: &str) -> Value {
+    Value::new(Some(&format!("flag {flag}")), text)
 }
 
 /// A configuration without errors.
@@ -126,9 +184,7 @@ fn read_files(file: Option<&Path>, problems: &mut Problems) -> Vec<(PathBuf, Str
             Ok(text) => files.push((path, text)),
             Err(error) => {
                 let hint = match error.kind() {
-                    std::io::ErrorKind::NotFound => {
-                        "check the path after -c, or leave -c out to start with the defaults"
-                    }
+                    std::io::ErrorKind::NotFound => "check the path, or leave it out to start with the defaults",
                     std::io::ErrorKind::PermissionDenied => "let the user that runs sundew read it",
                     _ => "it must be a text file in UTF-8",
                 };

@@ -162,7 +162,7 @@ fn a_file_that_does_not_exist_is_fatal_and_named() {
     assert_eq!(
         problems[0].to_string(),
         "/nowhere/sundew.toml: error: cannot read the configuration: No such file or directory (os error 2); \
-         check the path after -c, or leave -c out to start with the defaults"
+         check the path, or leave it out to start with the defaults"
     );
 }
 
