@@ -13,6 +13,8 @@ pub mod logging;
 pub mod metrics;
 pub mod protocol;
 pub mod router;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod session;
 pub mod storage;
 #[cfg(feature = "server")]

@@ -30,6 +30,7 @@ impl Worker {
     pub(super) fn connect(&mut self, key: ConnectionKey, connect: &Connect<'_>, now: Time) {
         let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
         connection.version = connect.version;
+        connection.has_connect = true;
         connection.is_bridge = connect.is_bridge;
         let mut request = Box::new(ConnectRequest::keep(connect));
         connection.wants_problem_information = request.wants_problem_information;

@@ -119,11 +119,11 @@ impl Worker {
         &self.residents.metrics
     }
 
-    /// A connection was accepted.
-    pub fn open(&mut self, peer: Peer, now: Time) -> ConnectionKey {
+    /// A connection was accepted; its CONNECT must be complete at `connect_by`.
+    pub fn open(&mut self, peer: Peer, connect_by: Time, now: Time) -> ConnectionKey {
         self.metrics().connections_accepted.increment();
         let key = ConnectionKey(self.residents.connections.insert(Connection::new(peer, now)));
-        self.timers.arm(now.plus_millis(self.broker.options.connect_timeout_ms), Reminder::Connection(key));
+        self.timers.arm(connect_by, Reminder::Connection(key));
         key
     }
 
@@ -132,7 +132,6 @@ impl Worker {
         connection.is_touched = false;
         connection.hand_overs += 1;
         let key = ConnectionKey(self.residents.connections.insert(connection));
-        self.timers.arm(now.plus_millis(self.broker.options.connect_timeout_ms), Reminder::Connection(key));
         self.enter(key, now);
         key
     }
@@ -242,6 +241,12 @@ impl Worker {
             connection.is_touched = false;
         }
         Some(key)
+    }
+
+    /// The address of a connection that ended before a CONNECT was read, so that the driver can look what its bytes were instead.
+    pub fn failed_to_open(&self, key: ConnectionKey) -> Option<&str> {
+        let connection = self.residents.connections.get(key.0)?;
+        (matches!(connection.phase, Phase::Closing) && !connection.has_connect).then_some(&*connection.peer.address)
     }
 
     /// What waits for the network.

@@ -42,6 +42,8 @@ pub struct Connection {
     pub phase: Phase,
     /// From CONNECT; meaningless before.
     pub version: Version,
+    /// A CONNECT was read.
+    pub has_connect: bool,
     /// The client, once it is known.
     pub client_id: Option<ClientId>,
     /// The user the authenticator found.
@@ -95,6 +97,7 @@ impl Connection {
             peer,
             phase: Phase::Opening,
             version: Version::V311,
+            has_connect: false,
             client_id: None,
             user_name: None,
             session: None,

@@ -116,7 +116,7 @@ mod tests {
     proptest! {
         #[test]
         fn bytes_leave_in_the_order_they_came(script in proptest::collection::vec((0u8..3, 0usize..50), 0..100)) {
-            let (mut output, mut expected, mut sent) = (Output::default(), Vec::new(), Vec::new());
+            let (mut output, mut expected, mut sent) = (Output::default(), Vec::<u8>::new(), Vec::<u8>::new());
             let mut next = 0u8;
             for (what, count) in script {
                 let fresh: Vec<u8> = (0..count).map(|_| { next = next.wrapping_add(1); next }).collect();

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, UnixListener};
 
+use super::classify::NotMqtt;
 use super::options::{ListenAddress, ListenerOptions};
 use super::peer::{Address, Peer};
 use super::socket::Socket;
@@ -290,6 +291,15 @@ impl ListenerShared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .record(key, now)
+    }
+
+    /// Writes the one line about a connection whose first bytes were not MQTT; repeats of one address become one.
+    pub(super) fn log_not_mqtt(&self, found: NotMqtt, addr: &str) {
+        let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
+        if let Some(repeated) = self.record_refusal(&(found.to_string(), host)) {
+            let repeated = (repeated > 0).then_some(repeated);
+            tracing::warn!(listener = self.name(), addr, reason = %found, repeated, "connection refused");
+        }
     }
 
     /// The listener's options.

@@ -5,9 +5,11 @@
 
 #![allow(clippy::disallowed_methods)] // the I/O half reads the clock
 
+pub mod accept;
 pub mod certificates;
 pub mod classify;
 pub mod client_stream;
+mod driver;
 pub mod establish;
 pub mod listener;
 pub mod options;
@@ -18,3 +20,4 @@ pub mod stream;
 pub mod tls;
 pub mod upgrade;
 pub mod websocket;
+pub mod worker;

@@ -1,0 +1,21 @@
+//! A broker inside a program: starts one on a port of the system's choice, and stops it when Enter is pressed.
+//!
+//! `cargo run --example embed`
+
+use std::io;
+
+use sundew::broker::Parts;
+use sundew::server::{Server, ServerOptions};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut options = ServerOptions::default();
+    if let Some(port) = std::env::args().nth(1) {
+        options.listeners[0].0.address =
+            sundew::transport::options::ListenAddress::Tcp(vec![format!("127.0.0.1:{port}").parse()?]);
+    }
+    let server = Server::start(options, Parts::default())?;
+    println!("listening on {:?}; Enter stops", server.addresses());
+    io::stdin().read_line(&mut String::new())?;
+    println!("all clients gone in time: {}", server.stop());
+    Ok(())
+}

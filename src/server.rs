@@ -1,0 +1,161 @@
+//! The server: builds all parts, runs them, drains them, stops. What `main` and programs that embed a broker call.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::broker::{Broker, BrokerOptions, Mail, Parts};
+use crate::protocol::ids::{ClientId, WorkerId};
+use crate::protocol::message::Message;
+use crate::protocol::reason::ReasonCode;
+use crate::session::peer::ListenerRules;
+use crate::transport::accept::Placement;
+use crate::transport::listener::{ListenError, Listener};
+use crate::transport::options::ListenerOptions;
+use crate::transport::worker::{self, Clock, Stop, WorkerStart};
+
+/// What a server is built from.
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    /// Addresses to accept on, with the MQTT rules of each.
+    pub listeners: Vec<(ListenerOptions, ListenerRules)>,
+    /// The broker.
+    pub broker: BrokerOptions,
+    /// Worker threads; default one for each core.
+    pub workers: usize,
+    /// How connections are spread over them.
+    pub placement: Placement,
+    /// Connections at most; default no limit but that of the process's descriptors.
+    pub connections_max: usize,
+    /// How long clients have to go when the server stops; default 5 s.
+    pub drain: Duration,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            listeners: vec![(ListenerOptions::default(), ListenerRules::default())],
+            broker: BrokerOptions::default(),
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            placement: Placement::Auto,
+            connections_max: usize::MAX,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A thread.
+    #[error("cannot start a worker thread: {0}; is the limit of processes (ulimit -u) too low?")]
+    Thread(#[from] io::Error),
+}
+
+/// A broker that runs. Dropped without [`Server::stop`], it stops at once.
+#[derive(Debug)]
+pub struct Server {
+    broker: Arc<Broker>,
+    addresses: Vec<(String, Vec<SocketAddr>)>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    stop: watch::Sender<Stop>,
+    drain: Duration,
+}
+
+impl Server {
+    /// Binds every listener, then starts the workers.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub fn start(options: ServerOptions, parts: Parts) -> Result<Self, StartError> {
+        let mut listeners = Vec::new();
+        for (listener, rules) in options.listeners {
+            listeners.push((Listener::bind(listener)?, Arc::new(rules)));
+        }
+        let addresses =
+            listeners.iter().map(|(listener, rules)| (rules.name.clone(), listener.local_addresses())).collect();
+        let workers = options.workers.clamp(1, usize::from(u16::MAX));
+        let broker = Broker::new(options.broker, workers, parts);
+        let (stop, stopped) = watch::channel(Stop::Running);
+        let clock = Clock::start();
+        let (handles, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker::handle()).unzip();
+        let mut threads = Vec::new();
+        let mut listeners = Some(listeners);
+        for (number, inbox) in inboxes.into_iter().enumerate() {
+            let start = WorkerStart {
+                broker: Arc::clone(&broker),
+                me: WorkerId(number as u16),
+                clock,
+                inbox,
+                peers: handles.clone(),
+                listeners: listeners.take().unwrap_or_default(),
+                placement: options.placement.clone(),
+                connections_max: options.connections_max,
+                stop: stopped.clone(),
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+            threads.push(thread.spawn(move || worker::run(start))?);
+        }
+        Ok(Self { broker, addresses, threads, stop, drain: options.drain })
+    }
+
+    /// The listeners' names and addresses, with the ports that the system chose.
+    pub fn addresses(&self) -> &[(String, Vec<SocketAddr>)] {
+        &self.addresses
+    }
+
+    /// The broker.
+    pub const fn broker(&self) -> &Arc<Broker> {
+        &self.broker
+    }
+
+    /// Publishes from inside.
+    pub fn publish(&self, message: Message) {
+        self.broker.mailboxes.send(WorkerId(0), &mut vec![Mail::Publish(Arc::new(message))]);
+    }
+
+    /// Disconnects a client with a reason; false when it has no session.
+    pub fn disconnect(&self, client_id: &str, reason: ReasonCode) -> bool {
+        let Some(owner) = self.broker.registry.owner(client_id) else { return false };
+        self.broker.mailboxes.send(owner, &mut vec![Mail::Disconnect(ClientId::new(client_id), reason)]);
+        true
+    }
+
+    /// Stops: clients are told and have until the drain time is over. True when all were gone by then.
+    pub fn stop(mut self) -> bool {
+        self.stop.send_replace(Stop::Draining);
+        let deadline = Instant::now() + self.drain;
+        while !self.threads.iter().all(JoinHandle::is_finished) {
+            if Instant::now() >= deadline {
+                return false; // dropping it does the rest
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.join();
+        true
+    }
+
+    fn join(&mut self) {
+        for thread in self.threads.drain(..) {
+            match thread.join() {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a worker could not run"),
+                Err(_) => tracing::error!("a worker panicked"),
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.send_replace(Stop::Now);
+        self.join();
+    }
+}

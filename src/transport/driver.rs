@@ -1,0 +1,210 @@
+//! The driver: one task for each connection, the one place where `await` meets the protocol.
+//!
+//! Reads what is there into the worker's buffer, gives it to the broker, writes what the broker has put into this connection's
+//! output, and wakes the tasks of other connections whose output has grown. One read and one write for each time the task runs; since
+//! a task that is woken runs after those that are already in line, what several publishers have for one subscriber leaves in
+//! one write.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::classify::classify;
+use super::listener::Slot;
+use super::stream::Stream;
+use super::worker::{Arrival, HandedOver, Local};
+use crate::broker::Status;
+use crate::protocol::ids::{ConnectionKey, WorkerId};
+
+/// Pieces of output that go into one write at most.
+const PIECES_MAX: usize = 64;
+/// Reads in one turn of the task, before others have theirs.
+const READS_PER_TURN: usize = 4;
+/// How long a connection that is closing may take to send what it was told.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long its peer may go on sending before the socket is closed: closed with bytes unread, it would lose the last words.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// One connection on this worker.
+pub(super) struct Driver {
+    local: Rc<Local>,
+    key: ConnectionKey,
+    stream: Stream,
+    /// Bytes of a packet that is not complete, or that waits for an answer.
+    unread: Vec<u8>,
+    /// There may be something to do with `unread`: bytes or an answer have come.
+    is_fresh: bool,
+    /// Its place among the connections of its listener, given back at the end.
+    slot: Slot,
+}
+
+/// How serving a connection ended.
+enum Served {
+    /// The network connection is gone.
+    Lost,
+    /// The broker is done with it: what is in the output goes out, then it is closed.
+    Closing,
+    /// Its session lives on another worker.
+    HandOver(WorkerId),
+}
+
+impl Driver {
+    /// Drives a connection that the worker knows by `key`. `unread` are bytes that were read before.
+    pub(super) fn new(local: Rc<Local>, key: ConnectionKey, stream: Stream, slot: Slot, unread: Vec<u8>) -> Self {
+        Self { local, key, stream, is_fresh: !unread.is_empty(), unread, slot }
+    }
+
+    /// Drives the connection to its end.
+    pub(super) async fn run(mut self) {
+        let served = poll_fn(|cx| self.poll_serve(cx)).await;
+        self.local.forget_waker(self.key);
+        match served {
+            Served::Lost => {}
+            Served::Closing => self.close().await,
+            Served::HandOver(to) => self.hand_over(to).await,
+        }
+    }
+
+    fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Served> {
+        self.local.keep_waker(self.key, cx.waker());
+        for _ in 0..READS_PER_TURN {
+            if self.is_fresh {
+                self.is_fresh = false;
+                self.receive_unread();
+            }
+            let wrote = self.poll_write(cx);
+            if let Poll::Ready(Err(error)) = &wrote {
+                return Poll::Ready(self.lost(&format!("write failed: {error}")));
+            }
+            let status = self.local.broker.borrow().status(self.key);
+            match status {
+                Status::Open => {}
+                Status::Waiting => {
+                    self.is_fresh = true;
+                    return Poll::Pending;
+                }
+                Status::HandOver(to) => return Poll::Ready(Served::HandOver(to)),
+                Status::Closing => return Poll::Ready(Served::Closing),
+                Status::Gone => return Poll::Ready(Served::Lost),
+            }
+            match ready!(self.poll_read(cx)) {
+                Ok(0) => return Poll::Ready(self.lost("connection closed by the client without DISCONNECT")),
+                Ok(_) => {}
+                Err(error) => return Poll::Ready(self.lost(&format!("read failed: {error}"))),
+            }
+        }
+        // It still has something to read: others first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// One read into the worker's buffer, and all packets that are complete.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let local = Rc::clone(&self.local);
+        let mut buffer = local.read_buffer.borrow_mut();
+        let kept = self.unread.len();
+        // A packet that is larger than the buffer is gathered in `unread`, which grows as its bytes come.
+        if kept >= buffer.len() / 2 {
+            let count = ready!(self.stream.poll_read(cx, &mut buffer))?;
+            self.unread.extend_from_slice(&buffer[..count]);
+            drop(buffer);
+            self.receive_unread();
+            return Poll::Ready(Ok(count));
+        }
+        buffer[..kept].copy_from_slice(&self.unread);
+        let count = ready!(self.stream.poll_read(cx, &mut buffer[kept..]))?;
+        if count > 0 {
+            let bytes = &buffer[..kept + count];
+            let taken = local.receive(self.key, bytes);
+            self.explain_if_not_mqtt(bytes, taken);
+            self.unread.clear();
+            self.unread.extend_from_slice(&bytes[taken..]);
+            if self.unread.is_empty() && self.unread.capacity() > 4096 {
+                self.unread = Vec::new();
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    fn receive_unread(&mut self) {
+        let unread = std::mem::take(&mut self.unread);
+        let taken = self.local.receive(self.key, &unread);
+        self.explain_if_not_mqtt(&unread, taken);
+        self.unread = unread;
+        if taken == self.unread.len() {
+            self.unread = Vec::new();
+        } else {
+            self.unread.drain(..taken);
+        }
+    }
+
+    /// A connection that began with something else than MQTT gets a line that says what it was.
+    fn explain_if_not_mqtt(&mut self, bytes: &[u8], taken: usize) {
+        let mut broker = self.local.broker.borrow_mut();
+        let Some(addr) = broker.failed_to_open(self.key).filter(|_| taken == bytes.len()) else { return };
+        let Some(found) = classify(bytes) else { return };
+        self.slot.listener().log_not_mqtt(found, addr);
+        if let (Some(answer), Some(output)) = (found.answer(), broker.output(self.key)) {
+            output.tail().extend_from_slice(answer);
+        }
+    }
+
+    /// Writes what is in the output, and what comes behind it as it makes room.
+    fn poll_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let local = Rc::clone(&self.local);
+        loop {
+            let mut broker = local.broker.borrow_mut();
+            let Some(output) = broker.output(self.key).filter(|output| !output.is_empty()) else { break };
+            let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
+            let mut count = 0;
+            for (piece, chunk) in pieces.iter_mut().zip(output.chunks()) {
+                *piece = IoSlice::new(chunk);
+                count += 1;
+            }
+            let written = ready!(self.stream.poll_write(cx, &pieces[..count]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            broker.sent(self.key, written, local.clock.now());
+        }
+        if self.stream.has_buffered_output() { self.stream.poll_flush(cx) } else { Poll::Ready(Ok(())) }
+    }
+
+    fn lost(&self, why: &str) -> Served {
+        self.local.lost(self.key, why);
+        Served::Lost
+    }
+
+    /// Sends the last words, says goodbye, and lets the peer read before the socket goes.
+    async fn close(mut self) {
+        let last_words = poll_fn(|cx| {
+            ready!(self.poll_write(cx))?;
+            self.stream.poll_shutdown(cx)
+        });
+        let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
+        self.local.remove(self.key);
+        let mut rest = [0; 4096];
+        let linger = poll_fn(|cx| {
+            for _ in 0..READS_PER_TURN {
+                if !matches!(ready!(self.stream.poll_read(cx, &mut rest)), Ok(1..)) {
+                    return Poll::Ready(());
+                }
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        });
+        let _ = tokio::time::timeout(LINGER, linger).await;
+    }
+
+    /// Gives the connection to the worker that has its session, with what has been read of it.
+    async fn hand_over(mut self, to: WorkerId) {
+        let Some(connection) = self.local.release(self.key) else { return };
+        if self.stream.detach().is_err() {
+            return;
+        }
+        let arrival = HandedOver { connection, stream: self.stream, slot: self.slot, unread: self.unread };
+        self.local.send_arrival(to, Arrival::HandedOver(Box::new(arrival))).await;
+    }
+}

@@ -1,0 +1,378 @@
+//! A worker thread: one core, one runtime, one part of the broker, and the connections whose sessions live there.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::LocalSet;
+
+use super::accept::{self, Gate, Placement};
+use super::driver::Driver;
+use super::establish::{Established, establish};
+use super::listener::{Accepted, Listener, Slot};
+use super::peer::Peer as TransportPeer;
+use super::stream::Stream;
+use crate::broker::{Broker, Worker};
+use crate::protocol::ids::{ConnectionKey, WorkerId};
+use crate::protocol::time::Time;
+use crate::session::connection::Connection;
+use crate::session::peer::{ListenerRules, Peer, PeerCertificate};
+
+/// Bytes read at once. Large reads make large batches; each worker has one buffer, not each connection.
+pub const READ_BUFFER_BYTES: usize = 256 * 1024;
+/// How often a worker's working time is read.
+const MEASURE_EVERY: Duration = Duration::from_millis(500);
+/// How often a stopping worker looks whether its connections are gone.
+const GONE_POLL: Duration = Duration::from_millis(5);
+/// Connections that may be on their way to a worker.
+const ARRIVALS_MAX: usize = 1024;
+
+/// The machine's clock as [`Time`], the same for all workers.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    /// A clock that starts now.
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The time.
+    #[inline]
+    pub fn now(&self) -> Time {
+        Time(self.0.elapsed().as_millis() as u64)
+    }
+
+    /// A moment as time.
+    pub fn time(&self, moment: Instant) -> Time {
+        Time(moment.saturating_duration_since(self.0).as_millis() as u64)
+    }
+
+    fn instant(&self, time: Time) -> Instant {
+        self.0 + Duration::from_millis(time.0)
+    }
+}
+
+/// A connection that comes to a worker.
+#[derive(Debug)]
+pub enum Arrival {
+    /// From the accept loop, detached.
+    Accepted(Box<Accepted>, Arc<ListenerRules>),
+    /// From another worker: the session lives here.
+    HandedOver(Box<HandedOver>),
+}
+
+/// See [`Arrival::HandedOver`].
+#[derive(Debug)]
+pub struct HandedOver {
+    pub(super) connection: Connection,
+    pub(super) stream: Stream,
+    pub(super) slot: Slot,
+    pub(super) unread: Vec<u8>,
+}
+
+/// What other threads know of a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerHandle {
+    /// Where connections for it go.
+    pub arrivals: mpsc::Sender<Arrival>,
+    /// Connections it has.
+    pub connections: Arc<AtomicUsize>,
+    /// Microseconds in which it was at work, all told.
+    pub busy_micros: Arc<AtomicU64>,
+}
+
+/// The receiving half of a [`WorkerHandle`].
+#[derive(Debug)]
+pub struct WorkerInbox {
+    arrivals: mpsc::Receiver<Arrival>,
+    handle: WorkerHandle,
+}
+
+/// A handle and its receiving half.
+pub fn handle() -> (WorkerHandle, WorkerInbox) {
+    let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
+    let handle = WorkerHandle { arrivals: sender, connections: Arc::default(), busy_micros: Arc::default() };
+    (handle.clone(), WorkerInbox { arrivals, handle })
+}
+
+/// What the tasks of one worker share.
+pub(super) struct Local {
+    pub(super) broker: RefCell<Worker>,
+    pub(super) read_buffer: RefCell<Vec<u8>>,
+    pub(super) clock: Clock,
+    wakers: RefCell<Vec<Option<(ConnectionKey, Waker)>>>,
+    /// When the timer task will look next.
+    armed: Cell<Time>,
+    rearm: Notify,
+    peers: Vec<WorkerHandle>,
+    connections: Arc<AtomicUsize>,
+}
+
+/// What a worker thread is started with.
+pub struct WorkerStart {
+    /// The broker.
+    pub broker: Arc<Broker>,
+    /// Which worker of it.
+    pub me: WorkerId,
+    /// The clock of all workers.
+    pub clock: Clock,
+    /// Connections for it.
+    pub inbox: WorkerInbox,
+    /// All workers, itself too.
+    pub peers: Vec<WorkerHandle>,
+    /// Listeners it accepts on, with the MQTT rules of each; only worker 0 has any.
+    pub listeners: Vec<(Listener, Arc<ListenerRules>)>,
+    /// Where accepted connections go.
+    pub placement: Placement,
+    /// Connections of all workers at most.
+    pub connections_max: usize,
+    /// How far the broker is with stopping.
+    pub stop: watch::Receiver<Stop>,
+}
+
+/// How far the broker is with stopping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// It runs.
+    Running,
+    /// Clients are told and let go.
+    Draining,
+    /// Whatever is left is dropped.
+    Now,
+}
+
+/// Runs a worker on this thread until it is stopped and its connections are gone.
+///
+/// # Errors
+/// When the operating system refuses a runtime.
+pub fn run(start: WorkerStart) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let WorkerStart { broker, me, clock, inbox, peers, listeners, placement, connections_max, mut stop } = start;
+    let WorkerInbox { arrivals, handle } = inbox;
+    let local = Rc::new(Local {
+        broker: RefCell::new(Worker::new(broker, me, clock.now())),
+        read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES]),
+        clock,
+        wakers: RefCell::default(),
+        armed: Cell::new(Time::NEVER),
+        rearm: Notify::new(),
+        connections: Arc::clone(&handle.connections),
+        peers,
+    });
+    let tasks = LocalSet::new();
+    tasks.spawn_local(Rc::clone(&local).take_arrivals(arrivals));
+    tasks.spawn_local(Rc::clone(&local).read_mail());
+    tasks.spawn_local(Rc::clone(&local).keep_time());
+    tasks.spawn_local(measure(handle));
+    for (listener, rules) in listeners {
+        let gate = Gate { placement: placement.clone(), connections_max, workers: local.peers.clone(), me };
+        tasks.spawn_local(accept::accept(Rc::clone(&local), listener, rules, gate, stop.clone()));
+    }
+    tasks.block_on(&runtime, async {
+        // The sender lives as long as the server does; without it there is nobody to wait for.
+        let _ = stop.wait_for(|stop| *stop >= Stop::Draining).await;
+        local.broker.borrow_mut().drain(clock.now());
+        local.dispatch();
+        let all_gone = async {
+            while local.connections.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(GONE_POLL).await;
+            }
+        };
+        tokio::select! {
+            () = all_gone => {}
+            _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
+        }
+    });
+    Ok(())
+}
+
+impl Local {
+    /// Gives bytes to the broker, and everyone what follows from them.
+    pub(super) fn receive(&self, key: ConnectionKey, bytes: &[u8]) -> usize {
+        let taken = self.broker.borrow_mut().receive(key, bytes, self.clock.now());
+        self.dispatch();
+        taken
+    }
+
+    /// Wakes the tasks of connections that have something to do, sends the mail, and sees to the timer.
+    pub(super) fn dispatch(&self) {
+        let mut broker = self.broker.borrow_mut();
+        let wakers = self.wakers.borrow();
+        while let Some(key) = broker.next_touched() {
+            if let Some(Some((owner, waker))) = wakers.get(key.0.slot as usize)
+                && *owner == key
+            {
+                waker.wake_by_ref();
+            }
+        }
+        broker.send_mail();
+        if broker.next_deadline().is_some_and(|next| next < self.armed.get()) {
+            self.rearm.notify_one();
+        }
+    }
+
+    pub(super) fn keep_waker(&self, key: ConnectionKey, waker: &Waker) {
+        let mut wakers = self.wakers.borrow_mut();
+        let at = key.0.slot as usize;
+        if wakers.len() <= at {
+            wakers.resize_with(at + 1, || None);
+        }
+        match &mut wakers[at] {
+            Some((owner, known)) if *owner == key && known.will_wake(waker) => {}
+            place => *place = Some((key, waker.clone())),
+        }
+    }
+
+    pub(super) fn forget_waker(&self, key: ConnectionKey) {
+        if let Some(place) = self.wakers.borrow_mut().get_mut(key.0.slot as usize)
+            && place.as_ref().is_some_and(|(owner, _)| *owner == key)
+        {
+            *place = None;
+        }
+    }
+
+    pub(super) fn lost(&self, key: ConnectionKey, why: &str) {
+        self.broker.borrow_mut().lost(key, why, self.clock.now());
+        self.dispatch();
+    }
+
+    pub(super) fn remove(&self, key: ConnectionKey) {
+        self.broker.borrow_mut().remove(key);
+    }
+
+    pub(super) fn release(&self, key: ConnectionKey) -> Option<Connection> {
+        self.broker.borrow_mut().release(key)
+    }
+
+    pub(super) async fn send_arrival(&self, to: WorkerId, arrival: Arrival) {
+        // A worker that is gone has stopped, and so does this one: the connection is dropped.
+        let _ = self.peers[to.index()].arrivals.send(arrival).await;
+    }
+
+    async fn take_arrivals(self: Rc<Self>, mut arrivals: mpsc::Receiver<Arrival>) {
+        while let Some(arrival) = arrivals.recv().await {
+            match arrival {
+                Arrival::Accepted(accepted, rules) => Rc::clone(&self).begin(*accepted, rules),
+                Arrival::HandedOver(handed_over) => Rc::clone(&self).adopt(*handed_over),
+            }
+        }
+    }
+
+    /// Begins to serve an accepted connection. The handshake, which needs much more room than the driver, is a task of its own.
+    pub(super) fn begin(self: Rc<Self>, accepted: Accepted, rules: Arc<ListenerRules>) {
+        tokio::task::spawn_local(async move {
+            match establish(accepted).await {
+                Ok(established) => self.serve(established, rules),
+                Err(refused) => refused.log(),
+            }
+        });
+    }
+
+    fn serve(self: Rc<Self>, established: Established, rules: Arc<ListenerRules>) {
+        let Established { stream, peer, first_bytes, deadline, slot } = established;
+        let connect_by = self.clock.time(deadline.into_std());
+        let key = self.broker.borrow_mut().open(session_peer(peer, rules), connect_by, self.clock.now());
+        self.dispatch();
+        self.drive(key, stream, slot, first_bytes);
+    }
+
+    fn adopt(self: Rc<Self>, handed_over: HandedOver) {
+        let HandedOver { connection, mut stream, slot, unread } = handed_over;
+        if stream.attach().is_err() {
+            return;
+        }
+        let key = self.broker.borrow_mut().adopt(connection, self.clock.now());
+        self.dispatch();
+        self.drive(key, stream, slot, unread);
+    }
+
+    fn drive(self: Rc<Self>, key: ConnectionKey, stream: Stream, slot: Slot, unread: Vec<u8>) {
+        let place = ConnectionPlace::take(&self.connections);
+        let driver = Driver::new(Rc::clone(&self), key, stream, slot, unread);
+        tokio::task::spawn_local(async move {
+            driver.run().await;
+            drop(place);
+        });
+    }
+
+    async fn read_mail(self: Rc<Self>) {
+        poll_fn(|cx| {
+            let some = self.broker.borrow_mut().receive_mail(cx.waker(), self.clock.now());
+            if some {
+                self.dispatch();
+                // Connections have their turn before the next batch.
+                cx.waker().wake_by_ref();
+            }
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    async fn keep_time(self: Rc<Self>) {
+        loop {
+            let next = self.broker.borrow().next_deadline().unwrap_or(Time::NEVER);
+            self.armed.set(next);
+            let sleep = async {
+                if next == Time::NEVER {
+                    std::future::pending::<()>().await;
+                }
+                tokio::time::sleep_until(self.clock.instant(next).into()).await;
+            };
+            tokio::select! {
+                () = sleep => {
+                    self.broker.borrow_mut().expire(self.clock.now());
+                    self.dispatch();
+                }
+                () = self.rearm.notified() => {}
+            }
+        }
+    }
+}
+
+/// One of a worker's connections, counted.
+struct ConnectionPlace(Arc<AtomicUsize>);
+
+impl ConnectionPlace {
+    fn take(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for ConnectionPlace {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Keeps the account of this worker's working time.
+async fn measure(handle: WorkerHandle) {
+    let metrics = tokio::runtime::Handle::current().metrics();
+    loop {
+        let busy = metrics.worker_total_busy_duration(0).as_micros() as u64;
+        handle.busy_micros.store(busy, Ordering::Relaxed);
+        tokio::time::sleep(MEASURE_EVERY).await;
+    }
+}
+
+fn session_peer(peer: TransportPeer, rules: Arc<ListenerRules>) -> Peer {
+    let certificate = peer.tls.as_ref().and_then(|tls| tls.certificate.as_ref());
+    Peer {
+        address: peer.address.to_string().into(),
+        ip: peer.address.ip(),
+        is_secure: peer.tls.is_some(),
+        certificate: certificate.map(|certificate| {
+            Arc::new(PeerCertificate {
+                common_name: certificate.common_name.clone(),
+                subject: certificate.subject.clone(),
+            })
+        }),
+        rules,
+    }
+}
