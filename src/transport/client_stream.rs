@@ -418,3 +418,98 @@ impl ServerCertVerifier for Insecure {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::stream::tests::{Site, run};
+
+    async fn error(options: &ConnectOptions) -> String {
+        connect(options).await.expect_err("connected").to_string()
+    }
+
+    #[test]
+    fn a_connection_that_fails_says_what_to_do() {
+        run(async {
+            let mut site = Site::new("tcp");
+            drop(site.listen());
+            assert!(error(&site.client).await.contains("is the broker running"));
+            let nowhere = ConnectOptions::new(Endpoint::Unix("/nonexistent/mqtt.sock".into()));
+            assert!(error(&nowhere).await.contains("is the broker running"));
+
+            // Nobody accepts: the kernel takes the connection, and nothing is ever answered.
+            let _silent = site.listen();
+            site.client.websocket_path = Some("/mqtt".to_owned());
+            site.client.timeout = Duration::from_millis(50);
+            assert!(error(&site.client).await.starts_with("no connection to 127.0.0.1:"));
+            site.client.websocket_path = Some("/a path".to_owned());
+            assert!(error(&site.client).await.contains("no blanks"));
+        });
+    }
+
+    #[test]
+    fn whom_to_trust_must_be_said() {
+        run(async {
+            let mut site = Site::new("tls");
+            let (file, folder) = (site.folder.path().join("ca.pem"), site.folder.path().to_owned());
+            let tls = ClientTlsOptions::default();
+            site.client.tls = Some(tls.clone());
+            assert!(error(&site.client).await.contains("--cafile"));
+            let with_folder = ClientTlsOptions {
+                ca_folder: Some(folder),
+                ..tls.clone()
+            };
+            let anybody = ClientTlsOptions {
+                insecure: true,
+                ..tls.clone()
+            };
+            let another_name = Some("elsewhere.example.org".to_owned());
+            let no_name = ClientTlsOptions {
+                ca_file: Some(file.clone()),
+                server_name: another_name.clone(),
+                insecure: true,
+                ..tls.clone()
+            };
+            for trusting in [with_folder, anybody, no_name] {
+                site.client.tls = Some(trusting);
+                site.pair().await.1.unwrap();
+            }
+            site.client.tls = Some(ClientTlsOptions {
+                ca_file: Some(file),
+                server_name: another_name,
+                ..tls
+            });
+            let mut listener = site.listen();
+            let accept = async { drop(crate::transport::establish::establish(listener.accept().await).await) };
+            let (message, ()) = tokio::join!(error(&site.client), accept);
+            assert!(message.contains("--insecure"), "{message}");
+        });
+    }
+
+    #[test]
+    fn the_wrong_port_is_guessed() {
+        run(async {
+            let mut site = Site::new("tcp");
+            let mut listener = site.listen();
+            site.client.websocket_path = Some("/mqtt".to_owned());
+            let accept = async {
+                let mut accepted = listener.accept().await;
+                accepted.socket.write_all(b"\x20\x02\x00\x05").await.unwrap();
+                accepted
+            };
+            let (message, _accepted) = tokio::join!(error(&site.client), accept);
+            assert!(message.contains("is it the WebSocket port?"), "{message}");
+            site.client.websocket_path = None;
+            site.client.tls = Some(ClientTlsOptions {
+                insecure: true,
+                ..ClientTlsOptions::default()
+            });
+            let accept = async { drop(listener.accept().await) };
+            let (message, ()) = tokio::join!(error(&site.client), accept);
+            assert!(
+                message.contains("is it the TLS port?") || message.contains("reset"),
+                "{message}"
+            );
+        });
+    }
+}

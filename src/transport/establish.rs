@@ -275,7 +275,7 @@ async fn handshake(
 async fn classify_before_tls(socket: &Socket) -> Result<(), RefusedReason> {
     let Socket::Tcp(stream) = socket else { return Ok(()) };
     let mut first = [0; 16];
-    let count = stream.peek(&mut first).await?;
+    let count = stream.peek(&mut first).await.map_err(|error| early(error, true))?;
     let first = &first[..count];
     match first.first() {
         None => Err(RefusedReason::Closed),
@@ -293,6 +293,15 @@ fn handshake_failure(error: io::Error) -> RefusedReason {
         None if listener::is_peer_gone(&error) => "client_closed".to_owned(),
         None => error.to_string(),
     })
+}
+
+/// A peer that goes away before its first byte is a probe, however rudely it goes.
+fn early(error: io::Error, nothing_read: bool) -> RefusedReason {
+    if nothing_read && listener::is_peer_gone(&error) {
+        RefusedReason::Closed
+    } else {
+        RefusedReason::Io(error)
+    }
 }
 
 async fn open_websocket<S: AsyncRead + AsyncWrite + Unpin>(
@@ -333,12 +342,9 @@ async fn read_request<S: AsyncRead + Unpin>(
 ) -> Result<Result<Vec<u8>, Rejection>, RefusedReason> {
     let mut head = Vec::with_capacity(1024);
     loop {
-        if (&mut *stream).take(1024).read_buf(&mut head).await? == 0 {
-            return Err(if head.is_empty() {
-                RefusedReason::Closed
-            } else {
-                RefusedReason::Io(io::ErrorKind::UnexpectedEof.into())
-            });
+        let count = (&mut *stream).take(1024).read_buf(&mut head).await;
+        if count.map_err(|error| early(error, head.is_empty()))? == 0 {
+            return Err(early(io::ErrorKind::UnexpectedEof.into(), head.is_empty()));
         }
         match classify(&head) {
             _ if is_connect(&head) => return Err(RefusedReason::MqttOnWebSocket),

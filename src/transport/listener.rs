@@ -9,7 +9,6 @@ use std::hash::Hash;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
@@ -54,8 +53,6 @@ pub struct Listener {
     without_descriptor: u64,
     /// Connections closed beyond `connections_max` since the last line in the log.
     beyond_limit: u64,
-    /// The file to remove when the listener ends.
-    unix_path: Option<PathBuf>,
 }
 
 /// What the connections of one listener have in common.
@@ -91,12 +88,8 @@ impl Listener {
     /// # Errors
     /// [`ListenError`], in one line that says what to do.
     pub fn bind(options: ListenerOptions) -> Result<Self, ListenError> {
-        let sockets = bind::bind(&options)?;
-        let shared = ListenerShared::new(options)?;
-        let unix_path = match &shared.options.address {
-            ListenAddress::Unix { path, .. } => Some(path.clone()),
-            ListenAddress::Tcp(_) => None,
-        };
+        let shared = ListenerShared::new(options)?; // reads the certificates
+        let sockets = bind::bind(&shared.options)?;
         Ok(Self {
             shared: Arc::new(shared),
             sockets,
@@ -105,7 +98,6 @@ impl Listener {
             reserve_given_up: false,
             without_descriptor: 0,
             beyond_limit: 0,
-            unix_path,
         })
     }
 
@@ -129,7 +121,7 @@ impl Listener {
         &self.shared
     }
 
-    /// The addresses in use, with the port that the system chose for port 0; empty for a Unix socket.
+    /// The addresses in use, with the port that the system chose for port 0; Unix sockets left out.
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
         self.sockets.iter().filter_map(Bound::local_address).collect()
     }
@@ -226,9 +218,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        if let Some(path) = &self.unix_path {
-            // Left behind it would only be replaced at the next start.
-            let _ = std::fs::remove_file(path);
+        for address in &self.shared.options.addresses {
+            if let ListenAddress::Unix { path, .. } = address {
+                let _ = std::fs::remove_file(path); // left behind it would only be replaced at the next start
+            }
         }
     }
 }

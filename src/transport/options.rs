@@ -10,7 +10,7 @@ pub struct ListenerOptions {
     /// The name in logs and counters. Default: `mqtt`.
     pub name: String,
     /// Where to listen. Default: 127.0.0.1:1883 and \[::1]:1883, this machine only.
-    pub address: ListenAddress,
+    pub addresses: Vec<ListenAddress>,
     /// TLS on this listener. Default: none.
     /// Costs about 0.5 ms of CPU a handshake (ECDSA less, RSA more), 20 to 40 KiB a connection, and a copy of every byte.
     pub tls: Option<TlsOptions>,
@@ -45,10 +45,10 @@ impl Default for ListenerOptions {
     fn default() -> Self {
         Self {
             name: "mqtt".to_owned(),
-            address: ListenAddress::Tcp(vec![
-                SocketAddr::from((Ipv4Addr::LOCALHOST, 1883)),
-                SocketAddr::from((Ipv6Addr::LOCALHOST, 1883)),
-            ]),
+            addresses: vec![
+                ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 1883))),
+                ListenAddress::Tcp(SocketAddr::from((Ipv6Addr::LOCALHOST, 1883))),
+            ],
             tls: None,
             websocket: None,
             proxy_protocol: None,
@@ -65,9 +65,9 @@ impl Default for ListenerOptions {
 /// Where a listener listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ListenAddress {
-    /// IP addresses and ports; port 0 lets the system choose. IPv6 sockets take IPv6 only, so `0.0.0.0` and `[::]` go
-    /// together. Where the machine has no IPv6, its addresses are skipped as long as another remains.
-    Tcp(Vec<SocketAddr>),
+    /// An IP address and port; port 0 lets the system choose. An IPv6 socket takes IPv6 only, so `0.0.0.0` and `[::]`
+    /// go together. Where the machine has no IPv6, such an address is skipped as long as another remains.
+    Tcp(SocketAddr),
     /// A Unix socket. A file left over by a broker that died is replaced; one that somebody answers on is not.
     Unix {
         /// The file.

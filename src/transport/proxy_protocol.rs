@@ -54,7 +54,10 @@ pub async fn read_header<S: AsyncRead + Unpin>(stream: &mut S) -> Result<ProxyHe
     let mut start = [0; SHORTEST];
     let mut filled = 0;
     while filled < SHORTEST {
-        let count = stream.read(&mut start[filled..]).await?;
+        let count = match stream.read(&mut start[filled..]).await {
+            Err(error) if filled == 0 && error.kind() == io::ErrorKind::ConnectionReset => 0,
+            result => result?,
+        };
         filled += count;
         let expected = |whole: &[u8]| start[..filled].starts_with(&whole[..filled.min(whole.len())]);
         match count {

@@ -19,6 +19,9 @@ use super::peer::{ClientCertificate, TlsPeer};
 
 mod names;
 
+/// What rustls can limit records to, in bytes with their header.
+const FRAGMENT_SIZE: std::ops::RangeInclusive<usize> = 32..=16_389;
+
 /// A listener's certificate, to be watched: an expired one locks every client out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadedCertificate {
@@ -62,6 +65,9 @@ pub enum TlsError {
         /// What is wrong with it.
         reason: String,
     },
+    /// `fragment_size_max` is out of its range.
+    #[error("TLS records can be limited to 32 to 16389 bytes; small devices need 4096 or less")]
+    FragmentSize,
     /// The key is another certificate's.
     #[error("the key {key:?} does not belong to the certificate {chain:?}; give the two that were made together")]
     Mismatch {
@@ -103,6 +109,12 @@ pub fn server_config(
         Some(file) => builder.with_client_cert_verifier(client_verifier(options, file, provider)?),
     };
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
+    if options
+        .fragment_size_max
+        .is_some_and(|size| !FRAGMENT_SIZE.contains(&size))
+    {
+        return Err(TlsError::FragmentSize);
+    }
     config.max_fragment_size = options.fragment_size_max;
     // Reconnecting clients resume without a signature; the keys live and change with this configuration.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| unusable(error.to_string()))?;
@@ -144,7 +156,8 @@ pub(super) fn handshake_failure(error: &rustls::Error) -> String {
     use rustls::PeerIncompatible as Incompatible;
     let known = match error {
         rustls::Error::NoCertificatesPresented => "no_client_cert",
-        rustls::Error::InvalidCertificate(Certificate::UnknownIssuer) => "unknown_ca",
+        // A bad signature is that of another authority of the same name.
+        rustls::Error::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature) => "unknown_ca",
         rustls::Error::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => "cert_expired",
         rustls::Error::InvalidCertificate(Certificate::Revoked) => "cert_revoked",
         rustls::Error::PeerIncompatible(

@@ -13,12 +13,19 @@ use futures_util::{Sink, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_websockets::{CloseCode, Config, Error, Limits, Message, WebSocketStream};
 
+#[cfg(test)]
+mod tests;
+
 /// The largest binary message we send, in bytes. Longer output becomes several messages, so that no peer with a
 /// modest limit refuses it and no copy grows without bound.
 pub const MESSAGE_SIZE_MAX: usize = 256 * 1024;
 
 /// The largest message accepted from a peer that has not connected yet, in bytes: room for a CONNECT with a will.
 pub const FIRST_MESSAGE_SIZE_MAX: usize = 1024 * 1024;
+
+/// The largest message our client accepts, in bytes: the longest MQTT packet (§2.1.4) with its header. The server is
+/// one that the user chose.
+const CLIENT_MESSAGE_SIZE_MAX: usize = 268_435_455 + 5;
 
 /// A WebSocket that carries MQTT over `S`.
 #[derive(Debug)]
@@ -36,31 +43,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// Takes over `stream`, on which a client's upgrade was answered with 101. `ping_interval`: see
     /// [`ping_interval`](Self::ping_interval).
     pub fn server(stream: S, ping_interval: Option<Duration>) -> Self {
-        let frames = tokio_websockets::ServerBuilder::new()
-            .config(framing())
-            .limits(first_limits())
-            .serve(stream);
+        let builder = tokio_websockets::ServerBuilder::new();
+        Self::new(
+            builder
+                .config(framing())
+                .limits(limits(FIRST_MESSAGE_SIZE_MAX))
+                .serve(stream),
+            ping_interval,
+        )
+    }
+
+    /// Takes over `stream`, on which a server answered our upgrade with 101.
+    pub fn client(stream: S) -> Self {
+        let builder = tokio_websockets::ClientBuilder::new();
+        Self::new(
+            builder
+                .config(framing())
+                .limits(limits(CLIENT_MESSAGE_SIZE_MAX))
+                .take_over(stream),
+            None,
+        )
+    }
+
+    fn new(frames: WebSocketStream<S>, ping_interval: Option<Duration>) -> Self {
         Self {
             frames,
             unread: Bytes::new(),
             buffered: false,
             closing: false,
             ping_interval,
-        }
-    }
-
-    /// Takes over `stream`, on which a server answered our upgrade with 101.
-    pub fn client(stream: S) -> Self {
-        let frames = tokio_websockets::ClientBuilder::new()
-            .config(framing())
-            .limits(first_limits())
-            .take_over(stream);
-        Self {
-            frames,
-            unread: Bytes::new(),
-            buffered: false,
-            closing: false,
-            ping_interval: None,
         }
     }
 
@@ -178,8 +189,8 @@ fn framing() -> Config {
     Config::default().frame_size(MESSAGE_SIZE_MAX).flush_threshold(1)
 }
 
-fn first_limits() -> Limits {
-    Limits::default().max_payload_len(Some(FIRST_MESSAGE_SIZE_MAX))
+fn limits(message_size_max: usize) -> Limits {
+    Limits::default().max_payload_len(Some(message_size_max))
 }
 
 fn into_io(error: Error) -> io::Error {

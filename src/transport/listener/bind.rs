@@ -13,26 +13,20 @@ use super::{Bound, ListenError};
 
 /// Binds every address of `options`. The sockets do not block.
 pub(super) fn bind(options: &ListenerOptions) -> Result<Vec<Bound>, ListenError> {
-    match &options.address {
-        ListenAddress::Unix { path, mode } => {
-            let error = |error| ListenError::unix(&options.name, path, error);
-            bind_unix(path, *mode, options)
-                .map_err(error)
-                .map(|listener| vec![Bound::IdleUnix(listener)])
-        }
-        ListenAddress::Tcp(addresses) => bind_all(addresses, options),
-    }
-}
-
-fn bind_all(addresses: &[SocketAddr], options: &ListenerOptions) -> Result<Vec<Bound>, ListenError> {
-    let mut sockets = Vec::with_capacity(addresses.len());
+    let mut sockets = Vec::with_capacity(options.addresses.len());
     let mut without_ipv6 = None;
-    for &address in addresses {
-        match bind_tcp(address, options) {
-            Ok(socket) => sockets.push(Bound::IdleTcp(socket.into())),
-            // A machine or container without IPv6 is normal; the IPv4 address beside it is what is needed.
-            Err(error) if address.is_ipv6() && has_no_ipv6(address, &error) => without_ipv6 = Some((address, error)),
-            Err(error) => return Err(ListenError::tcp(&options.name, address, error)),
+    for address in &options.addresses {
+        match address {
+            ListenAddress::Unix { path, mode } => match bind_unix(path, *mode, options) {
+                Ok(socket) => sockets.push(Bound::IdleUnix(socket)),
+                Err(error) => return Err(ListenError::unix(&options.name, path, error)),
+            },
+            &ListenAddress::Tcp(address) => match bind_tcp(address, options) {
+                Ok(socket) => sockets.push(Bound::IdleTcp(socket.into())),
+                // A machine or container without IPv6 is normal; the IPv4 address beside it is what is needed.
+                Err(error) if has_no_ipv6(address, &error) => without_ipv6 = Some((address, error)),
+                Err(error) => return Err(ListenError::tcp(&options.name, address, error)),
+            },
         }
     }
     match without_ipv6 {
@@ -102,5 +96,7 @@ fn backlog(options: &ListenerOptions) -> i32 {
 fn has_no_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97; // Linux; elsewhere IPv6 can hardly be missing
     let here = address.ip().is_loopback() || address.ip().is_unspecified();
-    here && (error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT))
+    address.is_ipv6()
+        && here
+        && (error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT))
 }

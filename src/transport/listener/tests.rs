@@ -1,5 +1,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use super::*;
@@ -7,7 +8,7 @@ use super::*;
 fn tcp(addresses: Vec<SocketAddr>) -> ListenerOptions {
     ListenerOptions {
         name: "test".to_owned(),
-        address: ListenAddress::Tcp(addresses),
+        addresses: addresses.into_iter().map(ListenAddress::Tcp).collect(),
         ..ListenerOptions::default()
     }
 }
@@ -112,12 +113,12 @@ fn an_address_of_another_machine_is_refused_with_advice() {
 fn a_unix_socket_replaces_its_dead_predecessor_only() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mqtt.sock");
-    let address = ListenAddress::Unix {
+    let unix = ListenAddress::Unix {
         path: path.clone(),
         mode: 0o600,
     };
     let options = ListenerOptions {
-        address,
+        addresses: vec![ListenAddress::Tcp(loopback()), unix],
         ..ListenerOptions::default()
     };
     drop(UnixListener::bind(&path).unwrap()); // leaves its file behind
@@ -133,4 +134,42 @@ fn a_unix_socket_replaces_its_dead_predecessor_only() {
     });
     drop(listener);
     assert!(!path.exists());
+}
+
+/// Runs itself in a process of its own, because the limit of descriptors is the process's.
+#[test]
+fn out_of_descriptors_connections_are_closed_and_accepting_goes_on() {
+    const CHILD: &str = "SUNDEW_TEST_OUT_OF_DESCRIPTORS";
+    if std::env::var_os(CHILD).is_none() {
+        let name = "transport::listener::tests::out_of_descriptors_connections_are_closed_and_accepting_goes_on";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child
+            .args(["--exact", name, "--test-threads=1"])
+            .env(CHILD, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    runtime().block_on(async {
+        let mut listener = Listener::bind(tcp(vec![loopback()])).unwrap();
+        listener.attach().unwrap();
+        let address = listener.local_addresses()[0];
+        let mut client = TcpStream::connect(address).unwrap();
+        let mut waiting: Vec<File> = (0..8).map(|_| File::open("/dev/null").unwrap()).collect();
+        let limit = waiting[7].as_raw_fd() + 1;
+        rlimit::setrlimit(rlimit::Resource::NOFILE, limit.try_into().unwrap(), 4096).unwrap();
+        while let Ok(file) = File::open("/dev/null") {
+            waiting.push(file); // not one is left
+        }
+        let nothing = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
+        assert!(nothing.is_err(), "accepted without a descriptor");
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "closed, not left waiting");
+        assert_eq!(listener.without_descriptor, 1);
+        drop(client);
+        waiting.truncate(2);
+        let _client = TcpStream::connect(address).unwrap();
+        listener.accept().await;
+        assert_eq!(listener.without_descriptor, 0);
+    });
 }

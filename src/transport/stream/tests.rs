@@ -34,11 +34,11 @@ impl Site {
                 path: folder.path().join("mqtt.sock"),
                 mode: 0o600,
             },
-            _ => ListenAddress::Tcp(vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 0))]),
+            _ => ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
         };
         let mut listener = ListenerOptions {
             name: transport.to_owned(),
-            address,
+            addresses: vec![address],
             ..ListenerOptions::default()
         };
         let mut client = ConnectOptions::new(Endpoint::Unix(folder.path().join("mqtt.sock")));
