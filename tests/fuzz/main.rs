@@ -1,0 +1,99 @@
+//! Fuzzing on a stable compiler: packets of our own encoder, whole and broken, through the functions in `targets.rs`.
+//!
+//! `SUNDEW_FUZZ_INPUTS` is the number of inputs (200,000 by default, a few seconds), `SUNDEW_FUZZ_SEED` where they start from.
+//! For millions use `cargo test --release --test fuzz`. A failure names the seed of the one input that broke a promise.
+
+mod generate;
+mod targets;
+
+use std::panic::catch_unwind;
+
+use generate::{Random, frame, mutate, with_packet};
+use sundew::codec::{DecodeOptions, Role, decode, encode};
+use sundew::protocol::packet::Packet;
+use sundew::protocol::version::Version;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Runs `one` for every seed and says which seed it was that failed.
+fn for_every_seed(one: fn(&mut Random)) {
+    let first = setting("SUNDEW_FUZZ_SEED", 1);
+    for seed in first..first + setting("SUNDEW_FUZZ_INPUTS", 200_000) {
+        if catch_unwind(|| one(&mut Random::new(seed))).is_err() {
+            panic!("seed {seed}: run again with SUNDEW_FUZZ_SEED={seed} SUNDEW_FUZZ_INPUTS=1");
+        }
+    }
+}
+
+#[test]
+fn broken_packets_break_no_promise() {
+    for_every_seed(|random| {
+        let (_, _, mut bytes) = frame(random);
+        mutate(random, &mut bytes);
+        targets::decode(&bytes);
+    });
+}
+
+#[test]
+fn random_topics_and_property_blocks_break_no_promise() {
+    for_every_seed(|random| {
+        const PIECES: &[&[u8]] = &[
+            b"a",
+            b"/",
+            b"+",
+            b"#",
+            b"$",
+            b"$share/",
+            b"g",
+            b"\n",
+            b"\0",
+            b"\xC3\xA9",
+            b"\xFF",
+        ];
+        let mut topic = Vec::new();
+        for _ in 0..random.below(12) {
+            topic.extend_from_slice(random.pick(PIECES));
+        }
+        targets::topic(&topic);
+        let (_, _, mut bytes) = frame(random);
+        mutate(random, &mut bytes);
+        targets::properties(bytes.get(random.below(8)..).unwrap_or_default());
+    });
+}
+
+#[test]
+fn every_packet_is_read_back_from_any_split() {
+    for_every_seed(|random| {
+        let version = random.pick(&Version::ALL);
+        let reader = random.pick(&[Role::Server, Role::Client]);
+        let mut split = Random::new(random.next());
+        with_packet(random, version, reader, &mut |packet| {
+            check_splits(packet, version, reader, &mut split)
+        });
+    });
+}
+
+fn check_splits(packet: &Packet<'_>, version: Version, reader: Role, random: &mut Random) {
+    let options = DecodeOptions::default();
+    let mut bytes = Vec::new();
+    let length = encode(packet, version, &mut bytes).expect("what is generated can be written");
+    assert_eq!(length, bytes.len());
+    let read_as = (!matches!(packet, Packet::Connect(_))).then_some(version);
+    // Arrives in pieces: nothing until the last byte, then the packet, whatever is behind it.
+    let mut arrived = 0;
+    while arrived < length {
+        assert_eq!(
+            decode(&bytes[..arrived], read_as, reader, &options),
+            Ok(None),
+            "{packet:?} cut at {arrived}"
+        );
+        arrived += 1 + random.below(8);
+    }
+    bytes.push(random.next() as u8);
+    let (read, consumed) = decode(&bytes, read_as, reader, &options)
+        .expect("a good packet")
+        .expect("a whole packet");
+    assert_eq!((&read, consumed), (packet, length));
+}

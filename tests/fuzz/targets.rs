@@ -1,0 +1,78 @@
+//! What is fuzzed: plain functions over bytes, that panic where a promise is broken. Used by the driver beside this file, which
+//! runs on a stable compiler, and by the wrapper in `cargo-fuzz/`.
+
+use sundew::codec::{DecodeOptions, PACKET_BYTES_MAX, Role, decode as read, encode, frame_length};
+use sundew::protocol::packet::Packet;
+use sundew::protocol::property::{Properties, PropertiesBuf};
+use sundew::protocol::topic::{TopicFilter, TopicName, matches};
+use sundew::protocol::version::Version;
+
+/// Reads the bytes as whoever could get them. What is read can be written, and read again as the same; a part of a packet is
+/// never a packet; a fault stays the same fault whatever comes behind it.
+pub(crate) fn decode(data: &[u8]) {
+    for strict_utf8 in [false, true] {
+        let options = DecodeOptions {
+            strict_utf8,
+            ..DecodeOptions::default()
+        };
+        decode_as(data, None, Role::Server, &options);
+        for version in Version::ALL {
+            decode_as(data, Some(version), Role::Server, &options);
+            decode_as(data, Some(version), Role::Client, &options);
+        }
+    }
+}
+
+fn decode_as(data: &[u8], version: Option<Version>, role: Role, options: &DecodeOptions) {
+    match read(data, version, role, options) {
+        Ok(None) => {
+            assert!(frame_length(data, PACKET_BYTES_MAX).is_ok_and(|length| length.is_none_or(|l| l > data.len())))
+        }
+        Err(error) => {
+            assert!(error.offset <= data.len());
+            assert!(!error.to_string().is_empty() && error.reason().is_error());
+        }
+        Ok(Some((packet, consumed))) => {
+            assert_eq!(frame_length(data, PACKET_BYTES_MAX), Ok(Some(consumed)));
+            assert_eq!(
+                read(&data[..consumed - 1], version, role, options),
+                Ok(None),
+                "a part of a packet is no packet"
+            );
+            let of = match (&packet, version) {
+                (Packet::Connect(connect), _) => connect.version,
+                (_, Some(version)) => version,
+                (_, None) => panic!("{packet:?} before CONNECT"),
+            };
+            let mut out = Vec::with_capacity(consumed);
+            let written = encode(&packet, of, &mut out).expect("what was read can be written");
+            assert!(written <= consumed, "the shortest form is not longer");
+            assert_eq!(read(&out, version, role, options), Ok(Some((packet, written))));
+        }
+    }
+}
+
+/// A text that parses as a topic name or filter is one; matching never panics, and a name matches itself and `#`.
+pub(crate) fn topic(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (left, right) = text.split_once('\n').unwrap_or((&text, &text));
+    if let Ok(name) = TopicName::parse(left) {
+        assert!(matches(left, left) && !left.contains(['+', '#', '\0']));
+        assert_eq!(matches("#", left), !name.as_str().starts_with('$'));
+        assert!(TopicFilter::parse(left).is_ok() || left == "$share" || left.starts_with("$share/"));
+    }
+    if let Ok(filter) = TopicFilter::parse(right) {
+        assert!(!filter.filter().is_empty() && filter.as_str() == right);
+        matches(filter.filter(), left);
+    }
+}
+
+/// A property block that nobody checked is read without a panic, and what is read of it can be copied.
+pub(crate) fn properties(data: &[u8]) {
+    let block = Properties::from_checked(data);
+    let mut copy = PropertiesBuf::new();
+    for (id, value) in block.iter() {
+        copy.push(id, value);
+    }
+    assert!(copy.view().iter().eq(block.iter()));
+}
