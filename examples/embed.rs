@@ -10,8 +10,8 @@ use sundew::server::{Server, ServerOptions};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut options = ServerOptions::default();
     if let Some(port) = std::env::args().nth(1) {
-        options.listeners[0].0.address =
-            sundew::transport::options::ListenAddress::Tcp(vec![format!("127.0.0.1:{port}").parse()?]);
+        options.listeners[0].0.addresses =
+            vec![sundew::transport::options::ListenAddress::Tcp(format!("127.0.0.1:{port}").parse()?)];
     }
     let server = Server::start(options, Parts::default())?;
     println!("listening on {:?}; Enter stops", server.addresses());

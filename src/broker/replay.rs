@@ -16,14 +16,36 @@ use crate::protocol::time::Time;
 const AHEAD: usize = 256;
 /// Steps of a walk at a time: a message looked at is a step, whether it matches or not.
 const STEPS: usize = 4096;
+/// Batches in one turn of a session.
+const ROUNDS: usize = 4;
 
 impl Worker {
-    /// Sends what waits for a session, as far as there is room.
+    /// Sends what waits for a session, as far as there is room. A long walk pauses after its turn and goes on in
+    /// [`Worker::continue_walks`], so that one wildcard over a large store delays nobody.
     pub(super) fn continue_delivery(&mut self, slot: SlotKey, now: Time) {
         self.residents.pump(slot, now);
-        while self.walk_on(slot, now) {
+        for _ in 0..ROUNDS {
+            if !self.walk_on(slot, now) {
+                return;
+            }
             self.residents.pump(slot, now);
         }
+        self.walking.push_back(slot);
+    }
+
+    /// True when [`Worker::continue_walks`] has something to do.
+    pub fn has_walks(&self) -> bool {
+        !self.walking.is_empty()
+    }
+
+    /// Goes on with walks that have used up their turn; true when some are left for the next.
+    pub fn continue_walks(&mut self, now: Time) -> bool {
+        for _ in 0..self.walking.len() {
+            if let Some(slot) = self.walking.pop_front() {
+                self.continue_delivery(slot, now);
+            }
+        }
+        !self.walking.is_empty()
     }
 
     /// Takes some retained messages for a session; false when there is no room, or none is left.
@@ -42,8 +64,8 @@ impl Worker {
             }
             if !message.is_expired(now) {
                 outbox.push_replay(Replay { message: Arc::clone(message), qos, identifier });
+                taken += 1;
             }
-            taken += 1;
             ControlFlow::Continue(())
         });
         drop(retained);

@@ -12,6 +12,7 @@ use crate::delivery::frames::Fanned;
 use crate::protocol::ids::SessionKey;
 use crate::protocol::message::{Message, Publication};
 use crate::protocol::time::Time;
+use crate::router::RetainedError;
 use crate::router::shared::{Choice, SharedGroup};
 
 /// What became of a publication.
@@ -94,6 +95,8 @@ impl Worker {
             };
             if is_taken {
                 tally.taken += 1;
+            } else if !publication.qos.is_acknowledged() {
+                residents.metrics.dropped_offline_qos0.increment();
             } else {
                 tally.refused += 1;
             }
@@ -149,7 +152,10 @@ impl Worker {
         }
         let Err(error) = retained.set(Arc::clone(message)) else { return true };
         drop(retained);
-        self.metrics().limit_retained_messages.increment();
+        match error {
+            RetainedError::Bytes { .. } => self.metrics().limit_retained_bytes.increment(),
+            _ => self.metrics().limit_retained_messages.increment(),
+        }
         warn!(topic = message.topic().as_str(), %error, "retained message refused");
         false
     }

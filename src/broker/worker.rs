@@ -5,6 +5,7 @@
 //! write the output of every connection from [`Worker::next_touched`], then [`Worker::send_mail`]. At [`Worker::next_deadline`]:
 //! [`Worker::expire`].
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -43,6 +44,8 @@ pub struct Worker {
     pub(super) scratch: PropertiesBuf,
     pub(super) random: u64,
     pub(super) is_draining: bool,
+    /// Sessions whose way through the retained messages is to go on, see `replay`.
+    pub(super) walking: VecDeque<SlotKey>,
     /// The client whose session is being taken up, so that its claim is kept while an old session ends.
     pub(super) entering: Option<ClientId>,
     pub(super) log: super::endings::EventLog,
@@ -63,6 +66,9 @@ pub enum Status {
     /// Not here any more.
     Gone,
 }
+
+/// Retained messages that are removed for their expiry under one lock.
+const EXPIRED_PER_TURN: usize = 256;
 
 /// How handling a packet ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +104,7 @@ impl Worker {
             scratch: PropertiesBuf::new(),
             random: broker.seed ^ (u64::from(me.0) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             is_draining: false,
+            walking: VecDeque::new(),
             entering: None,
             log: super::endings::EventLog::default(),
             sys: super::sys::Sys::new(now),
@@ -284,15 +291,20 @@ impl Worker {
 
     /// Does what is due.
     pub fn expire(&mut self, now: Time) {
+        let (hits, misses) = self.cache.hits_and_misses();
+        self.metrics().match_cache_hits.set(hits);
+        self.metrics().match_cache_misses.set(misses);
         while let Some(reminder) = self.timers.pop_due(now) {
             match reminder {
                 Reminder::Connection(key) => self.check_silence(key, now),
                 Reminder::Session(slot) => self.check_session(slot, now),
                 Reminder::Retained => {
                     let mut retained = write(&self.broker.retained);
-                    while retained.remove_expired(now).is_some() {}
+                    let expired = (0..EXPIRED_PER_TURN).map_while(|_| retained.remove_expired(now)).count();
                     drop(retained);
-                    self.timers.arm(now.plus_secs(1), Reminder::Retained);
+                    self.metrics().retained_expired.add(expired as u64);
+                    let pause_ms = if expired == EXPIRED_PER_TURN { 1 } else { 1000 };
+                    self.timers.arm(now.plus_millis(pause_ms), Reminder::Retained);
                 }
                 Reminder::Sys => self.publish_sys(now),
             }

@@ -107,6 +107,8 @@ pub(super) struct Local {
     pub(super) read_buffer: RefCell<Vec<u8>>,
     pub(super) clock: Clock,
     wakers: RefCell<Vec<Option<(ConnectionKey, Waker)>>>,
+    /// Of the task that reads mail and goes on with walks.
+    mail_waker: RefCell<Option<Waker>>,
     /// When the timer task will look next.
     armed: Cell<Time>,
     rearm: Notify,
@@ -160,6 +162,7 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES]),
         clock,
         wakers: RefCell::default(),
+        mail_waker: RefCell::default(),
         armed: Cell::new(Time::NEVER),
         rearm: Notify::new(),
         connections: Arc::clone(&handle.connections),
@@ -212,6 +215,11 @@ impl Local {
             }
         }
         broker.send_mail();
+        if broker.has_walks()
+            && let Some(waker) = &*self.mail_waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
         if broker.next_deadline().is_some_and(|next| next < self.armed.get()) {
             self.rearm.notify_one();
         }
@@ -303,8 +311,11 @@ impl Local {
 
     async fn read_mail(self: Rc<Self>) {
         poll_fn(|cx| {
-            let some = self.broker.borrow_mut().receive_mail(cx.waker(), self.clock.now());
-            if some {
+            self.mail_waker.borrow_mut().get_or_insert_with(|| cx.waker().clone());
+            let now = self.clock.now();
+            let has_mail = self.broker.borrow_mut().receive_mail(cx.waker(), now);
+            let has_walks = self.broker.borrow_mut().continue_walks(now);
+            if has_mail || has_walks {
                 self.dispatch();
                 // Connections have their turn before the next batch.
                 cx.waker().wake_by_ref();
