@@ -30,6 +30,7 @@ pub(super) const fn packet_type(first: u8) -> Option<PacketType> {
 pub(super) fn parse(bytes: &[u8], packet_bytes_max: u32) -> Result<Option<(usize, usize)>, ErrorKind> {
     let (header_bytes, remaining) = match bytes {
         [_, length @ 0..=0x7F, ..] => (2, usize::from(*length)),
+        [_, low @ 0x80..=0xFF, high @ 1..=0x7F, ..] => (3, usize::from(*high) << 7 | usize::from(*low & 0x7F)),
         _ => match parse_long(bytes)? {
             Some(lengths) => lengths,
             None => return Ok(None),
@@ -45,7 +46,6 @@ pub(super) fn parse(bytes: &[u8], packet_bytes_max: u32) -> Result<Option<(usize
     Ok(Some((header_bytes, packet_bytes)))
 }
 
-#[inline]
 fn parse_long(bytes: &[u8]) -> Result<Option<(usize, usize)>, ErrorKind> {
     let mut value = 0;
     for index in 0..4 {

@@ -81,15 +81,15 @@ fn read_value(reader: &mut Reader<'_>, id: PropertyId, context: &Context<'_>) ->
         PropertyKind::U32 => reader.u32()? != 0 || id != PropertyId::MaximumPacketSize,
         PropertyKind::VarInt => reader.varint()? != 0,
         PropertyKind::Binary => reader.binary().map(|_| true)?,
-        PropertyKind::Text => {
+        // The response topic is a topic name [MQTT-3.3.2-14].
+        PropertyKind::Text if id == PropertyId::ResponseTopic => {
             let text = reader.text(context.options)?;
-            // The response topic is a topic name [MQTT-3.3.2-14].
-            id != PropertyId::ResponseTopic
-                || !text.is_empty() && memchr::memchr2(b'+', b'#', text.as_bytes()).is_none()
+            !text.is_empty() && memchr::memchr2(b'+', b'#', text.as_bytes()).is_none()
         }
+        PropertyKind::Text => reader.skip_text(context.options).map(|()| true)?,
         PropertyKind::Pair => {
-            reader.text(context.options)?;
-            reader.text(context.options)?;
+            reader.skip_text(context.options)?;
+            reader.skip_text(context.options)?;
             true
         }
     })

@@ -167,9 +167,20 @@ impl PublishFrame<'_> {
     fn write_parts(&self, lengths: &Lengths, version: Version, out: &mut Vec<u8>) -> PublishSpan {
         let start = out.len();
         let flags = self.qos.bits() << 1 | if self.retain { RETAIN } else { 0 } | if self.dup { DUP } else { 0 };
-        out.push((PacketType::Publish as u8) << 4 | flags);
-        put_varint(out, lengths.remaining);
-        put_u16(out, self.topic.len() as u16);
+        let first = (PacketType::Publish as u8) << 4 | flags;
+        let [high, low] = (self.topic.len() as u16).to_be_bytes();
+        match lengths.remaining {
+            // In one piece where the length is short: every append costs a look at the capacity.
+            remaining @ 0..=0x7F => out.extend_from_slice(&[first, remaining as u8, high, low]),
+            remaining @ 0x80..=0x3FFF => {
+                out.extend_from_slice(&[first, remaining as u8 | 0x80, (remaining >> 7) as u8, high, low]);
+            }
+            remaining => {
+                out.push(first);
+                put_varint(out, remaining);
+                out.extend_from_slice(&[high, low]);
+            }
+        }
         out.extend_from_slice(self.topic.as_bytes());
         let mut packet_id_at = None;
         if let Some(packet_id) = self.packet_id.filter(|_| self.qos.is_acknowledged()) {

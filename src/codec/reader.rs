@@ -143,6 +143,17 @@ impl<'a> Reader<'a> {
         Ok(text)
     }
 
+    /// Steps over a string once it is clear that [`Self::text`] would read it.
+    #[inline]
+    pub(super) fn skip_text(&mut self, options: &DecodeOptions) -> Result<(), ErrorKind> {
+        let bytes = self.binary()?;
+        if is_plain::<false>(bytes) {
+            return Ok(());
+        }
+        let text = simdutf8::basic::from_utf8(bytes).map_err(|_| ErrorKind::Utf8)?;
+        check_characters(text, options)
+    }
+
     /// A topic name. The caller says by `fault` whose it is.
     #[inline]
     pub(super) fn topic(
