@@ -197,12 +197,27 @@ fn is_plain<const TOPIC: bool>(bytes: &[u8]) -> bool {
     if rest.is_empty() {
         return true;
     }
+    is_plain_word::<TOPIC>(last_word(bytes))
+}
+
+/// The last eight bytes as a word; a shorter text is filled up. Looking at some bytes twice is cheaper than one by one.
+#[inline]
+fn last_word(bytes: &[u8]) -> u64 {
+    const SPACES: u64 = 0x2020_2020_2020_2020;
     if let Some(word) = bytes.last_chunk::<8>() {
-        return is_plain_word::<TOPIC>(u64::from_le_bytes(*word)); // Looks at some bytes again: cheaper than one by one.
+        return u64::from_le_bytes(*word);
     }
-    let mut word = [b' '; 8];
-    word[..rest.len()].copy_from_slice(rest);
-    is_plain_word::<TOPIC>(u64::from_le_bytes(word))
+    match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>(), bytes) {
+        (Some(first), Some(last), _) => {
+            u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32
+        }
+        (_, _, [first, .., last]) => {
+            let middle = bytes[bytes.len() / 2];
+            SPACES << 24 | u64::from(*first) | u64::from(middle) << 8 | u64::from(*last) << 16
+        }
+        (_, _, [only]) => SPACES << 8 | u64::from(*only),
+        (_, _, []) => SPACES,
+    }
 }
 
 /// Every term sets the high bit of a byte that is not plain. A borrow can set the one above too, which only costs time.
