@@ -193,10 +193,7 @@ async fn steps(
         };
         *step = "WebSocket request";
         open_websocket(&mut socket, options, peer).await?;
-        return Ok(Stream::WebSocket(Box::new(WebSocket::server(
-            socket,
-            options.ping_interval,
-        ))));
+        return Ok(Stream::WebSocket(Box::new(WebSocket::server(socket, options))));
     };
     *step = "TLS handshake";
     let mut tls = handshake(socket, config, peer).await?;
@@ -205,10 +202,7 @@ async fn steps(
     };
     *step = "WebSocket request";
     open_websocket(&mut tls, options, peer).await?;
-    Ok(Stream::SecureWebSocket(Box::new(WebSocket::server(
-        tls,
-        options.ping_interval,
-    ))))
+    Ok(Stream::SecureWebSocket(Box::new(WebSocket::server(tls, options))))
 }
 
 async fn read_proxy_header(

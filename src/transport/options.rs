@@ -127,8 +127,12 @@ pub struct WebSocketOptions {
     /// The `Origin`s that browsers may come from, for example `https://app.example.org`. Default: any. Requests without
     /// `Origin` (everything but browsers) always pass.
     pub origins: Option<Vec<String>>,
-    /// Idle time after which a ping is sent, `None` = never. Default 30 s: proxies cut idle connections after 60 s.
+    /// Time without output after which a ping is sent (half of it later at most), `None` = never. Default 30 s: proxies
+    /// cut connections that say nothing for 60 s.
     pub ping_interval: Option<Duration>,
+    /// The largest message accepted, in bytes. Default 64 MiB, above the largest packet; a message may hold several.
+    /// Costs up to this much memory a connection while such a message comes in. Before a client is answered: 1 MiB.
+    pub message_size_max: usize,
     /// The largest request head accepted, in bytes. Default 8192, which holds big cookies.
     pub request_size_max: usize,
     /// Networks of reverse proxies whose `X-Forwarded-For` or `Forwarded` is believed. Default: none.
@@ -141,6 +145,7 @@ impl Default for WebSocketOptions {
             path: None,
             origins: None,
             ping_interval: Some(Duration::from_secs(30)),
+            message_size_max: 64 * 1024 * 1024,
             request_size_max: 8192,
             trusted_proxies: Vec::new(),
         }

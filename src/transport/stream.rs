@@ -6,7 +6,6 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
@@ -109,6 +108,11 @@ impl Stream {
     /// # Errors
     /// See [`Socket::detach`].
     pub fn detach(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => {}
+            Self::WebSocket(websocket) => websocket.detach(),
+            Self::SecureWebSocket(websocket) => websocket.detach(),
+        }
         self.socket_mut().detach()
     }
 
@@ -131,36 +135,6 @@ impl Stream {
             Self::Tls(_) => "tls",
             Self::WebSocket(_) => "ws",
             Self::SecureWebSocket(_) => "wss",
-        }
-    }
-
-    /// Sets the largest WebSocket message to accept, in bytes. Connections start with
-    /// [`FIRST_MESSAGE_SIZE_MAX`](super::websocket::FIRST_MESSAGE_SIZE_MAX), because a frame's announced length is
-    /// reserved before its bytes are there; call this when the client is known. Nothing to do elsewhere.
-    pub fn set_message_size_max(&mut self, bytes: usize) {
-        match self {
-            Self::Plain(_) | Self::Tls(_) => {}
-            Self::WebSocket(websocket) => websocket.set_message_size_max(bytes),
-            Self::SecureWebSocket(websocket) => websocket.set_message_size_max(bytes),
-        }
-    }
-
-    /// How long a WebSocket may be idle before [`queue_ping`](Self::queue_ping) is due; `None` elsewhere or when off.
-    /// Proxies cut connections they believe idle.
-    pub fn ping_interval(&self) -> Option<Duration> {
-        match self {
-            Self::Plain(_) | Self::Tls(_) => None,
-            Self::WebSocket(websocket) => websocket.ping_interval(),
-            Self::SecureWebSocket(websocket) => websocket.ping_interval(),
-        }
-    }
-
-    /// Queues a WebSocket ping; the next [`poll_flush`](Self::poll_flush) sends it. Nothing to do elsewhere.
-    pub fn queue_ping(&mut self) {
-        match self {
-            Self::Plain(_) | Self::Tls(_) => {}
-            Self::WebSocket(websocket) => websocket.queue_ping(),
-            Self::SecureWebSocket(websocket) => websocket.queue_ping(),
         }
     }
 

@@ -11,7 +11,10 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{Sink, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep};
 use tokio_websockets::{CloseCode, Config, Error, Limits, Message, WebSocketStream};
+
+use super::options::WebSocketOptions;
 
 #[cfg(test)]
 mod tests;
@@ -20,8 +23,9 @@ mod tests;
 /// modest limit refuses it and no copy grows without bound.
 pub const MESSAGE_SIZE_MAX: usize = 256 * 1024;
 
-/// The largest message accepted from a peer that has not connected yet, in bytes: room for a CONNECT with a will.
-pub const FIRST_MESSAGE_SIZE_MAX: usize = 1024 * 1024;
+/// The largest message accepted from a client that was not answered yet, in bytes: room for a CONNECT with a will. A
+/// frame's announced length is reserved before its bytes are there.
+const FIRST_MESSAGE_SIZE_MAX: usize = 1024 * 1024;
 
 /// The largest message our client accepts, in bytes: the longest MQTT packet (§2.1.4) with its header. The server is
 /// one that the user chose.
@@ -36,47 +40,48 @@ pub struct WebSocket<S> {
     /// Messages were queued that no flush has sent yet.
     buffered: bool,
     closing: bool,
-    ping_interval: Option<Duration>,
+    /// The limit to set once the client is answered.
+    message_size_max: Option<usize>,
+    pings: Option<Pings>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
-    /// Takes over `stream`, on which a client's upgrade was answered with 101. `ping_interval`: see
-    /// [`ping_interval`](Self::ping_interval).
-    pub fn server(stream: S, ping_interval: Option<Duration>) -> Self {
-        let builder = tokio_websockets::ServerBuilder::new();
-        Self::new(
-            builder
-                .config(framing())
-                .limits(limits(FIRST_MESSAGE_SIZE_MAX))
-                .serve(stream),
-            ping_interval,
-        )
+    /// Takes over `stream`, on which a client's upgrade was answered with 101.
+    pub fn server(stream: S, options: &WebSocketOptions) -> Self {
+        let builder = tokio_websockets::ServerBuilder::new().config(framing());
+        Self {
+            message_size_max: Some(options.message_size_max),
+            pings: options.ping_interval.map(Pings::new),
+            ..Self::new(builder.limits(limits(FIRST_MESSAGE_SIZE_MAX)).serve(stream))
+        }
     }
 
     /// Takes over `stream`, on which a server answered our upgrade with 101.
     pub fn client(stream: S) -> Self {
-        let builder = tokio_websockets::ClientBuilder::new();
-        Self::new(
-            builder
-                .config(framing())
-                .limits(limits(CLIENT_MESSAGE_SIZE_MAX))
-                .take_over(stream),
-            None,
-        )
+        let builder = tokio_websockets::ClientBuilder::new().config(framing());
+        Self::new(builder.limits(limits(CLIENT_MESSAGE_SIZE_MAX)).take_over(stream))
     }
 
-    fn new(frames: WebSocketStream<S>, ping_interval: Option<Duration>) -> Self {
+    fn new(frames: WebSocketStream<S>) -> Self {
+        let (unread, message_size_max, pings) = (Bytes::new(), None, None);
         Self {
             frames,
-            unread: Bytes::new(),
+            unread,
             buffered: false,
             closing: false,
-            ping_interval,
+            message_size_max,
+            pings,
         }
     }
 
-    /// See [`Stream::poll_read`](super::stream::Stream::poll_read). Pings are answered on the way.
+    /// See [`Stream::poll_read`](super::stream::Stream::poll_read). Pings are answered on the way, and sent when due.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.pings.as_mut().is_some_and(|pings| pings.poll_due(cx)) {
+            // Refused only after a close frame, when nobody needs a ping.
+            self.buffered |= Pin::new(&mut self.frames)
+                .start_send(Message::ping(Bytes::new()))
+                .is_ok();
+        }
         while self.unread.is_empty() {
             let message = match ready!(Pin::new(&mut self.frames).poll_next(cx)) {
                 None => return Poll::Ready(Ok(0)),
@@ -121,6 +126,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             .start_send(Message::binary(payload.freeze()))
             .map_err(into_io)?;
         self.buffered = true;
+        if let Some(bytes) = self.message_size_max.take() {
+            self.frames.limits_mut().set_max_payload_len(Some(bytes));
+        }
+        if let Some(pings) = &mut self.pings {
+            pings.put_off();
+        }
         match self.poll_flush(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(length)),
@@ -146,22 +157,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         self.buffered
     }
 
-    /// Sets the largest message to accept, in bytes.
-    pub fn set_message_size_max(&mut self, bytes: usize) {
-        self.frames.limits_mut().set_max_payload_len(Some(bytes));
-    }
-
-    /// How long the connection may be idle before a ping is due; `None` = never.
-    pub fn ping_interval(&self) -> Option<Duration> {
-        self.ping_interval
-    }
-
-    /// Queues a ping without payload.
-    pub fn queue_ping(&mut self) {
-        // Refused only after a close frame, when nobody needs a ping.
-        self.buffered |= Pin::new(&mut self.frames)
-            .start_send(Message::ping(Bytes::new()))
-            .is_ok();
+    /// Forgets the runtime that the pings were timed by.
+    pub(super) fn detach(&mut self) {
+        if let Some(pings) = &mut self.pings {
+            pings.timer = None;
+        }
     }
 
     /// What carries the frames.
@@ -181,6 +181,43 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
                 .start_send(Message::close(Some(code), reason))
                 .is_ok();
         }
+    }
+}
+
+/// When a ping is due. Looked at twice in an interval, so that no write touches a timer.
+#[derive(Debug)]
+struct Pings {
+    interval: Duration,
+    /// Made by the first poll on a runtime.
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Half intervals that have passed since something was sent.
+    idle_halves: u8,
+}
+
+impl Pings {
+    fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            timer: None,
+            idle_halves: 0,
+        }
+    }
+
+    fn put_off(&mut self) {
+        self.idle_halves = 0;
+    }
+
+    /// Whether nothing was sent for an interval, or half of one more.
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let half = self.interval / 2;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(half)));
+        let mut is_due = false;
+        while timer.as_mut().poll(cx).is_ready() {
+            timer.as_mut().reset(Instant::now() + half);
+            is_due |= self.idle_halves >= 2;
+            self.idle_halves = if is_due { 0 } else { self.idle_halves + 1 };
+        }
+        is_due
     }
 }
 

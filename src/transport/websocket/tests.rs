@@ -24,8 +24,19 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn pair() -> (DuplexStream, WebSocket<DuplexStream>) {
-    let (client, server) = tokio::io::duplex(1 << 20);
-    (client, WebSocket::server(server, None))
+    pair_with(&WebSocketOptions::default())
+}
+
+fn pair_with(options: &WebSocketOptions) -> (DuplexStream, WebSocket<DuplexStream>) {
+    let (client, server) = tokio::io::duplex(4 << 20);
+    (client, WebSocket::server(server, options))
+}
+
+async fn write(websocket: &mut WebSocket<DuplexStream>, bytes: &[u8]) -> usize {
+    let bufs = [io::IoSlice::new(bytes)];
+    std::future::poll_fn(|cx| websocket.poll_write(cx, &bufs))
+        .await
+        .unwrap()
 }
 
 async fn read(websocket: &mut WebSocket<DuplexStream>) -> io::Result<Vec<u8>> {
@@ -47,6 +58,11 @@ async fn shut_down(websocket: &mut WebSocket<DuplexStream>) {
 }
 
 fn run<T>(story: impl Future<Output = T>) -> T {
+    let story = async {
+        tokio::time::timeout(Duration::from_secs(20), story)
+            .await
+            .expect("the story hangs")
+    };
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -113,14 +129,42 @@ fn what_mqtt_does_not_allow_ends_with_a_close_frame_that_says_so() {
 }
 
 #[test]
-fn a_fragmented_message_is_bounded_as_a_whole() {
+fn large_messages_are_for_clients_that_were_answered() {
     run(async {
-        let (mut client, mut server) = pair();
-        server.set_message_size_max(100);
-        for kind in [FIRST_BINARY, 0x00] {
-            client.write_all(&frame(kind, &[0; 60])).await.unwrap();
+        let options = WebSocketOptions {
+            message_size_max: 3 << 20,
+            ..WebSocketOptions::default()
+        };
+        let (mut client, mut server) = pair_with(&options);
+        write(&mut server, b"CONNACK").await;
+        client.write_all(&frame(BINARY, &vec![7; 2 << 20])).await.unwrap();
+        assert_eq!(read_all(&mut server, 2 << 20).await.len(), 2 << 20);
+        client.write_all(&frame(FIRST_BINARY, &vec![7; 2 << 20])).await.unwrap();
+        client.write_all(&frame(CONTINUATION, &vec![7; 3 << 19])).await.unwrap(); // bounded as a whole, too
+        assert!(read(&mut server).await.unwrap_err().to_string().contains("exceeds"));
+    });
+}
+
+#[test]
+fn a_server_that_has_nothing_to_say_pings() {
+    run(async {
+        let ping_interval = Some(Duration::from_millis(40));
+        let (mut client, mut server) = pair_with(&WebSocketOptions {
+            ping_interval,
+            ..WebSocketOptions::default()
+        });
+        let started = Instant::now();
+        let reading = async {
+            let error = read(&mut server).await;
+            panic!("nothing was sent, and yet {error:?}");
+        };
+        let mut ping = [0; 2];
+        tokio::select! {
+            () = reading => {}
+            result = client.read_exact(&mut ping) => drop(result.unwrap()),
         }
-        assert!(read(&mut server).await.is_err());
+        assert_eq!(ping, [PING, 0]);
+        assert!(started.elapsed() >= Duration::from_millis(40));
     });
 }
 
@@ -155,8 +199,6 @@ fn output_is_one_binary_message_a_write() {
         client.read_exact(&mut message).await.unwrap();
         assert_eq!(message, *b"\x82\x02\xD0\x00");
         let long = vec![7; MESSAGE_SIZE_MAX + 1];
-        let bufs = [io::IoSlice::new(&long)];
-        let taken = std::future::poll_fn(|cx| server.poll_write(cx, &bufs)).await.unwrap();
-        assert_eq!(taken, MESSAGE_SIZE_MAX);
+        assert_eq!(write(&mut server, &long).await, MESSAGE_SIZE_MAX);
     });
 }
