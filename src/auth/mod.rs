@@ -1,5 +1,7 @@
 //! Layer 3: may he? Who a client is, and what it may do. Mechanisms come as implementations of two traits.
 
+pub mod anonymous;
+
 use core::fmt;
 
 use crate::protocol::ids::Token;

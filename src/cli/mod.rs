@@ -5,12 +5,15 @@
     reason = "printing is what a command line is for"
 )]
 
+mod certs;
 mod check;
 mod completions;
+mod descriptors;
 mod exit;
 mod man;
 mod output;
 mod serve;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -34,6 +37,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Certs(certs::Arguments),
     Check(check::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
@@ -92,6 +96,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Exit {
     match cli.command {
         None => serve::run(cli.serve),
+        Some(Command::Certs(arguments)) => certs::run(arguments),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Completions(arguments)) => completions::run(&arguments, &mut Cli::command()),
         Some(Command::Man(arguments)) => man::run(&arguments, Cli::command()),

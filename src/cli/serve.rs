@@ -1,13 +1,16 @@
 //! `sundew` without a subcommand: reads the configuration, starts the log, runs the broker.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::Exit;
+use super::{Exit, descriptors::Connections, signals::Signals};
 use crate::{
+    broker::Parts,
     config::{self, Layers, Listen, Loaded, Problem, schema},
-    logging::{self, LogFormat, LogGuard, LogOptions, LogTarget},
+    logging::{self, LogGuard},
+    server::{Server, ServerOptions, StartError},
+    transport::listener::ListenError,
 };
 
 #[derive(Debug, Default, Args)]
@@ -57,7 +60,7 @@ pub(super) fn run(arguments: Arguments) -> Exit {
             return Exit::Config;
         }
     };
-    let log = match logging::start(&log_options(&loaded.config.log)) {
+    let log = match logging::start(&loaded.config.log_options()) {
         Ok(log) => log,
         Err(error) => {
             eprintln!("{error}");
@@ -76,11 +79,77 @@ fn serve(loaded: Loaded) -> Exit {
     for file in &loaded.files {
         tracing::info!(file = %file.display(), "configuration read");
     }
+    let signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            tracing::error!(%error, "cannot wait for signals");
+            return Exit::Software;
+        }
+    };
+    let config = &loaded.config;
+    let connections = Connections::allowed(config.limits.connections_max.to_usize());
+    let options = ServerOptions {
+        listeners: config.listener_options(),
+        broker: config.broker_options(),
+        workers: config.worker_count(),
+        placement: config.placement(),
+        connections_max: connections.max,
+        drain: config.shutdown.deadline,
+    };
+    let parts = Parts {
+        authenticator: config.authenticator(),
+        ..Parts::default()
+    };
+    let server = match Server::start(options, parts) {
+        Ok(server) => server,
+        Err(error) => {
+            tracing::error!("{error}");
+            return exit_of(&error);
+        }
+    };
+    for (listener, addresses) in server.addresses() {
+        for address in addresses {
+            tracing::info!(listener, %address, "listening");
+        }
+    }
+    connections.report();
     if let Some(warning) = local_only_warning(&loaded) {
         tracing::warn!("{warning}");
     }
-    tracing::error!("this build has no broker in it yet");
-    Exit::Unavailable
+    stop_on_signal(signals, server, config.shutdown.deadline)
+}
+
+fn stop_on_signal(mut signals: Signals, server: Server, drain: Duration) -> Exit {
+    let signal = signals.wait();
+    tracing::info!(signal, deadline = ?drain, "stopping; once more stops at once");
+    // Draining waits in a thread of its own, so that a second signal is heard.
+    let (stopped, is_stopped) = std::sync::mpsc::sync_channel(1);
+    let draining = std::thread::Builder::new().name("drain".to_owned()).spawn(move || {
+        let _ = stopped.send(server.stop()); // nobody listens after a second signal
+    });
+    if let Err(error) = draining {
+        tracing::warn!(%error, "cannot drain, stopping at once");
+        return Exit::Done;
+    }
+    match signals.wait_or(&is_stopped) {
+        Some(true) => tracing::info!("stopped"),
+        Some(false) => tracing::warn!(deadline = ?drain, "stopped; some clients did not go in time"),
+        None => tracing::warn!("stopped at once"),
+    }
+    Exit::Done
+}
+
+/// What the operator can do about it decides the exit code.
+fn exit_of(error: &StartError) -> Exit {
+    let StartError::Listen(error) = error else {
+        return Exit::Software;
+    };
+    match error {
+        ListenError::NotAllowed { .. } => Exit::NotAllowed,
+        ListenError::Path { .. } => Exit::CannotCreate,
+        ListenError::NoAddress { .. } => Exit::Config,
+        _ => Exit::Unavailable,
+    }
 }
 
 /// The environment of this process, names and values that are not UTF-8 left out: no option is.
@@ -116,22 +185,6 @@ pub(super) fn local_only_warning(loaded: &Loaded) -> Option<String> {
     Some(format!(
         "listening on {list} only, other machines are refused; to open: sundew --listen 0.0.0.0:1883 --anonymous"
     ))
-}
-
-fn log_options(log: &schema::Log) -> LogOptions {
-    LogOptions {
-        filter: log.level.0.clone(),
-        format: match log.format {
-            schema::LogFormat::Text => LogFormat::Text,
-            schema::LogFormat::Json => LogFormat::Json,
-        },
-        target: match (log.target, &log.file) {
-            (schema::LogTarget::File, Some(file)) => LogTarget::File(file.clone()),
-            (schema::LogTarget::Stdout, _) => LogTarget::Stdout,
-            _ => LogTarget::Stderr,
-        },
-        lines_max: log.lines_max as usize,
-    }
 }
 
 impl Arguments {

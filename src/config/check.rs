@@ -43,17 +43,6 @@ fn check_addresses(listener: &Listener, path: &str, seen: &mut HashMap<Address, 
     if listener.address.is_empty() && !problems.is_set(&format!("{path}.address")) {
         problems.error(path, "it has no address, add address = \"0.0.0.0:1883\"");
     }
-    let sockets = listener
-        .address
-        .iter()
-        .filter(|address| matches!(address, Address::Unix(_)))
-        .count();
-    if sockets > 0 && listener.address.len() > 1 {
-        problems.error(
-            &format!("{path}.address"),
-            "a Unix socket is a listener of its own, add [[listeners]] for it",
-        );
-    }
     for address in &listener.address {
         // Port 0 is "any free port": it may be asked for twice.
         if matches!(address, Address::Tcp(address) if address.port() == 0) {
@@ -133,10 +122,7 @@ fn check_tls(tls: &Tls, path: &str, problems: &mut Problems) {
 fn check_pair(certificate: &Path, key: &Path, path: &str, problems: &mut Problems) {
     for (file, name) in [(certificate, "certificate"), (key, "key")] {
         if file.as_os_str().is_empty() {
-            problems.error(
-                path,
-                format!("it has no {name}, add {name} = \"FILE\" (for development, `sundew certs` makes one)"),
-            );
+            problems.error(path, format!("it has no {name}, add {name} = \"FILE\""));
         } else {
             check_readable(file, &format!("{path}.{name}"), problems);
         }
@@ -145,7 +131,12 @@ fn check_pair(certificate: &Path, key: &Path, path: &str, problems: &mut Problem
 
 fn check_readable(file: &Path, path: &str, problems: &mut Problems) {
     if let Err(error) = File::open(file) {
-        problems.error(path, format!("cannot read {}: {error}", file.display()));
+        let hint = match error.kind() {
+            std::io::ErrorKind::NotFound => "; `sundew certs` makes one for development",
+            std::io::ErrorKind::PermissionDenied => "; let the user that runs sundew read it",
+            _ => "",
+        };
+        problems.error(path, format!("cannot read {}: {error}{hint}", file.display()));
     }
 }
 

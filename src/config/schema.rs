@@ -28,13 +28,15 @@ section! {
         limits: Limits = Limits::default();
         /// What the broker offers and asks of MQTT.
         mqtt: Mqtt = Mqtt::default();
-        /// Messages that wait for one session: its client is away, or slower than they come.
+        /// Messages that wait for one session, since its client is away or slower than they come. When the queue is full, QoS 0
+        /// drops its oldest message. Retained messages that answer a SUBSCRIBE do not count.
         queue: Queue = Queue::default();
         /// Shared subscriptions: `$share/GROUP/FILTER`.
         shared: Shared = Shared::default();
         /// Threads that carry connections.
         workers: Workers = Workers::default();
-        /// How the broker ends on SIGTERM or Ctrl-C.
+        /// How the broker ends on SIGTERM or Ctrl-C: it accepts nobody any more, publishes the wills of its clients (their
+        /// connections end, and they did not say goodbye), tells MQTT 5 clients why (0x8B), and closes.
         shutdown: Shutdown = Shutdown::default();
         /// What is logged, and where.
         log: Log = Log::default();
@@ -63,6 +65,8 @@ section! {
         proxy_protocol: Option<ProxyProtocol> = None;
         /// Versions of MQTT that are accepted. Cost: none.
         allowed_versions: Vec<Version> = vec![Version::V31, Version::V311, Version::V5];
+        /// Highest QoS for clients of this listener, if it is to be less than `mqtt.maximum_qos`. Default: absent. Cost: none.
+        maximum_qos: Option<u8> = None, in Some(0) => Some(2);
         /// Connections at once through this listener. Cost: a file descriptor and 2 to 4 KiB each.
         connections_max: Limit = Limit::UNLIMITED;
         /// Time from the first byte of TCP to a whole CONNECT, TLS and WebSocket included.
@@ -212,9 +216,9 @@ section! {
 section! {
     /// What the specification forbids and some clients do.
     pub struct Quirks {
-        /// A client that sends more unacknowledged messages than our Receive Maximum is served, and logged once, instead of
-        /// being disconnected with 0x93. Cost: memory for what it sends too much, within the limits of the queue.
-        receive_maximum_exceeded: bool = false;
+        /// A client of MQTT 3.1.1 with an empty id and clean session 0 gets an id and a clean session, instead of being refused
+        /// as [MQTT-3.1.3-8] says. Cost: it finds no session when it comes back, and nobody tells it.
+        accept_empty_client_id_persistent: bool = false;
     }
 }
 
@@ -269,21 +273,23 @@ section! {
         /// Longest client id. Cost: kept once a session.
         client_id_bytes_max: u16 = 512, in 23 => 65_535;
         /// Levels (parts between `/`) of a topic or filter. Cost: a node of the tree of subscriptions each, about 100 bytes.
-        topic_levels_max: u16 = 128, in 8 => 65_535;
+        topic_levels_max: u16 = 200, in 8 => 65_535;
+        /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. Cost: about 60 bytes each while it is handled.
+        filters_per_packet_max: u32 = 65_536, in 1 => 67_108_864;
         /// Connections at once through all listeners; never more than the descriptors the system allows, less a reserve.
         /// Cost: a file descriptor and 2 to 4 KiB each.
         connections_max: Limit = Limit::UNLIMITED;
         /// Sessions at once, with and without a connection. Cost: about 1 KiB each, and what is queued.
-        sessions_max: Limit = Limit::UNLIMITED;
+        sessions_max: Limit = Limit(1_000_000), in Limit(1) => Limit::UNLIMITED;
         /// Subscriptions of all sessions. Cost: 100 to 200 bytes each.
-        subscriptions_max: Limit = Limit::UNLIMITED;
+        subscriptions_max: Limit = Limit(10_000_000), in Limit(1) => Limit::UNLIMITED;
         /// Subscriptions of one session. Cost: as above.
-        subscriptions_per_session_max: Limit = Limit(10_000), in Limit(1) => Limit::UNLIMITED;
+        subscriptions_per_session_max: Limit = Limit(100_000), in Limit(1) => Limit::UNLIMITED;
         /// Retained messages. Cost: topic, payload and about 150 bytes each.
-        retained_messages_max: Limit = Limit::UNLIMITED;
+        retained_messages_max: Limit = Limit(1_000_000);
         /// Bytes of all retained messages. Cost: memory.
         retained_bytes_max: Bytes = Bytes(1 << 30);
-        /// Wills that wait for their Will Delay Interval. Cost: the message each.
+        /// Wills that wait for their Will Delay Interval; beyond, a will is published without its delay. Cost: the message each.
         pending_wills_max: Limit = Limit(100_000);
     }
 }
@@ -317,13 +323,13 @@ section! {
         receive_maximum: u16 = 1024, in 1 => 65_535;
         /// Messages at QoS 1 and 2 that we have under way to a client, if it does not ask for less. Cost: the message each.
         max_inflight: u16 = 1024, in 1 => 65_535;
-        /// Topic aliases a client may use to us, and that we use to it if it allows as many. Cost: a topic each.
-        topic_alias_max: u16 = 32;
+        /// Topic aliases a client may use towards us. Cost: a topic each.
+        topic_alias_max: u16 = 10;
+        /// Topic aliases that we use towards a client, if it allows as many. Cost: a topic each.
+        topic_alias_max_out: u16 = 10;
         /// What MQTT 5 clients that ask for Response Information are given, as the start of their reply topics.
         /// Default: absent. Cost: none.
         response_information: Option<String> = None;
-        /// Whether MQTT 5 clients are told in words why something was refused (Reason String). Cost: some bytes a refusal.
-        reason_strings: bool = true;
         /// Whether control characters and non-characters in texts are refused, which the specification allows. Devices send
         /// them, and repeat for ever when refused. Cost: one more pass over topics that are not plain ASCII.
         strict_utf8: bool = false;
@@ -347,7 +353,8 @@ choice! {
 }
 
 section! {
-    /// Messages that wait for one session. Retained messages that answer a SUBSCRIBE do not count.
+    /// Messages that wait for one session. Retained messages that answer a SUBSCRIBE do not count. When it is full, QoS 0 drops its
+    /// oldest message.
     pub struct Queue {
         /// Messages that wait for one session. Cost: topic and payload once for all sessions, and about 64 bytes each.
         messages_max: Limit = Limit(100_000), in Limit(1) => Limit::UNLIMITED;
@@ -356,8 +363,9 @@ section! {
         /// When the queue is full, messages at QoS 1 and 2 are: `"refuse"`d to their publisher (0x97), or dropped, the oldest
         /// or the newest, or the session's client is disconnected. Cost of each: see there; drops are counted and logged.
         policy: QueuePolicy = QueuePolicy::Refuse;
-        /// When the queue is full, messages at QoS 0 are dropped: the oldest or the newest. Cost: those messages.
-        qos0_policy: Qos0Policy = Qos0Policy::DropOldest;
+        /// Bytes that were handed to a connection and that its client has not read; what is more waits in the queue.
+        /// Cost: memory, for each client that does not read.
+        output_bytes_max: Bytes = Bytes(1 << 20), in Bytes(4096) => Bytes(1 << 30);
         /// Whether messages at QoS 0 wait for a client that is away. Cost: memory for what may be lost anyway.
         qos0_offline: bool = false;
     }
@@ -377,22 +385,12 @@ choice! {
     }
 }
 
-choice! {
-    /// What happens to a message at QoS 0 that finds the queue full.
-    pub enum Qos0Policy {
-        /// The oldest waiting message at QoS 0 makes room.
-        DropOldest = "drop_oldest",
-        /// It is dropped itself.
-        DropNewest = "drop_newest",
-    }
-}
-
 section! {
     /// Shared subscriptions.
     pub struct Shared {
         /// Which member of a group gets a message. Cost: `"least_in_flight"` looks at every member for each message.
         strategy: Strategy = Strategy::RoundRobin;
-        /// Groups that choose otherwise: GROUP = "strategy".
+        /// Groups that choose otherwise, by the beginning of their name: BEGINNING = "strategy". The longest one that fits counts.
         groups: BTreeMap<String, Strategy> = BTreeMap::new();
         /// When messages that a member has not finished go to another one: when its session ends, or already when it
         /// disconnects. Cost of the latter: messages twice, after a short break of the network.
@@ -450,27 +448,13 @@ choice! {
 }
 
 section! {
-    /// How the broker ends. It stops accepting, sends what is queued for connected clients, tells MQTT 5 clients why (0x8B),
-    /// and closes. A second signal ends it at once.
+    /// How the broker ends. A second signal ends it at once.
     pub struct Shutdown {
         /// Longest time that takes. Cost: a slow reader delays the end so long.
         deadline: Duration = seconds(5), in seconds(0) => seconds(3600);
-        /// What happens to the wills of clients that were connected: they are still alive, so `"discard"` says nothing;
-        /// `"publish"` tells sessions that are kept. Cost of the latter: everything looks offline after a restart.
-        wills: ShutdownWills = ShutdownWills::Discard;
         /// Another broker that MQTT 5 clients are told to use instead (0x9C and Server Reference). Default: absent.
         /// Cost: none.
         server_reference: Option<String> = None;
-    }
-}
-
-choice! {
-    /// What happens to wills when the broker ends.
-    pub enum ShutdownWills {
-        /// They are not published.
-        Discard = "discard",
-        /// They are published before the end.
-        Publish = "publish",
     }
 }
 
@@ -488,8 +472,6 @@ section! {
         file: Option<PathBuf> = None;
         /// Lines that wait to be written; those beyond are lost and counted. Cost: about 200 bytes each.
         lines_max: u32 = 16_384, in 128 => 10_000_000;
-        /// Equal events within this time become one line with `repeated=N`; `"0s"`: every event is a line. Cost: none.
-        repeat_window: Duration = seconds(60), in seconds(0) => seconds(86_400);
     }
 }
 

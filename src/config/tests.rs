@@ -144,8 +144,9 @@ fn tls_without_its_files_is_refused() {
     assert_refused(
         "[[listeners]]\naddress = \"127.0.0.1:1\"\n[listeners.tls]\ncertificate = \"none.crt\"\nclient_certificate = \"required\"\n",
         &[
-            "sundew.toml:3:12: error: listeners[0].tls: it has no key, add key = \"FILE\" (for development, `sundew certs` makes one)",
-            "sundew.toml:4:1: error: listeners[0].tls.certificate: cannot read none.crt: No such file or directory (os error 2)",
+            "sundew.toml:3:12: error: listeners[0].tls: it has no key, add key = \"FILE\"",
+            "sundew.toml:4:1: error: listeners[0].tls.certificate: cannot read none.crt: No such file or directory (os error 2); \
+             `sundew certs` makes one for development",
             "sundew.toml:5:1: error: listeners[0].tls.client_certificate: certificates of clients cannot be checked, \
              add client_ca = \"FILE\"",
         ],

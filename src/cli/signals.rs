@@ -1,0 +1,66 @@
+//! SIGTERM and Ctrl-C, on the thread that has nothing else to do.
+
+use std::{io, sync::mpsc::Receiver, time::Duration};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+};
+
+/// How often the end of draining is looked for while a second signal is waited for.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The signals that end the broker. While this exists they do not end the process by themselves.
+pub(super) struct Signals {
+    runtime: Runtime,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Listens for them from now on.
+    pub(super) fn new() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (terminate, interrupt) = runtime.block_on(async {
+            Ok::<_, io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?))
+        })?;
+        Ok(Self {
+            runtime,
+            terminate,
+            interrupt,
+        })
+    }
+
+    /// Waits for the next one and names it.
+    pub(super) fn wait(&mut self) -> &'static str {
+        let (terminate, interrupt) = (&mut self.terminate, &mut self.interrupt);
+        self.runtime.block_on(async {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        })
+    }
+
+    /// Waits for `value`; `None` when a signal came first, or when nobody is left to send it.
+    pub(super) fn wait_or<T>(&mut self, value: &Receiver<T>) -> Option<T> {
+        let (terminate, interrupt) = (&mut self.terminate, &mut self.interrupt);
+        self.runtime.block_on(async {
+            let arrives = async {
+                loop {
+                    match value.try_recv() {
+                        Ok(value) => return Some(value),
+                        Err(std::sync::mpsc::TryRecvError::Disconnected) => return None,
+                        Err(std::sync::mpsc::TryRecvError::Empty) => tokio::time::sleep(LOOK).await,
+                    }
+                }
+            };
+            tokio::select! {
+                biased;
+                value = arrives => value,
+                _ = terminate.recv() => None,
+                _ = interrupt.recv() => None,
+            }
+        })
+    }
+}
