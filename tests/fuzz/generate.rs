@@ -75,112 +75,88 @@ const BINARIES: &[&[u8]] = &[b"", b"x", b"\x00\xFF\x80", b"{\"temperature\": 21.
 
 /// Makes a packet that `reader` accepts in `version` and hands it over.
 pub(crate) fn with_packet(random: &mut Random, version: Version, reader: Role, f: &mut dyn FnMut(&Packet<'_>)) {
-    let blocks = [PropertiesBuf::new(), PropertiesBuf::new()];
-    let [mut block, mut will_block] = blocks;
+    let [mut block, mut will_block] = [PropertiesBuf::new(), PropertiesBuf::new()];
     let packet_id = PacketId::new(random.next() as u16).unwrap_or(PacketId::FIRST);
-    let mut properties = |random: &mut Random, owner| {
-        if version.has_properties() && !random.once_in(3) {
-            fill(&mut block, random, owner, reader);
-        }
+    let kinds: &[(u8, PropertyOwner)] = match reader {
+        Role::Server => FOR_SERVERS,
+        Role::Client => FOR_CLIENTS,
     };
-    let types: &[u8] = match reader {
-        Role::Server => &[1, 3, 3, 4, 5, 6, 7, 8, 10, 12, 14, 15],
-        Role::Client => &[2, 3, 3, 4, 5, 6, 7, 9, 11, 13, 14, 15],
-    };
-    let packet = match (random.pick(types), version.has_properties()) {
-        (1, _) => {
-            properties(random, PropertyOwner::Connect);
-            if version.has_properties() {
+    let (kind, owner) = random.pick(kinds);
+    if version.has_properties() && !random.once_in(3) {
+        fill(&mut block, random, owner, reader);
+    }
+    let packet = match (kind, version.has_properties()) {
+        (1, has_properties) => {
+            if has_properties {
                 fill(&mut will_block, random, PropertyOwner::Will, reader);
             }
             Packet::Connect(connect(random, version, block.view(), will_block.view()))
         }
         (2, _) => {
-            properties(random, PropertyOwner::ConnAck);
-            let reason = pick_reason(random, version, &[0x00, 0x84, 0x85, 0x86, 0x87, 0x88], &[0x00]);
+            let reason = pick_reason(random, version, &[0x00, 0x84, 0x85, 0x86, 0x87, 0x88]);
             let session_present = reason == ReasonCode::Success && version != Version::V31 && random.once_in(2);
+            let properties = block.view();
             Packet::ConnAck(ConnAck {
                 session_present,
+                reason,
+                properties,
+            })
+        }
+        (3, _) => Packet::Publish(publish(random, packet_id, block.view())),
+        (4..=7, _) => ack(random, kind, version, packet_id, block.view()),
+        (8..=11, _) => subscription(random, kind, version, packet_id, block.view()),
+        (12, _) => Packet::PingReq,
+        (15, true) => {
+            if block.view().text(PropertyId::AuthenticationMethod).is_none() {
+                block.push_text(PropertyId::AuthenticationMethod, "method");
+            }
+            let reason = ReasonCode::ContinueAuthentication;
+            Packet::Auth(Auth {
                 reason,
                 properties: block.view(),
             })
         }
-        (3, _) => {
-            properties(random, PropertyOwner::Publish);
-            Packet::Publish(publish(random, packet_id, block.view()))
-        }
-        (kind @ 4..=7, _) => ack(random, kind, version, packet_id, &mut block, reader),
-        (8, _) => {
-            properties(random, PropertyOwner::Subscribe);
-            let filters = (0..=random.below(4)).map(|_| subscription(random, version)).collect();
-            Packet::Subscribe(Subscribe {
-                packet_id,
-                properties: block.view(),
-                filters,
-            })
-        }
-        (9, _) => {
-            properties(random, PropertyOwner::SubAck);
-            let codes: &[u8] = &[0, 1, 2, 0x80, 0x87, 0x9E];
-            let codes = if version.has_properties() { codes } else { &codes[..4] };
-            let reasons = (0..=random.below(4))
-                .filter_map(|_| ReasonCode::from_byte(random.pick(codes)))
-                .collect();
-            Packet::SubAck(SubAck {
-                packet_id,
-                properties: block.view(),
-                reasons,
-            })
-        }
-        (10, _) => {
-            properties(random, PropertyOwner::Unsubscribe);
-            let filters = (0..=random.below(4))
-                .filter_map(|_| TopicFilter::parse(random.pick(FILTERS)).ok())
-                .collect();
-            Packet::Unsubscribe(Unsubscribe {
-                packet_id,
-                properties: block.view(),
-                filters,
-            })
-        }
-        (11, has_reasons) => {
-            properties(random, PropertyOwner::UnsubAck);
-            let count = if has_reasons { 1 + random.below(4) } else { 0 };
-            let reasons = (0..count)
-                .filter_map(|_| ReasonCode::from_byte(random.pick(&[0, 0x11, 0x87])))
-                .collect();
-            Packet::UnsubAck(UnsubAck {
-                packet_id,
-                properties: block.view(),
-                reasons,
-            })
-        }
-        (12, _) => Packet::PingReq,
-        (13, _) => Packet::PingResp,
-        (15, true) => {
-            fill(&mut block, random, PropertyOwner::Auth, reader);
-            if block.view().text(PropertyId::AuthenticationMethod).is_none() {
-                block.push_text(PropertyId::AuthenticationMethod, "method");
-            }
-            Packet::Auth(Auth {
-                reason: ReasonCode::ContinueAuthentication,
+        (14 | 15, has_properties) if has_properties || reader == Role::Server => {
+            let reason = pick_reason(random, version, &[0x00, 0x81, 0x82, 0x97]);
+            Packet::Disconnect(Disconnect {
+                reason,
                 properties: block.view(),
             })
         }
-        (_, false) if reader == Role::Client => Packet::PingResp,
-        _ => {
-            properties(random, PropertyOwner::Disconnect);
-            let reason = pick_reason(random, version, &[0x00, 0x81, 0x82, 0x97], &[0x00]);
-            let properties = if version.has_properties() {
-                block.view()
-            } else {
-                Properties::EMPTY
-            };
-            Packet::Disconnect(Disconnect { reason, properties })
-        }
+        _ => Packet::PingResp,
     };
     f(&packet);
 }
+
+const FOR_SERVERS: &[(u8, PropertyOwner)] = &[
+    (1, PropertyOwner::Connect),
+    (3, PropertyOwner::Publish),
+    (3, PropertyOwner::Publish),
+    (4, PropertyOwner::PubAck),
+    (5, PropertyOwner::PubRec),
+    (6, PropertyOwner::PubRel),
+    (7, PropertyOwner::PubComp),
+    (8, PropertyOwner::Subscribe),
+    (10, PropertyOwner::Unsubscribe),
+    (12, PropertyOwner::Auth),
+    (14, PropertyOwner::Disconnect),
+    (15, PropertyOwner::Auth),
+];
+
+const FOR_CLIENTS: &[(u8, PropertyOwner)] = &[
+    (2, PropertyOwner::ConnAck),
+    (3, PropertyOwner::Publish),
+    (3, PropertyOwner::Publish),
+    (4, PropertyOwner::PubAck),
+    (5, PropertyOwner::PubRec),
+    (6, PropertyOwner::PubRel),
+    (7, PropertyOwner::PubComp),
+    (9, PropertyOwner::SubAck),
+    (11, PropertyOwner::UnsubAck),
+    (13, PropertyOwner::Auth),
+    (14, PropertyOwner::Disconnect),
+    (15, PropertyOwner::Auth),
+];
 
 /// The bytes of a valid packet, behind the version it is of.
 pub(crate) fn frame(random: &mut Random) -> (Version, Role, Vec<u8>) {
@@ -303,27 +279,18 @@ fn ack<'a>(
     kind: u8,
     version: Version,
     packet_id: PacketId,
-    block: &'a mut PropertiesBuf,
-    reader: Role,
+    properties: Properties<'a>,
 ) -> Packet<'a> {
-    let is_first = kind <= 5;
-    let reason = pick_reason(
-        random,
-        version,
-        if is_first {
-            &[0x00, 0x10, 0x87, 0x97]
-        } else {
-            &[0x00, 0x92]
-        },
-        &[0],
-    );
-    if version.has_properties() && random.once_in(2) {
-        fill(block, random, PropertyOwner::PubAck, reader); // The four have the same ones.
-    }
+    let codes: &[u8] = if kind <= 5 {
+        &[0x00, 0x10, 0x87, 0x97]
+    } else {
+        &[0x00, 0x92]
+    };
+    let reason = pick_reason(random, version, codes);
     let ack = Ack {
         packet_id,
         reason,
-        properties: block.view(),
+        properties,
     };
     match kind {
         4 => Packet::PubAck(ack),
@@ -333,45 +300,89 @@ fn ack<'a>(
     }
 }
 
-fn subscription(random: &mut Random, version: Version) -> (TopicFilter<'static>, SubscriptionOptions) {
-    let filter = TopicFilter::parse(random.pick(FILTERS)).expect("a topic filter");
+/// SUBSCRIBE, SUBACK, UNSUBSCRIBE or UNSUBACK.
+fn subscription<'a>(
+    random: &mut Random,
+    kind: u8,
+    version: Version,
+    packet_id: PacketId,
+    properties: Properties<'a>,
+) -> Packet<'a> {
+    let mut count = 1 + random.below(4);
+    let filter = |random: &mut Random| TopicFilter::parse(random.pick(FILTERS)).expect("a topic filter");
+    match kind {
+        8 => {
+            let mut wanted = || {
+                let filter = filter(random);
+                (filter, options(random, version, filter.group().is_some()))
+            };
+            let filters = (0..count).map(|_| wanted()).collect();
+            Packet::Subscribe(Subscribe {
+                packet_id,
+                properties,
+                filters,
+            })
+        }
+        9 => {
+            let codes: &[u8] = &[0, 1, 2, 0x80, 0x87, 0x9E];
+            let codes = if version.has_properties() { codes } else { &codes[..4] };
+            let reasons = (0..count)
+                .filter_map(|_| ReasonCode::from_byte(random.pick(codes)))
+                .collect();
+            Packet::SubAck(SubAck {
+                packet_id,
+                properties,
+                reasons,
+            })
+        }
+        10 => {
+            let filters = (0..count).map(|_| filter(random)).collect();
+            Packet::Unsubscribe(Unsubscribe {
+                packet_id,
+                properties,
+                filters,
+            })
+        }
+        _ => {
+            count *= usize::from(version.has_properties());
+            let reasons = (0..count)
+                .filter_map(|_| ReasonCode::from_byte(random.pick(&[0, 0x11, 0x87])))
+                .collect();
+            Packet::UnsubAck(UnsubAck {
+                packet_id,
+                properties,
+                reasons,
+            })
+        }
+    }
+}
+
+fn options(random: &mut Random, version: Version, is_shared: bool) -> SubscriptionOptions {
     let qos = random_qos(random);
     if !version.has_properties() {
-        return (
-            filter,
-            SubscriptionOptions {
-                qos,
-                ..SubscriptionOptions::default()
-            },
-        );
-    }
-    let retain_handling = random.pick(&[
-        RetainHandling::Send,
-        RetainHandling::SendIfNew,
-        RetainHandling::DoNotSend,
-    ]);
-    let no_local = filter.group().is_none() && random.once_in(2);
-    (
-        filter,
-        SubscriptionOptions {
+        return SubscriptionOptions {
             qos,
-            no_local,
-            retain_as_published: random.once_in(2),
-            retain_handling,
-        },
-    )
+            ..SubscriptionOptions::default()
+        };
+    }
+    SubscriptionOptions {
+        qos,
+        no_local: !is_shared && random.once_in(2),
+        retain_as_published: random.once_in(2),
+        retain_handling: random.pick(&[
+            RetainHandling::Send,
+            RetainHandling::SendIfNew,
+            RetainHandling::DoNotSend,
+        ]),
+    }
 }
 
 fn random_qos(random: &mut Random) -> QoS {
     random.pick(&[QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce])
 }
 
-/// Before MQTT 5 a packet has fewer reasons, except CONNACK, whose codes are the nearest ones.
-fn pick_reason(random: &mut Random, version: Version, codes: &[u8], before_5: &[u8]) -> ReasonCode {
-    let codes = if version.has_properties() || codes.contains(&0x84) {
-        codes
-    } else {
-        before_5
-    };
-    ReasonCode::from_byte(random.pick(codes)).unwrap_or(ReasonCode::Success)
+/// Before MQTT 5 only CONNACK can say a reason: the code nearest to it.
+fn pick_reason(random: &mut Random, version: Version, codes: &[u8]) -> ReasonCode {
+    let can_say = version.has_properties() || codes.contains(&0x84);
+    ReasonCode::from_byte(random.pick(if can_say { codes } else { &codes[..1] })).unwrap_or(ReasonCode::Success)
 }

@@ -3,7 +3,7 @@
 
 use sundew::codec::{DecodeOptions, PACKET_BYTES_MAX, Role, decode as read, encode, frame_length};
 use sundew::protocol::packet::Packet;
-use sundew::protocol::property::{Properties, PropertiesBuf};
+use sundew::protocol::property::{Properties, PropertiesBuf, PropertyId};
 use sundew::protocol::topic::{TopicFilter, TopicName, matches};
 use sundew::protocol::version::Version;
 
@@ -39,6 +39,7 @@ fn decode_as(data: &[u8], version: Option<Version>, role: Role, options: &Decode
                 Ok(None),
                 "a part of a packet is no packet"
             );
+            check_parsed(&packet);
             let of = match (&packet, version) {
                 (Packet::Connect(connect), _) => connect.version,
                 (_, Some(version)) => version,
@@ -49,6 +50,44 @@ fn decode_as(data: &[u8], version: Option<Version>, role: Role, options: &Decode
             assert!(written <= consumed, "the shortest form is not longer");
             assert_eq!(read(&out, version, role, options), Ok(Some((packet, written))));
         }
+    }
+}
+
+/// Behind the codec nothing is checked again, so it has to hold: topics are topics, and every byte of a block is a property.
+fn check_parsed(packet: &Packet<'_>) {
+    let is_whole = |properties: Properties<'_>| {
+        let mut iter = properties.iter();
+        iter.by_ref().for_each(drop);
+        iter.rest().is_empty()
+    };
+    match packet {
+        Packet::Connect(connect) => {
+            assert!(is_whole(connect.properties));
+            if let Some(will) = &connect.will {
+                assert!(is_whole(will.properties) && TopicName::parse(will.topic.as_str()).is_ok());
+            }
+        }
+        Packet::Publish(publish) => {
+            assert!(is_whole(publish.properties));
+            assert_eq!(publish.packet_id.is_some(), publish.qos.is_acknowledged());
+            match publish.topic {
+                Some(topic) => assert!(TopicName::parse(topic.as_str()).is_ok()),
+                None => assert!(
+                    publish
+                        .properties
+                        .u16(PropertyId::TopicAlias)
+                        .is_some_and(|alias| alias > 0)
+                ),
+            }
+        }
+        Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
+            assert!(is_whole(ack.properties));
+        }
+        Packet::Subscribe(subscribe) => assert!(is_whole(subscribe.properties) && !subscribe.filters.is_empty()),
+        Packet::Unsubscribe(unsubscribe) => {
+            assert!(is_whole(unsubscribe.properties) && !unsubscribe.filters.is_empty())
+        }
+        _ => {}
     }
 }
 
