@@ -46,6 +46,12 @@ const BANNED_IN_PROTOCOL_HALF: &[(&str, &str)] = &[
     (".await", "the protocol half answers at once or says Pending(token)"),
 ];
 
+/// What the protocol half names all the same: path and word. May only shrink.
+const ALLOWED_IN_PROTOCOL_HALF: &[(&str, &str)] = &[
+    // Only in the model that loom checks, which has a thread that waits.
+    ("src/delivery/mailbox.rs", ".await"),
+];
+
 /// What no file may contain, tests included.
 const BANNED_EVERYWHERE: &[(&str, &str)] = &[
     ("dbg!", "debugging is over before a commit"),
@@ -111,7 +117,13 @@ fn the_protocol_half_has_no_io_and_no_clock() {
             continue;
         };
         if layer <= PROTOCOL_HALF_MAX {
-            faults.extend(file.findings(BANNED_IN_PROTOCOL_HALF));
+            let is_allowed = |word: &str| ALLOWED_IN_PROTOCOL_HALF.contains(&(file.path.as_str(), word));
+            let banned: Vec<_> = BANNED_IN_PROTOCOL_HALF
+                .iter()
+                .filter(|(word, _)| !is_allowed(word))
+                .copied()
+                .collect();
+            faults.extend(file.findings(&banned));
         }
     }
     check(
@@ -191,15 +203,13 @@ fn exceptions_to_the_budgets_are_still_needed() {
 #[test]
 fn the_top_level_is_exactly_what_the_plan_says() {
     let ignored = ignored_at_top();
-    let mut faults = Vec::new();
-    for entry in fs::read_dir(root()).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        if !name.starts_with('.') && !ignored.contains(&name) && !name.starts_with("LICENSE") {
-            if !TOP_LEVEL.contains(&name.as_str()) {
-                faults.push(format!("{name}: not in the plan"));
-            }
-        }
-    }
+    let is_planned = |name: &str| {
+        TOP_LEVEL.contains(&name) || name.starts_with('.') || name.starts_with("LICENSE") || ignored.contains(name)
+    };
+    let entries = fs::read_dir(root())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let faults: Vec<_> = entries.filter(|name| !is_planned(name)).collect();
     check(&faults, "a stranger finds the way from the top level alone");
 }
 

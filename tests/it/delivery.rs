@@ -1,0 +1,216 @@
+//! What happens when somebody does not keep up: bounded queues, who loses what, and who does not notice.
+
+use sundew::delivery::outbox::Overflow;
+use sundew::protocol::property::PropertyId;
+use sundew::server::ServerOptions;
+
+use crate::broker::{BOTH, Broker, V5, story, story_with};
+use crate::client::Client;
+use crate::wire::{self, Connect, PUBACK, Packet, Publish};
+use sundew::protocol::version::Version;
+
+fn short_queue(overflow: Overflow) -> impl Fn(&mut ServerOptions, &mut sundew::broker::Parts) {
+    move |options, _| {
+        options.broker.delivery.outbox.messages_max = 10;
+        options.broker.delivery.outbox.overflow = overflow;
+    }
+}
+
+/// A publisher whose message nobody could take is told; what waits stays.
+#[test]
+fn a_message_that_no_receiver_can_take_is_refused_truthfully() {
+    story_with(short_queue(Overflow::Refuse), BOTH, |broker, version| {
+        let keep = absent_subscriber(broker, version, "s");
+        let mut publisher = broker.client("p", version);
+        for number in 0..10 {
+            publisher.publish(Publish::new("a", number.to_string(), 1));
+        }
+        publisher.send(&Publish::new("a", "too much", 1).id(100).encode(version));
+        if version.has_properties() {
+            assert_eq!(publisher.await_ack(PUBACK, 100).reason, 0x97);
+            publisher.send(&Publish::new("a", "too much", 2).id(101).encode(version));
+            assert_eq!(publisher.await_ack(wire::PUBREC, 101).reason, 0x97);
+        } else {
+            publisher.expect_closed();
+        }
+        let (mut subscriber, _) = broker.connect(version, &keep);
+        for number in 0..10 {
+            subscriber.expect_text("a", &number.to_string());
+        }
+        broker.client("q", version).expect_nothing_sent_to(&mut subscriber);
+    });
+}
+
+/// [MQTT-4.3.3-9]
+#[test]
+fn the_identifier_of_a_refused_qos_2_message_is_free() {
+    story_with(short_queue(Overflow::Refuse), V5, |broker, version| {
+        let keep = absent_subscriber(broker, version, "s");
+        let mut publisher = broker.client("p", version);
+        for _ in 0..10 {
+            publisher.publish(Publish::new("a", "x", 1));
+        }
+        let message = Publish::new("a", "new", 2).id(50);
+        publisher.send(&message.encode(version));
+        assert_eq!(publisher.await_ack(wire::PUBREC, 50).reason, 0x97);
+        let (mut subscriber, _) = broker.connect(version, &keep);
+        for _ in 0..10 {
+            subscriber.expect_text("a", "x");
+        }
+        publisher.send(&message.encode(version));
+        assert_eq!(publisher.await_ack(wire::PUBREC, 50).reason, 0);
+        publisher.send(&wire::ack(wire::PUBREL, 50));
+        publisher.await_ack(wire::PUBCOMP, 50);
+        subscriber.expect_text("a", "new");
+    });
+}
+
+/// Where one receiver has room, the publisher is not punished for the other.
+#[test]
+fn a_full_queue_does_not_take_from_others() {
+    story_with(short_queue(Overflow::Refuse), BOTH, |broker, version| {
+        absent_subscriber(broker, version, "absent");
+        let mut present = broker.client("present", version);
+        present.subscribe("a", 1);
+        let mut publisher = broker.client("p", version);
+        for number in 0..40 {
+            publisher.publish(Publish::new("a", number.to_string(), 1));
+            present.expect_text("a", &number.to_string());
+        }
+    });
+}
+
+/// QoS 0 to a full queue costs nobody the connection.
+#[test]
+fn a_qos_0_publisher_is_not_punished_for_a_full_queue() {
+    story_with(short_queue(Overflow::Refuse), BOTH, |broker, version| {
+        absent_subscriber(broker, version, "s");
+        let mut publisher = broker.client("p", version);
+        for _ in 0..50 {
+            publisher.publish(Publish::new("a", "x", 0));
+        }
+        publisher.expect_ping_answered();
+    });
+}
+
+/// The policies that drop, by their names.
+#[test]
+fn dropping_policies_drop_the_end_they_name() {
+    for (overflow, expected) in [(Overflow::DropOldest, 15..25), (Overflow::DropNewest, 0..10)] {
+        story_with(short_queue(overflow), BOTH, |broker, version| {
+            let keep = absent_subscriber(broker, version, "s");
+            let mut publisher = broker.client("p", version);
+            for number in 0..25 {
+                publisher.publish(Publish::new("a", number.to_string(), 1));
+            }
+            let (mut subscriber, _) = broker.connect(version, &keep);
+            for number in expected.clone() {
+                subscriber.expect_text("a", &number.to_string());
+            }
+            publisher.expect_nothing_sent_to(&mut subscriber);
+        });
+    }
+}
+
+/// One that does not read holds up nobody: neither the publisher nor another subscriber, and its own answers come.
+#[test]
+fn a_subscriber_that_does_not_read_delays_nobody() {
+    story(BOTH, |broker, version| {
+        let mut stuck = broker.client("stuck", version);
+        stuck.subscribe("a", 0);
+        let mut reader = broker.client("reader", version);
+        reader.subscribe("a", 0);
+        let mut publisher = broker.client("p", version);
+        let payload = vec![b'x'; 100_000];
+        for _ in 0..200 {
+            publisher.publish(Publish::new("a", &payload, 0));
+            assert_eq!(reader.expect_publish().payload.len(), payload.len());
+        }
+        publisher.expect_ping_answered();
+        // It reads again, and is served: some of what it missed, whole packets, and the answer to what it asks.
+        stuck.send(&wire::PINGREQ);
+        while stuck.receive() != Packet::PingResp {}
+        publisher.publish(Publish::new("a", "fresh", 1));
+        while stuck.expect_publish().payload != b"fresh" {}
+    });
+}
+
+/// Control packets are never dropped, however full the queue is.
+#[test]
+fn control_packets_get_through_a_full_queue() {
+    story_with(short_queue(Overflow::Refuse), V5, |broker, version| {
+        let connect = Connect::default().with(|p| p.push_u16(PropertyId::ReceiveMaximum, 1));
+        let (mut subscriber, _) = broker.connect(version, &connect);
+        subscriber.subscribe("a", 1);
+        let mut publisher = broker.client("p", version);
+        for _ in 0..30 {
+            publisher.try_publish(Publish::new("a", "x", 1));
+        }
+        subscriber.expect_publish();
+        subscriber.expect_ping_answered();
+        assert_eq!(subscriber.subscribe("b", 1), 1);
+        assert_eq!(subscriber.unsubscribe(&["b"]), [0]);
+        subscriber.publish(Publish::new("c", "x", 2));
+        subscriber.expect_ping_answered();
+    });
+}
+
+/// QoS 0 flows past a window that is full, and does not wait for acknowledgements that do not come.
+#[test]
+fn qos_0_flows_past_a_full_window() {
+    story_with(
+        |options, _| options.broker.delivery.in_flight_max = 2,
+        BOTH,
+        |broker, version| {
+            let mut subscriber = broker.client("s", version);
+            subscriber.subscribe("#", 1);
+            let mut publisher = broker.client("p", version);
+            for number in 0..5 {
+                publisher.publish(Publish::new("acknowledged", number.to_string(), 1));
+            }
+            let first = subscriber.expect_publish();
+            subscriber.expect_publish();
+            publisher.publish(Publish::new("not", "x", 0));
+            assert_eq!(subscriber.expect_publish().topic, "not");
+            subscriber.send(&wire::ack(PUBACK, first.packet_id));
+            assert_eq!(subscriber.expect_publish().text(), "2");
+        },
+    );
+}
+
+/// Many publishers into one subscriber: nothing of QoS 1 is lost, order per publisher.
+#[test]
+fn a_fan_in_keeps_every_publishers_order() {
+    story(BOTH, |broker, version| {
+        const EACH: usize = 150;
+        let mut subscriber = broker.client("s", version);
+        subscriber.subscribe("in/+", 1);
+        let publishing: Vec<_> = (0..6)
+            .map(|number| {
+                let mut publisher = broker.client(&format!("p{number}"), version);
+                std::thread::spawn(move || {
+                    for sequence in 0..EACH {
+                        publisher.publish(Publish::new(&format!("in/{number}"), sequence.to_string(), 1));
+                    }
+                })
+            })
+            .collect();
+        let mut next = std::collections::HashMap::new();
+        for _ in 0..6 * EACH {
+            let message = subscriber.expect_message();
+            let expected = next.entry(message.topic.clone()).or_insert(0_usize);
+            assert_eq!(message.text(), expected.to_string(), "{}", message.topic);
+            *expected += 1;
+        }
+        publishing.into_iter().for_each(|thread| thread.join().unwrap());
+    });
+}
+
+/// A client whose session stays, subscribed to `a` and gone.
+fn absent_subscriber(broker: &Broker, version: Version, client_id: &'static str) -> Connect<'static> {
+    let keep = Connect::lasting(client_id, version);
+    let (mut subscriber, _): (Client, _) = broker.connect(version, &keep);
+    subscriber.subscribe("a", 2);
+    subscriber.disconnect();
+    keep
+}

@@ -1,0 +1,24 @@
+//! Stories on real sockets: a broker embedded in this process on ports of its own, clients that send and expect packets byte by
+//! byte. Each is told in the versions that it concerns, with one worker and with four.
+
+#![allow(clippy::print_stderr, reason = "a failing story says in which setting it failed")]
+#![allow(clippy::disallowed_methods, reason = "stories about time look at the clock")]
+
+mod broker;
+mod client;
+mod wire;
+
+mod authentication;
+mod connect;
+mod delivery;
+mod limits;
+mod malformed;
+mod publish;
+mod qos;
+mod retained;
+mod session;
+mod shared;
+mod stopping;
+mod subscribe;
+mod sys;
+mod will;

@@ -1,0 +1,121 @@
+//! `$SYS`: the names that mosquitto's monitors read.
+
+use std::collections::HashMap;
+
+use crate::broker::{ALL, BOTH, story_with};
+use crate::wire::{Connect, Publish};
+
+/// Names that existing monitors look for.
+const NAMES: &[&str] = &[
+    "version",
+    "uptime",
+    "clients/total",
+    "clients/connected",
+    "clients/disconnected",
+    "clients/maximum",
+    "clients/expired",
+    "clients/active",
+    "clients/inactive",
+    "messages/received",
+    "messages/sent",
+    "messages/stored",
+    "retained messages/count",
+    "subscriptions/count",
+    "publish/messages/received",
+    "publish/messages/sent",
+    "publish/messages/dropped",
+    "bytes/received",
+    "bytes/sent",
+    "load/messages/received/1min",
+    "load/messages/sent/5min",
+    "load/bytes/received/15min",
+    "load/connections/1min",
+    "load/sockets/1min",
+    "load/publish/dropped/1min",
+];
+
+#[test]
+fn the_broker_tells_about_itself_under_mosquittos_names() {
+    story_with(
+        |options, _| options.broker.sys_interval_secs = 1,
+        ALL,
+        |broker, version| {
+            let mut client = broker.client("c", version);
+            client.publish(Publish::new("kept", "x", 1).retained());
+            broker
+                .connect(version, &Connect::lasting("gone", version))
+                .0
+                .disconnect();
+            client.subscribe("$SYS/broker/#", 0);
+            let mut values = HashMap::new();
+            let wanted: Vec<_> = NAMES.iter().map(|name| format!("$SYS/broker/{name}")).collect();
+            let is_right = |values: &HashMap<String, String>| {
+                let number = |name: &str| {
+                    values
+                        .get(&format!("$SYS/broker/{name}"))
+                        .and_then(|text| text.parse::<u64>().ok())
+                };
+                wanted.iter().all(|topic| values.contains_key(topic))
+                    && number("clients/connected") == Some(1)
+                    && number("clients/disconnected") == Some(1)
+                    && number("clients/total") == Some(2)
+                    && number("subscriptions/count") == Some(1)
+                    && number("retained messages/count") >= Some(1)
+                    && number("bytes/received") > Some(20)
+            };
+            for _ in 0..300 {
+                let message = client.expect_publish();
+                values.insert(message.topic.clone(), message.text().to_owned());
+                if is_right(&values) {
+                    break;
+                }
+            }
+            let missing: Vec<_> = wanted.iter().filter(|topic| !values.contains_key(*topic)).collect();
+            assert!(missing.is_empty(), "missing: {missing:?}");
+            assert!(is_right(&values), "{values:#?}");
+            assert!(values["$SYS/broker/uptime"].ends_with("seconds"));
+        },
+    );
+}
+
+/// A monitor that subscribes late gets what there is, and a client cannot lie about the broker.
+#[test]
+fn the_values_are_retained_and_nobody_else_can_set_them() {
+    story_with(
+        |options, _| options.broker.sys_interval_secs = 1,
+        BOTH,
+        |broker, version| {
+            let mut client = broker.client("c", version);
+            client.subscribe("$SYS/broker/version", 0);
+            let version_text = client.expect_publish().text().to_owned();
+            let mut late = broker.client("late", version);
+            late.subscribe("$SYS/broker/version", 0);
+            let message = late.expect_publish();
+            assert!(message.retain && message.text() == version_text);
+            let mut liar = broker.client("liar", version);
+            liar.send(
+                &Publish::new("$SYS/broker/version", "a lie", 0)
+                    .retained()
+                    .encode(version),
+            );
+            let mut later = broker.client("later", version);
+            later.subscribe("$SYS/broker/version", 0);
+            assert_eq!(later.expect_publish().text(), version_text);
+        },
+    );
+}
+
+/// It can be switched off.
+#[test]
+fn without_an_interval_there_is_no_sys() {
+    story_with(
+        |options, _| options.broker.sys_interval_secs = 0,
+        BOTH,
+        |broker, version| {
+            let mut client = broker.client("c", version);
+            client.subscribe("$SYS/#", 0);
+            std::thread::sleep(std::time::Duration::from_millis(1_200));
+            client.expect_ping_answered();
+        },
+    );
+}
