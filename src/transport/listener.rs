@@ -291,7 +291,7 @@ impl ListenerShared {
         let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
         if let Some(repeated) = self.record_refusal(&(found.to_string(), host)) {
             let repeated = (repeated > 0).then_some(repeated);
-            tracing::warn!(listener = self.name(), addr, reason = %found, repeated, "connection refused");
+            tracing::warn!(listener = self.name(), %addr, reason = found.to_string(), repeated, "connection refused");
         }
     }
 
