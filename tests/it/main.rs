@@ -9,6 +9,7 @@ mod client;
 mod wire;
 
 mod authentication;
+mod command_line;
 mod connect;
 mod delivery;
 mod limits;
