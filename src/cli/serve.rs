@@ -7,7 +7,7 @@ use clap::Args;
 use super::{Exit, descriptors::Connections, signals::Signals};
 use crate::{
     broker::Parts,
-    config::{self, Layers, Listen, Loaded, Problem, schema},
+    config::{self, Config, Layers, Listen, Loaded, Problem, schema},
     logging::{self, LogGuard},
     server::{Server, ServerOptions, StartError},
     transport::listener::ListenError,
@@ -116,6 +116,9 @@ fn serve(loaded: Loaded) -> Exit {
     if let Some(warning) = local_only_warning(&loaded) {
         tracing::warn!("{warning}");
     }
+    for warning in open_to_everybody(config) {
+        tracing::warn!("{warning}");
+    }
     stop_on_signal(signals, server, config.shutdown.deadline)
 }
 
@@ -185,6 +188,24 @@ pub(super) fn local_only_warning(loaded: &Loaded) -> Option<String> {
     Some(format!(
         "listening on {list} only, other machines are refused; to open: sundew --listen 0.0.0.0:1883 --anonymous"
     ))
+}
+
+/// Listeners where whoever reaches them reads and writes everything.
+pub(super) fn open_to_everybody(config: &Config) -> impl Iterator<Item = String> + '_ {
+    let is_everywhere = config.auth.allow_anonymous == schema::Anonymous::Everywhere;
+    let asks_certificate = |listener: &schema::Listener| {
+        let tls = listener.tls.as_ref();
+        tls.is_some_and(|tls| tls.client_certificate == schema::ClientCertificate::Required)
+    };
+    let is_open =
+        move |listener: &&schema::Listener| is_everywhere && !listener.is_local() && !asks_certificate(listener);
+    config.listeners.iter().filter(is_open).map(|listener| {
+        let addresses: Vec<_> = listener.address.iter().map(ToString::to_string).collect();
+        format!(
+            "whoever reaches {} reads and writes everything; to close: auth.allow_anonymous = false, or certificates for clients",
+            addresses.join(" or ")
+        )
+    })
 }
 
 impl Arguments {

@@ -74,3 +74,16 @@ fn the_one_warning_without_a_configuration_has_the_command_that_opens_it() {
          to open: sundew --listen 0.0.0.0:1883 --anonymous"
     );
 }
+
+#[test]
+fn a_listener_that_is_open_to_everybody_is_said_to_be() {
+    let open = config("sundew --listen 0.0.0.0:1883 --listen ws://127.0.0.1:9001 --anonymous").unwrap();
+    assert_eq!(
+        serve::open_to_everybody(&open).collect::<Vec<_>>(),
+        [
+            "whoever reaches 0.0.0.0:1883 reads and writes everything; to close: auth.allow_anonymous = false, or certificates \
+          for clients"
+        ]
+    );
+    assert_eq!(serve::open_to_everybody(&config("sundew").unwrap()).count(), 0);
+}
