@@ -1,5 +1,5 @@
-//! Layer 7: what the operator wants. [`schema`] declares every option once; [`load`] reads them from file, environment and flags
-//! and reports every mistake at once, with its place; [`reference`] writes the manual from the same declarations.
+//! Layer 7: what the operator wants. [`schema`] declares every option once; [`load()`] reads them from file, environment and flags
+//! and reports every mistake at once, with its place; [`mod@reference`] writes the manual from the same declarations.
 //!
 //! This folder decides nothing about MQTT: `apply` translates into the options that each layer declares for itself.
 
