@@ -1,6 +1,8 @@
 //! The broker as the outside conformance suites want it: strict about characters, keep alive capped at 60 s, Receive Maximum 20,
 //! subscriptions to `test/nosubscribe` refused. `cargo run --example conformance -- 1883 1884`
 
+#![allow(clippy::print_stdout)] // an example speaks to the one who runs it
+
 use std::sync::Arc;
 
 use sundew::auth::{Access, Answer, Authorizer};
@@ -30,13 +32,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     options.listeners.clear();
     for port in std::env::args().skip(1) {
         let addresses = vec![ListenAddress::Tcp(format!("127.0.0.1:{port}").parse()?)];
-        options.listeners.push((ListenerOptions { addresses, ..ListenerOptions::default() }, Default::default()));
+        options.listeners.push((
+            ListenerOptions {
+                addresses,
+                ..ListenerOptions::default()
+            },
+            Default::default(),
+        ));
     }
     options.broker.decode.strict_utf8 = true;
     options.broker.keep_alive_max = 60;
     options.broker.receive_maximum = 20;
     options.broker.delivery.in_flight_max = 20;
-    let parts = Parts { authorizer: Arc::new(NoSubscribe), ..Parts::default() };
+    let parts = Parts {
+        authorizer: Arc::new(NoSubscribe),
+        ..Parts::default()
+    };
     let server = Server::start(options, parts)?;
     println!("listening on {:?}", server.addresses());
     std::thread::park();

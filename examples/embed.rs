@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example embed`
 
+#![allow(clippy::print_stdout)] // an example speaks to the one who runs it
+
 use std::io;
 
 use sundew::broker::Parts;
@@ -10,8 +12,9 @@ use sundew::server::{Server, ServerOptions};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut options = ServerOptions::default();
     if let Some(port) = std::env::args().nth(1) {
-        options.listeners[0].0.addresses =
-            vec![sundew::transport::options::ListenAddress::Tcp(format!("127.0.0.1:{port}").parse()?)];
+        options.listeners[0].0.addresses = vec![sundew::transport::options::ListenAddress::Tcp(
+            format!("127.0.0.1:{port}").parse()?,
+        )];
     }
     let server = Server::start(options, Parts::default())?;
     println!("listening on {:?}; Enter stops", server.addresses());

@@ -1,5 +1,7 @@
 //! The server: builds all parts, runs them, drains them, stops. What `main` and programs that embed a broker call.
 
+#![allow(clippy::disallowed_methods)] // the I/O half reads the clock
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -79,8 +81,10 @@ impl Server {
         for (listener, rules) in options.listeners {
             listeners.push((Listener::bind(listener)?, Arc::new(rules)));
         }
-        let addresses =
-            listeners.iter().map(|(listener, rules)| (rules.name.clone(), listener.local_addresses())).collect();
+        let addresses = listeners
+            .iter()
+            .map(|(listener, rules)| (rules.name.clone(), listener.local_addresses()))
+            .collect();
         let workers = options.workers.clamp(1, usize::from(u16::MAX));
         let broker = Broker::new(options.broker, workers, parts);
         let (stop, stopped) = watch::channel(Stop::Running);
@@ -103,7 +107,13 @@ impl Server {
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(move || worker::run(start))?);
         }
-        Ok(Self { broker, addresses, threads, stop, drain: options.drain })
+        Ok(Self {
+            broker,
+            addresses,
+            threads,
+            stop,
+            drain: options.drain,
+        })
     }
 
     /// The listeners' names and addresses, with the ports that the system chose.
@@ -118,13 +128,19 @@ impl Server {
 
     /// Publishes from inside.
     pub fn publish(&self, message: Message) {
-        self.broker.mailboxes.send(WorkerId(0), &mut vec![Mail::Publish(Arc::new(message))]);
+        self.broker
+            .mailboxes
+            .send(WorkerId(0), &mut vec![Mail::Publish(Arc::new(message))]);
     }
 
     /// Disconnects a client with a reason; false when it has no session.
     pub fn disconnect(&self, client_id: &str, reason: ReasonCode) -> bool {
-        let Some(owner) = self.broker.registry.owner(client_id) else { return false };
-        self.broker.mailboxes.send(owner, &mut vec![Mail::Disconnect(ClientId::new(client_id), reason)]);
+        let Some(owner) = self.broker.registry.owner(client_id) else {
+            return false;
+        };
+        self.broker
+            .mailboxes
+            .send(owner, &mut vec![Mail::Disconnect(ClientId::new(client_id), reason)]);
         true
     }
 

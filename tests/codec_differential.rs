@@ -225,7 +225,7 @@ fn we_refuse(error: &DecodeError, bytes: &[u8], rewritten: &Result<BytesMut, Str
         E::WrongSender | E::SecondConnect => "who sends",
         E::ConnectFlags(_) | E::ConnAckFlags(_) | E::SessionPresent => "reserved and contradicting flags",
         E::PublishDup => "DUP at QoS 0",
-        E::PasswordWithoutUserName | E::ClientIdEmpty => "empty client identifiers, passwords without user names",
+        E::PasswordWithoutUserName => "passwords without user names",
         E::RemainingLength | E::VariableByteInteger => "needless bytes of lengths",
         E::Short | E::TrailingBytes => "lengths inside the packet",
         E::NullCharacter => "null characters",

@@ -63,7 +63,10 @@ pub trait Authenticator: Send + Sync {
     /// The next step of an enhanced authentication, at CONNECT or again later (section 4.12.1). Called for known methods only.
     fn continue_with(&self, step: &AuthStep<'_>, token: Token) -> Answer<Verdict> {
         let _ = (step, token);
-        Answer::Ready(Verdict::Refuse(Refusal { reason: ReasonCode::BadAuthenticationMethod, why: "unknown_method" }))
+        Answer::Ready(Verdict::Refuse(Refusal {
+            reason: ReasonCode::BadAuthenticationMethod,
+            why: "unknown_method",
+        }))
     }
 }
 
@@ -93,7 +96,10 @@ pub struct Access<'a> {
 
 impl fmt::Debug for Access<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("client_id", &self.client_id).field("user_name", &self.user_name).finish_non_exhaustive()
+        f.debug_struct("Access")
+            .field("client_id", &self.client_id)
+            .field("user_name", &self.user_name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,7 +123,10 @@ pub struct AllowAnonymous;
 
 impl Authenticator for AllowAnonymous {
     fn connect(&self, request: &ConnectRequest, _peer: &Peer, _token: Token) -> Answer<Verdict> {
-        Answer::Ready(Verdict::Admit(Identity { user_name: request.user_name.clone(), data: None }))
+        Answer::Ready(Verdict::Admit(Identity {
+            user_name: request.user_name.clone(),
+            data: None,
+        }))
     }
 }
 
@@ -141,7 +150,14 @@ impl Authenticator for DenyAll {
 pub struct AllowAll;
 
 impl Authorizer for AllowAll {
-    fn publish(&self, _who: &Access<'_>, _topic: TopicName<'_>, _qos: QoS, _retain: bool, _token: Token) -> Answer<bool> {
+    fn publish(
+        &self,
+        _who: &Access<'_>,
+        _topic: TopicName<'_>,
+        _qos: QoS,
+        _retain: bool,
+        _token: Token,
+    ) -> Answer<bool> {
         Answer::Ready(true)
     }
 

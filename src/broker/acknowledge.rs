@@ -14,7 +14,9 @@ use crate::storage::{Record, Ticket};
 
 impl Worker {
     pub(super) fn puback(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
-        let Some((_, resident)) = self.residents.pair(key) else { return };
+        let Some((_, resident)) = self.residents.pair(key) else {
+            return;
+        };
         match resident.session.outbound.puback(ack.packet_id) {
             Ok(_) => self.window_moved(key, ack.reason, now),
             Err(misfit) => self.misfit(key, PacketType::PubAck, ack.packet_id, misfit, now),
@@ -22,7 +24,9 @@ impl Worker {
     }
 
     pub(super) fn pubrec(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
-        let Some((connection, resident)) = self.residents.pair(key) else { return };
+        let Some((connection, resident)) = self.residents.pair(key) else {
+            return;
+        };
         if ack.reason.is_error() {
             match resident.session.outbound.pubrec_refused(ack.packet_id) {
                 Ok(_) => self.window_moved(key, ack.reason, now),
@@ -44,7 +48,9 @@ impl Worker {
     }
 
     pub(super) fn pubcomp(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
-        let Some((_, resident)) = self.residents.pair(key) else { return };
+        let Some((_, resident)) = self.residents.pair(key) else {
+            return;
+        };
         match resident.session.outbound.pubcomp(ack.packet_id) {
             Ok(()) => self.window_moved(key, ack.reason, now),
             Err(misfit) => self.misfit(key, PacketType::PubComp, ack.packet_id, misfit, now),
@@ -54,15 +60,23 @@ impl Worker {
     /// PUBREL: the client will not send that message again; PUBCOMP also where nothing was known [MQTT-4.3.3-11].
     pub(super) fn pubrel(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
         let token = self.token(key);
-        let Some((_, resident)) = self.residents.pair(key) else { return };
+        let Some((_, resident)) = self.residents.pair(key) else {
+            return;
+        };
         let was_known = resident.session.inbound.remove(ack.packet_id);
         let ticket = if was_known && resident.session.is_persistent() {
             let client_id = resident.session.client_id.clone();
-            self.broker.store.append(&Record::Release(&client_id, ack.packet_id), token)
+            self.broker
+                .store
+                .append(&Record::Release(&client_id, ack.packet_id), token)
         } else {
             Ticket::Done
         };
-        let reply = Reply::Ack { kind: PacketType::PubComp, id: ack.packet_id, reason: ReasonCode::Success };
+        let reply = Reply::Ack {
+            kind: PacketType::PubComp,
+            id: ack.packet_id,
+            reason: ReasonCode::Success,
+        };
         self.reply(key, reply, ticket, token.sequence, now);
     }
 
@@ -70,8 +84,13 @@ impl Worker {
         if reason.is_error() {
             self.metrics().dropped_rejected.increment();
         }
-        let Some((connection, resident)) = self.residents.pair(key) else { return };
-        resident.session.status.set_in_flight(resident.session.outbound.in_flight().into());
+        let Some((connection, resident)) = self.residents.pair(key) else {
+            return;
+        };
+        resident
+            .session
+            .status
+            .set_in_flight(resident.session.outbound.in_flight().into());
         let slot = connection.session;
         if let Some(slot) = slot
             && !(resident.outbox.is_empty() && resident.walks.is_empty())
@@ -90,7 +109,9 @@ impl Worker {
     /// Sends an acknowledgement when its ticket, and all before it, are done.
     #[inline]
     pub(super) fn reply(&mut self, key: ConnectionKey, reply: Reply, ticket: Ticket, request: u32, now: Time) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         let version = connection.version;
         match ticket {
             Ticket::Done if connection.replies.is_empty() => {
@@ -100,7 +121,13 @@ impl Worker {
             }
             Ticket::Done => connection.replies.push(reply, None),
             Ticket::Pending | Ticket::Failed => {
-                if matches!(reply, Reply::Ack { kind: PacketType::PubAck, .. }) {
+                if matches!(
+                    reply,
+                    Reply::Ack {
+                        kind: PacketType::PubAck,
+                        ..
+                    }
+                ) {
                     connection.unacknowledged += 1;
                 }
                 connection.replies.push(reply, Some(request));
@@ -113,11 +140,15 @@ impl Worker {
 
     /// A storage ticket is done.
     pub(super) fn stored(&mut self, key: ConnectionKey, request: u32, is_stored: bool, now: Time) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         let version = connection.version;
         match connection.replies.complete(request, is_stored, version) {
             Completed::Unknown => {}
-            Completed::Withheld => self.end_connection(key, Ending::Refused(ReasonCode::QuotaExceeded, "storage_failed"), now),
+            Completed::Withheld => {
+                self.end_connection(key, Ending::Refused(ReasonCode::QuotaExceeded, "storage_failed"), now)
+            }
             Completed::Released => {
                 let written = connection.replies.write_ready(version, connection.output.tail());
                 connection.unacknowledged = connection.unacknowledged.saturating_sub(written.pubacks);

@@ -16,7 +16,9 @@ impl Worker {
     pub(super) fn auth(&mut self, key: ConnectionKey, auth: &Auth<'_>, now: Time) {
         let token = self.token(key);
         let broker = std::sync::Arc::clone(&self.broker);
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         let is_again = match connection.phase {
             Phase::Connected => true,
             Phase::Authenticating(_) => false,
@@ -57,13 +59,21 @@ impl Worker {
 
     pub(super) fn send_auth(&mut self, key: ConnectionKey, reason: ReasonCode, data: Option<&[u8]>) {
         let mut properties = PropertiesBuf::new();
-        let Some(connection) = self.residents.connections.get(key.0) else { return };
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return;
+        };
         if let Some(method) = &connection.authentication_method {
             properties.push_text(PropertyId::AuthenticationMethod, method);
         }
         if let Some(data) = data {
             properties.push_binary(PropertyId::AuthenticationData, data);
         }
-        self.send_packet(key, &Packet::Auth(Auth { reason, properties: properties.view() }));
+        self.send_packet(
+            key,
+            &Packet::Auth(Auth {
+                reason,
+                properties: properties.view(),
+            }),
+        );
     }
 }

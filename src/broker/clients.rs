@@ -22,13 +22,18 @@ use crate::session::request::ConnectRequest;
 use crate::session::state::Session;
 use crate::session::topic_alias::{InboundAliases, OutboundAliases};
 
+/// The largest Maximum Packet Size that is announced: some clients take one above the longest remaining length for an error.
+const ANNOUNCED_BYTES_MAX: u32 = 268_435_455;
+
 /// A connection that has been handed over this often is refused: its session moves faster than it can follow.
 const HAND_OVERS_MAX: u8 = 16;
 
 impl Worker {
     /// CONNECT came: what it asks for is checked, then the authenticator is asked.
     pub(super) fn connect(&mut self, key: ConnectionKey, connect: &Connect<'_>, now: Time) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         connection.version = connect.version;
         connection.has_connect = true;
         connection.is_bridge = connect.is_bridge;
@@ -52,7 +57,9 @@ impl Worker {
         }
         let token = self.token(key);
         let broker = std::sync::Arc::clone(&self.broker);
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         connection.authentication_method = request.authentication_method.as_deref().map(Into::into);
         let answer = broker.authenticator.connect(&request, &connection.peer, token);
         connection.phase = Phase::Authenticating(request);
@@ -63,10 +70,17 @@ impl Worker {
     }
 
     /// What can be refused without knowing who it is.
-    fn check_connect(&self, key: ConnectionKey, connect: &Connect<'_>, request: &ConnectRequest) -> Result<(), Refusal> {
+    fn check_connect(
+        &self,
+        key: ConnectionKey,
+        connect: &Connect<'_>,
+        request: &ConnectRequest,
+    ) -> Result<(), Refusal> {
         let refuse = |reason, why| Err(Refusal { reason, why });
         let options = &self.broker.options;
-        let Some(connection) = self.residents.connections.get(key.0) else { return Ok(()) };
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return Ok(());
+        };
         if self.is_draining {
             return refuse(ReasonCode::ServerShuttingDown, "shutting_down");
         }
@@ -100,12 +114,20 @@ impl Worker {
     }
 
     pub(super) fn maximum_qos(&self, connection: &Connection) -> QoS {
-        connection.peer.rules.maximum_qos.map_or(self.broker.options.maximum_qos, |q| q.min(self.broker.options.maximum_qos))
+        connection
+            .peer
+            .rules
+            .maximum_qos
+            .map_or(self.broker.options.maximum_qos, |q| {
+                q.min(self.broker.options.maximum_qos)
+            })
     }
 
     /// The authenticator has decided about a CONNECT.
     pub(super) fn authenticated(&mut self, key: ConnectionKey, verdict: Verdict, now: Time) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         match std::mem::replace(&mut connection.phase, Phase::Opening) {
             Phase::Authenticating(request) => match verdict {
                 Verdict::Admit(identity) => self.admit(key, request, identity, now),
@@ -128,7 +150,9 @@ impl Worker {
 
     fn admit(&mut self, key: ConnectionKey, mut request: Box<ConnectRequest>, identity: Identity, now: Time) {
         let assigned = request.client_id.is_empty().then(|| self.assigned_client_id());
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         if let Some(assigned) = &assigned {
             connection.client_id = Some(ClientId::new(assigned));
         }
@@ -141,9 +165,17 @@ impl Worker {
 
     /// The client is admitted: its session is taken up here, or the connection is handed over to the worker that has it.
     pub(super) fn enter(&mut self, key: ConnectionKey, now: Time) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
-        let Some(client_id) = connection.client_id.clone() else { return };
-        match self.broker.registry.claim(&client_id, self.me, self.broker.options.sessions_max) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
+        let Some(client_id) = connection.client_id.clone() else {
+            return;
+        };
+        match self
+            .broker
+            .registry
+            .claim(&client_id, self.me, self.broker.options.sessions_max)
+        {
             Claim::Mine => {}
             Claim::Elsewhere(owner) if connection.hand_overs < HAND_OVERS_MAX => {
                 connection.destination = owner;
@@ -151,14 +183,30 @@ impl Worker {
                 return;
             }
             Claim::Elsewhere(_) => {
-                return self.refuse(key, &Refusal { reason: ReasonCode::ServerBusy, why: "session_moves" }, now);
+                return self.refuse(
+                    key,
+                    &Refusal {
+                        reason: ReasonCode::ServerBusy,
+                        why: "session_moves",
+                    },
+                    now,
+                );
             }
             Claim::Full => {
                 self.metrics().limit_sessions.increment();
-                return self.refuse(key, &Refusal { reason: ReasonCode::ServerBusy, why: "limits.sessions_max" }, now);
+                return self.refuse(
+                    key,
+                    &Refusal {
+                        reason: ReasonCode::ServerBusy,
+                        why: "limits.sessions_max",
+                    },
+                    now,
+                );
             }
         }
-        let Phase::Admitted(request) = std::mem::replace(&mut connection.phase, Phase::Opening) else { return };
+        let Phase::Admitted(request) = std::mem::replace(&mut connection.phase, Phase::Opening) else {
+            return;
+        };
         self.entering = Some(client_id.clone());
         let (slot, is_present) = self.take_session(&client_id, &request, now);
         self.entering = None;
@@ -202,22 +250,34 @@ impl Worker {
     fn settle(&mut self, key: ConnectionKey, slot: SlotKey, request: &ConnectRequest, now: Time) {
         let options = &self.broker.options;
         let keep_alive = u64::from(negotiated_keep_alive(request, options));
-        let expiry = request.session_expiry.unwrap_or(options.session_expiry_v3).min(options.session_expiry_max);
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let expiry = request
+            .session_expiry
+            .unwrap_or(options.session_expiry_v3)
+            .min(options.session_expiry_max);
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         connection.phase = Phase::Connected;
         connection.session = Some(slot);
         connection.receive_maximum = request.receive_maximum;
         connection.session_expiry_was_zero = request.session_expiry == Some(0);
-        connection.aliases_in = InboundAliases::new(if request.version.has_properties() { options.topic_alias_maximum } else { 0 });
+        connection.aliases_in = InboundAliases::new(if request.version.has_properties() {
+            options.topic_alias_maximum
+        } else {
+            0
+        });
         connection.aliases_out = OutboundAliases::new(request.topic_alias_maximum.min(options.topic_alias_maximum_out));
         connection.will.clone_from(&request.will);
         connection.last_received = now;
         // One and a half times the keep alive [MQTT-3.1.2-22], and a second more for the shortest, which a busy radio misses easily.
         connection.silence_max_ms = keep_alive * 1500 + if (1..10).contains(&keep_alive) { 1000 } else { 0 };
         if connection.silence_max_ms > 0 {
-            self.timers.arm(now.plus_millis(connection.silence_max_ms), Reminder::Connection(key));
+            self.timers
+                .arm(now.plus_millis(connection.silence_max_ms), Reminder::Connection(key));
         }
-        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+            return;
+        };
         resident.connection = Some(key);
         resident.session.expiry_secs = expiry;
         resident.session.expires_at = Time::NEVER;
@@ -232,7 +292,9 @@ impl Worker {
     fn send_connack(&mut self, key: ConnectionKey, request: &ConnectRequest, is_present: bool) {
         let options = &self.broker.options;
         let mut properties = PropertiesBuf::new();
-        let Some(connection) = self.residents.connections.get(key.0) else { return };
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return;
+        };
         let maximum_qos = self.maximum_qos(connection);
         if request.version.has_properties() {
             if options.topic_alias_maximum > 0 {
@@ -241,15 +303,24 @@ impl Worker {
             if request.client_id.is_empty() {
                 properties.push_text(PropertyId::AssignedClientIdentifier, connection.client_name());
             }
-            properties.push_u32(PropertyId::MaximumPacketSize, options.decode.packet_bytes_max);
+            properties.push_u32(
+                PropertyId::MaximumPacketSize,
+                options.decode.packet_bytes_max.min(ANNOUNCED_BYTES_MAX),
+            );
             properties.push_u16(PropertyId::ReceiveMaximum, options.receive_maximum);
             if maximum_qos < QoS::ExactlyOnce {
                 properties.push_byte(PropertyId::MaximumQoS, maximum_qos.bits());
             }
             for (id, is_available) in [
                 (PropertyId::RetainAvailable, options.retain_available),
-                (PropertyId::WildcardSubscriptionAvailable, options.wildcard_subscriptions),
-                (PropertyId::SubscriptionIdentifierAvailable, options.subscription_identifiers),
+                (
+                    PropertyId::WildcardSubscriptionAvailable,
+                    options.wildcard_subscriptions,
+                ),
+                (
+                    PropertyId::SubscriptionIdentifierAvailable,
+                    options.subscription_identifiers,
+                ),
                 (PropertyId::SharedSubscriptionAvailable, options.shared_subscriptions),
             ] {
                 if !is_available {
@@ -279,15 +350,25 @@ impl Worker {
         }
         // MQTT 3.1 has no session present flag.
         let session_present = is_present && request.version != Version::V31;
-        let connack = ConnAck { session_present, reason: ReasonCode::Success, properties: properties.view() };
+        let connack = ConnAck {
+            session_present,
+            reason: ReasonCode::Success,
+            properties: properties.view(),
+        };
         self.send_packet(key, &Packet::ConnAck(connack));
     }
 
     /// CONNACK with an error, one log line, and the end.
     pub(super) fn refuse(&mut self, key: ConnectionKey, refusal: &Refusal, now: Time) {
         self.metrics().connections_refused.increment();
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
-        let connack = ConnAck { session_present: false, reason: refusal.reason, properties: Default::default() };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
+        let connack = ConnAck {
+            session_present: false,
+            reason: refusal.reason,
+            properties: Default::default(),
+        };
         connection.phase = Phase::Closing;
         self.log.refused(connection, refusal, now);
         self.send_packet(key, &Packet::ConnAck(connack));
@@ -295,7 +376,9 @@ impl Worker {
     }
 
     fn log_connected(&mut self, key: ConnectionKey, request: &ConnectRequest, is_present: bool) {
-        let Some(connection) = self.residents.connections.get(key.0) else { return };
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return;
+        };
         info!(
             client = connection.client_name(),
             addr = %connection.peer.address,
@@ -311,7 +394,9 @@ impl Worker {
 
     /// Appends a packet to a connection's output. One that is larger than the client takes is left out [MQTT-3.1.2-24].
     pub(super) fn send_packet(&mut self, key: ConnectionKey, packet: &Packet<'_>) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         let start = connection.output.tail().len();
         let version = connection.version;
         if encode(packet, version, connection.output.tail()).is_err() {
@@ -331,7 +416,14 @@ impl Worker {
         let bits = bits & !(0xF << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
         let hex = format!("{bits:032x}");
         let prefix = &self.broker.options.assigned_client_id_prefix;
-        format!("{prefix}{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+        format!(
+            "{prefix}{}-{}-{}-{}-{}",
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..]
+        )
     }
 }
 
@@ -343,5 +435,9 @@ fn negotiated_keep_alive(request: &ConnectRequest, options: &super::BrokerOption
         return told;
     }
     let is_unlimited = request.keep_alive == 0 && options.keep_alive_max < u16::MAX;
-    if is_unlimited { options.keep_alive_max } else { request.keep_alive.min(options.keep_alive_max) }
+    if is_unlimited {
+        options.keep_alive_max
+    } else {
+        request.keep_alive.min(options.keep_alive_max)
+    }
 }

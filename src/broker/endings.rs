@@ -90,14 +90,19 @@ impl Worker {
     /// Ends a connection: tells the client where the version can, parts it from its session, sees to the will, logs one line. What is
     /// in the output is still sent; then the driver closes the socket.
     pub fn end_connection(&mut self, key: ConnectionKey, ending: Ending<'_>, now: Time) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         let was = std::mem::replace(&mut connection.phase, Phase::Closing);
         if matches!(was, Phase::Closing) {
             return;
         }
         let is_connected = matches!(was, Phase::Connected);
         self.log.ended(connection, &ending, is_connected, now);
-        if let (Some(reason), true) = (ending.reason(), connection.version.has_properties() && !matches!(was, Phase::Opening)) {
+        if let (Some(reason), true) = (
+            ending.reason(),
+            connection.version.has_properties() && !matches!(was, Phase::Opening),
+        ) {
             self.tell(key, reason, &ending, is_connected);
         } else if let (Phase::Opening, Ending::Violation(Violation::Decode(error))) = (&was, &ending) {
             self.refuse_malformed_connect(key, error);
@@ -116,14 +121,20 @@ impl Worker {
         };
         if let Some(connection) = self.residents.connections.get_mut(key.0) {
             connection.version = version;
-            let connack = ConnAck { session_present: false, reason: error.reason(), properties: Properties::EMPTY };
+            let connack = ConnAck {
+                session_present: false,
+                reason: error.reason(),
+                properties: Properties::EMPTY,
+            };
             self.send_packet(key, &Packet::ConnAck(connack));
         }
     }
 
     fn tell(&mut self, key: ConnectionKey, mut reason: ReasonCode, ending: &Ending<'_>, is_connected: bool) {
         let mut properties = PropertiesBuf::new();
-        let Some(connection) = self.residents.connections.get(key.0) else { return };
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return;
+        };
         if connection.wants_problem_information
             && let Ending::Violation(violation) = ending
         {
@@ -137,7 +148,11 @@ impl Worker {
             if is_connected {
                 Packet::Disconnect(Disconnect { reason, properties })
             } else {
-                Packet::ConnAck(ConnAck { session_present: false, reason, properties })
+                Packet::ConnAck(ConnAck {
+                    session_present: false,
+                    reason,
+                    properties,
+                })
             }
         };
         let before = self.residents.connections.get(key.0).map_or(0, |c| c.output.len());
@@ -151,10 +166,14 @@ impl Worker {
 
     /// Parts a connection from its session.
     fn part(&mut self, key: ConnectionKey, ending: &Ending<'_>, now: Time) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         let will = connection.will.take().filter(|_| !ending.removes_will());
         let Some(slot) = connection.session.take() else { return };
-        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+            return;
+        };
         self.residents.metrics.connections.decrement();
         self.residents.metrics.connections_closed.increment();
         resident.connection = None;
@@ -198,21 +217,28 @@ impl Worker {
 
     fn publish_will(&mut self, slot: SlotKey, will: &Will, now: Time) {
         self.metrics().wills_published.increment();
-        let publisher = SessionKey { worker: self.me, key: slot };
+        let publisher = SessionKey {
+            worker: self.me,
+            key: slot,
+        };
         self.route(&will.publication(now, publisher), None, now);
     }
 
     /// Ends a session: subscriptions, queue and identifiers are gone; a pending will is published; what a shared subscription had
     /// given it goes to other members.
     pub(super) fn end_session(&mut self, slot: SlotKey, now: Time) {
-        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+            return;
+        };
         if let Some((will, _)) = resident.session.pending_will.take() {
             self.residents.metrics.wills_pending.decrement();
             self.publish_will(slot, &will, now);
         }
         self.unsubscribe_all(slot);
         self.redistribute(slot, now);
-        let Some(resident) = self.residents.sessions.remove(slot) else { return };
+        let Some(resident) = self.residents.sessions.remove(slot) else {
+            return;
+        };
         self.metrics().sessions.decrement();
         self.clients.remove(resident.session.client_id.as_str());
         // While its client begins anew here, no other worker may step in between.
@@ -223,10 +249,15 @@ impl Worker {
 
     /// Gives what a shared subscription had chosen this session for, and it has not got, to other members [MQTT-4.8.2-3].
     fn redistribute(&mut self, slot: SlotKey, now: Time) {
-        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+            return;
+        };
         let mut deliveries = resident.session.outbound.take_for_redistribution();
         deliveries.extend(resident.outbox.take_for_redistribution().into_iter().map(Box::new));
-        let tried = [SessionKey { worker: self.me, key: slot }];
+        let tried = [SessionKey {
+            worker: self.me,
+            key: slot,
+        }];
         for delivery in deliveries {
             if let Some(group) = &delivery.group {
                 self.route_to_group(&delivery.message, group, &tried, now);
@@ -236,7 +267,9 @@ impl Worker {
 
     /// A connection's reminder: has it been silent for too long, has its CONNECT come?
     pub(super) fn check_silence(&mut self, key: ConnectionKey, now: Time) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         match connection.phase {
             Phase::Closing => {}
             Phase::Connected => {
@@ -249,7 +282,14 @@ impl Worker {
                 let silent_ms = now.millis_since(connection.last_received);
                 if silent_ms >= connection.silence_max_ms {
                     let keep_alive_ms = connection.silence_max_ms * 2 / 3;
-                    self.end_connection(key, Ending::Violation(Violation::KeepAlive { silent_ms, keep_alive_ms }), now);
+                    self.end_connection(
+                        key,
+                        Ending::Violation(Violation::KeepAlive {
+                            silent_ms,
+                            keep_alive_ms,
+                        }),
+                        now,
+                    );
                 } else {
                     let at = connection.last_received.plus_millis(connection.silence_max_ms);
                     self.timers.arm(at, Reminder::Connection(key));
@@ -263,7 +303,9 @@ impl Worker {
 
     /// A session's reminder: is its will due, has it expired?
     pub(super) fn check_session(&mut self, slot: SlotKey, now: Time) {
-        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+            return;
+        };
         if resident.connection.is_some() {
             return;
         }
@@ -294,7 +336,12 @@ impl Worker {
     /// connected get them.
     pub fn drain(&mut self, now: Time) {
         self.is_draining = true;
-        let keys: Vec<ConnectionKey> = self.residents.connections.iter().map(|(key, _)| ConnectionKey(key)).collect();
+        let keys: Vec<ConnectionKey> = self
+            .residents
+            .connections
+            .iter()
+            .map(|(key, _)| ConnectionKey(key))
+            .collect();
         for key in &keys {
             let connection = self.residents.connections.get_mut(key.0);
             let will = connection.and_then(|connection| Some((connection.session?, connection.will.take()?)));
@@ -343,7 +390,9 @@ const REPEATS_MAX: usize = 4096;
 
 impl Default for EventLog {
     fn default() -> Self {
-        Self { repeats: Repeats::new(REPEAT_WINDOW_MS, REPEATS_MAX) }
+        Self {
+            repeats: Repeats::new(REPEAT_WINDOW_MS, REPEATS_MAX),
+        }
     }
 }
 
@@ -356,7 +405,10 @@ impl EventLog {
     /// A client was refused.
     pub fn refused(&mut self, connection: &Connection, refusal: &Refusal, now: Time) {
         let user = connection.user_name.as_deref();
-        let Some(repeated) = self.repeats.record(&(EventKind::Refused, connection.peer.ip, user, refusal.why), now) else {
+        let Some(repeated) = self
+            .repeats
+            .record(&(EventKind::Refused, connection.peer.ip, user, refusal.why), now)
+        else {
             return;
         };
         warn!(
@@ -373,7 +425,11 @@ impl EventLog {
 
     /// A connection has ended.
     pub fn ended(&mut self, connection: &Connection, ending: &Ending<'_>, is_connected: bool, now: Time) {
-        let (client, addr, listener) = (connection.client_name(), &connection.peer.address, &connection.peer.rules.name);
+        let (client, addr, listener) = (
+            connection.client_name(),
+            &connection.peer.address,
+            &connection.peer.rules.name,
+        );
         let reason = ending.text();
         match ending {
             Ending::Lost(_) | Ending::ConnectTimeout if !is_connected => {
@@ -390,4 +446,3 @@ impl EventLog {
         }
     }
 }
-

@@ -13,8 +13,8 @@ use crate::protocol::ids::{ClientId, ConnectionKey, SessionKey, SlotKey, Token};
 use crate::protocol::message::Message;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
-use crate::router::shared::SharedGroup;
 use crate::router::Receiver;
+use crate::router::shared::SharedGroup;
 
 /// A letter to a worker.
 #[derive(Debug)]
@@ -85,7 +85,9 @@ impl Worker {
         }
         self.has_mail = false;
         for (to, batch) in self.outgoing.iter_mut().enumerate() {
-            self.broker.mailboxes.send(crate::protocol::ids::WorkerId(to as u16), batch);
+            self.broker
+                .mailboxes
+                .send(crate::protocol::ids::WorkerId(to as u16), batch);
         }
     }
 
@@ -105,7 +107,13 @@ impl Worker {
 
     fn deliver_mail(&mut self, message: Arc<Message>, receivers: &[Receiver], now: Time) {
         let publication = message.view();
-        let mut fanned = Fanned::new(&publication, Some(Arc::clone(&message)), &mut self.frames, receivers.len(), now);
+        let mut fanned = Fanned::new(
+            &publication,
+            Some(Arc::clone(&message)),
+            &mut self.frames,
+            receivers.len(),
+            now,
+        );
         let (broker, publisher) = (&self.broker, publication.publisher);
         let own = || super::read(&broker.subscriptions).matches_own(publication.topic, publisher?);
         self.residents.fan_out(&mut fanned, receivers, own, now);
@@ -113,8 +121,16 @@ impl Worker {
 
     fn deliver_to_member(&mut self, mut delivery: MemberDelivery, now: Time) {
         let publication = delivery.message.view();
-        let mut fanned = Fanned::new(&publication, Some(Arc::clone(&delivery.message)), &mut self.frames, 1, now);
-        let delivered = self.residents.deliver(&mut fanned, &delivery.receiver, Some(&delivery.group), now);
+        let mut fanned = Fanned::new(
+            &publication,
+            Some(Arc::clone(&delivery.message)),
+            &mut self.frames,
+            1,
+            now,
+        );
+        let delivered = self
+            .residents
+            .deliver(&mut fanned, &delivery.receiver, Some(&delivery.group), now);
         if delivered != Delivered::Taken {
             delivery.tried.push(delivery.receiver.session);
             self.route_to_group(&delivery.message, &delivery.group, &delivery.tried, now);

@@ -58,7 +58,9 @@ pub struct Broker {
 
 impl std::fmt::Debug for Broker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Broker").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Broker")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 

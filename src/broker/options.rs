@@ -77,7 +77,10 @@ pub struct BrokerOptions {
 impl Default for BrokerOptions {
     fn default() -> Self {
         Self {
-            decode: DecodeOptions::default(),
+            decode: DecodeOptions {
+                packet_bytes_max: 32 << 20,
+                ..DecodeOptions::default()
+            },
             delivery: DeliveryOptions::default(),
             cache: MatchCacheLimits::default(),
             overlap: Overlap::Once,

@@ -47,10 +47,16 @@ impl Worker {
             }
         };
         let topic = named.topic();
-        let Some((connection, resident)) = self.residents.pair(key) else { return Flow::Done };
-        let Some(slot) = connection.session else { return Flow::Done };
+        let Some((connection, resident)) = self.residents.pair(key) else {
+            return Flow::Done;
+        };
+        let Some(slot) = connection.session else {
+            return Flow::Done;
+        };
         let is_known = publish.qos == QoS::ExactlyOnce
-            && publish.packet_id.is_some_and(|id| resident.session.inbound.contains(id));
+            && publish
+                .packet_id
+                .is_some_and(|id| resident.session.inbound.contains(id));
         if is_known {
             // Sent before and not released: answered again, delivered once [MQTT-4.3.3-10].
             self.acknowledge(key, publish, ReasonCode::Success, Ticket::Done, 0, now);
@@ -60,7 +66,9 @@ impl Worker {
             Answer::Ready(is_allowed) => is_allowed,
             Answer::Pending => return Flow::Wait,
         };
-        self.residents.metrics.count_publish_received(publish.qos, publish.payload.len());
+        self.residents
+            .metrics
+            .count_publish_received(publish.qos, publish.payload.len());
         if !is_allowed {
             self.refuse_publish(key, publish, topic, now);
             return Flow::Done;
@@ -77,7 +85,10 @@ impl Worker {
                 forwarded_properties(publish.properties, &mut scratch)
             },
             expires_at: expiry(publish.properties, now),
-            publisher: Some(SessionKey { worker: self.me, key: slot }),
+            publisher: Some(SessionKey {
+                worker: self.me,
+                key: slot,
+            }),
         };
         self.accept(key, publish, &publication, now);
         self.scratch = scratch;
@@ -110,7 +121,11 @@ impl Worker {
             resident.session.inbound.insert(id);
         }
         let nobody = routed == Routed::NoSubscriber && publish.qos == QoS::AtLeastOnce;
-        let reason = if nobody { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        let reason = if nobody {
+            ReasonCode::NoMatchingSubscribers
+        } else {
+            ReasonCode::Success
+        };
         self.acknowledge(key, publish, reason, ticket, token.sequence, now);
     }
 
@@ -120,7 +135,11 @@ impl Worker {
         let Some((connection, resident)) = self.residents.pair(key) else {
             return Err(Violation::Unexpected(PacketType::Publish));
         };
-        let maximum_qos = connection.peer.rules.maximum_qos.map_or(options.maximum_qos, |q| q.min(options.maximum_qos));
+        let maximum_qos = connection
+            .peer
+            .rules
+            .maximum_qos
+            .map_or(options.maximum_qos, |q| q.min(options.maximum_qos));
         if publish.qos > maximum_qos {
             return Err(Violation::QosNotSupported(publish.qos)); // [MQTT-3.2.2-11]
         }
@@ -147,7 +166,9 @@ impl Worker {
 
     fn may_publish(&mut self, key: ConnectionKey, publish: &Publish<'_>, topic: TopicName<'_>) -> Answer<bool> {
         let token = self.token(key);
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return Answer::Ready(false) };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return Answer::Ready(false);
+        };
         if let Some(answer) = connection.questions.next_answer() {
             return Answer::Ready(answer);
         }
@@ -156,7 +177,10 @@ impl Worker {
             user_name: connection.user_name.as_deref(),
             peer: &connection.peer,
         };
-        let answer = self.broker.authorizer.publish(&who, topic, publish.qos, publish.retain, token);
+        let answer = self
+            .broker
+            .authorizer
+            .publish(&who, topic, publish.qos, publish.retain, token);
         if answer == Answer::Pending {
             connection.questions.wait(token.sequence);
         }
@@ -174,11 +198,19 @@ impl Worker {
 
     /// Nobody could take it: MQTT 5 is told; older versions have no way to be told but silence and the end of the connection.
     fn refuse_full(&mut self, key: ConnectionKey, publish: &Publish<'_>, now: Time) {
-        let has_codes = self.residents.connections.get(key.0).is_some_and(|c| c.version.has_properties());
+        let has_codes = self
+            .residents
+            .connections
+            .get(key.0)
+            .is_some_and(|c| c.version.has_properties());
         if has_codes {
             self.acknowledge(key, publish, ReasonCode::QuotaExceeded, Ticket::Done, 0, now);
         } else {
-            self.end_connection(key, Ending::Refused(ReasonCode::QuotaExceeded, "every receiver's queue is full"), now);
+            self.end_connection(
+                key,
+                Ending::Refused(ReasonCode::QuotaExceeded, "every receiver's queue is full"),
+                now,
+            );
         }
     }
 
@@ -193,8 +225,16 @@ impl Worker {
         now: Time,
     ) {
         let Some(id) = publish.packet_id else { return };
-        let kind = if publish.qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
-        let reply = if reason.is_error() { self.refusal(key, kind, id, reason) } else { Reply::Ack { kind, id, reason } };
+        let kind = if publish.qos == QoS::ExactlyOnce {
+            PacketType::PubRec
+        } else {
+            PacketType::PubAck
+        };
+        let reply = if reason.is_error() {
+            self.refusal(key, kind, id, reason)
+        } else {
+            Reply::Ack { kind, id, reason }
+        };
         self.reply(key, reply, ticket, request, now);
     }
 
@@ -206,7 +246,11 @@ impl Worker {
         };
         let mut properties = PropertiesBuf::new();
         properties.push_text(PropertyId::ReasonString, explain(reason));
-        let ack = crate::protocol::packet::Ack { packet_id: id, reason, properties: properties.view() };
+        let ack = crate::protocol::packet::Ack {
+            packet_id: id,
+            reason,
+            properties: properties.view(),
+        };
         let packet = match kind {
             PacketType::PubRec => crate::protocol::packet::Packet::PubRec(ack),
             _ => crate::protocol::packet::Packet::PubAck(ack),
@@ -230,16 +274,25 @@ const fn explain(reason: ReasonCode) -> &'static str {
 }
 
 fn name<'a>(connection: &mut Connection, publish: &Publish<'a>) -> Result<Named<'a>, Violation> {
-    let alias = if publish.properties.is_empty() { None } else { publish.properties.u16(PropertyId::TopicAlias) };
+    let alias = if publish.properties.is_empty() {
+        None
+    } else {
+        publish.properties.u16(PropertyId::TopicAlias)
+    };
     match (publish.topic, alias) {
         (Some(topic), None) => Ok(Named::Sent(topic)),
         (Some(topic), Some(alias)) => {
-            connection.aliases_in.set(alias, topic).map_err(|_| Violation::TopicAlias(alias))?;
+            connection
+                .aliases_in
+                .set(alias, topic)
+                .map_err(|_| Violation::TopicAlias(alias))?;
             Ok(Named::Sent(topic))
         }
-        (None, Some(alias)) => {
-            connection.aliases_in.resolve(alias).map(Named::Alias).map_err(|_| Violation::TopicAlias(alias))
-        }
+        (None, Some(alias)) => connection
+            .aliases_in
+            .resolve(alias)
+            .map(Named::Alias)
+            .map_err(|_| Violation::TopicAlias(alias)),
         (None, None) => Err(Violation::TopicAlias(0)),
     }
 }
@@ -248,13 +301,17 @@ fn expiry(properties: Properties<'_>, now: Time) -> Option<Time> {
     if properties.is_empty() {
         return None;
     }
-    properties.u32(PropertyId::MessageExpiryInterval).map(|seconds| now.plus_secs(seconds.into()))
+    properties
+        .u32(PropertyId::MessageExpiryInterval)
+        .map(|seconds| now.plus_secs(seconds.into()))
 }
 
 /// Told once a minute for each client and topic.
 impl super::endings::EventLog {
     fn not_allowed(&mut self, connection: &Connection, action: &str, topic: &str, now: Time) {
-        let Some(repeated) = self.record(&(connection.client_name(), action, topic), now) else { return };
+        let Some(repeated) = self.record(&(connection.client_name(), action, topic), now) else {
+            return;
+        };
         warn!(
             client = connection.client_name(),
             user = connection.user_name.as_deref(),

@@ -50,11 +50,15 @@ impl Worker {
 
     /// Takes some retained messages for a session; false when there is no room, or none is left.
     fn walk_on(&mut self, slot: SlotKey, now: Time) -> bool {
-        let Some(resident) = self.residents.sessions.get_mut(slot) else { return false };
+        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+            return false;
+        };
         if resident.outbox.front_replay().is_some() {
             return false;
         }
-        let Some(current) = resident.walks.front_mut() else { return false };
+        let Some(current) = resident.walks.front_mut() else {
+            return false;
+        };
         let retained = read(&self.broker.retained);
         let mut taken = 0;
         let (qos, identifier, outbox) = (current.qos, current.identifier, &mut resident.outbox);
@@ -63,7 +67,11 @@ impl Worker {
                 return ControlFlow::Break(());
             }
             if !message.is_expired(now) {
-                outbox.push_replay(Replay { message: Arc::clone(message), qos, identifier });
+                outbox.push_replay(Replay {
+                    message: Arc::clone(message),
+                    qos,
+                    identifier,
+                });
                 taken += 1;
             }
             ControlFlow::Continue(())

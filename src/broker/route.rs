@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use tracing::warn;
 
 use super::mail::{Mail, MemberDelivery};
 use super::worker::{Worker, next_random};
-use super::{read, write};
+use super::{Broker, read, write};
 use crate::delivery::fan_out::{Delivered, Tally};
 use crate::delivery::frames::Fanned;
-use crate::protocol::ids::SessionKey;
+use crate::delivery::residents::Residents;
+use crate::protocol::ids::{SessionKey, WorkerId};
 use crate::protocol::message::{Message, Publication};
 use crate::protocol::time::Time;
-use crate::router::RetainedError;
 use crate::router::shared::{Choice, SharedGroup};
+use crate::router::{RetainedError, WorkerReceivers};
 
 /// What became of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,110 +38,99 @@ impl Worker {
                 return Routed::Refused;
             }
         }
-        let Self { me, broker, residents, cache, frames, outgoing, has_mail, random, .. } = self;
-        let matched = cache.resolve(publication.topic, || read(&broker.subscriptions).matches(publication.topic));
+        let Self {
+            me,
+            broker,
+            residents,
+            cache,
+            frames,
+            outgoing,
+            has_mail,
+            random,
+            ..
+        } = self;
+        let matched = cache.resolve(publication.topic, || {
+            read(&broker.subscriptions).matches(publication.topic)
+        });
         if matched.is_empty() {
             residents.metrics.dropped_no_subscriber.increment();
-            return if publication.retain { Routed::Taken } else { Routed::NoSubscriber };
+            return if publication.retain {
+                Routed::Taken
+            } else {
+                Routed::NoSubscriber
+            };
         }
-        let mut fanned = Fanned::new(publication, kept, frames, matched.receivers_len() + matched.groups.len(), now);
+        let mut fanned = Fanned::new(
+            publication,
+            kept,
+            frames,
+            matched.receivers_len() + matched.groups.len(),
+            now,
+        );
+        let mut reach = Reach {
+            me: *me,
+            broker,
+            residents,
+            outgoing,
+            has_mail,
+            random,
+            now,
+        };
         let mut tally = Tally::default();
         for receivers in &matched.workers {
-            if receivers.worker == *me {
-                let own = || read(&broker.subscriptions).matches_own(publication.topic, publication.publisher?);
-                let here = residents.fan_out(&mut fanned, &receivers.receivers, own, now);
-                tally.taken += here.taken;
-                tally.refused += here.refused;
-            } else if !publication.qos.is_acknowledged()
-                && broker.mailboxes.waiting(receivers.worker) > broker.options.mailbox_letters_max
-            {
-                residents.metrics.dropped_queue_full_qos0.add(receivers.receivers.len() as u64);
-            } else {
-                let full = receivers.receivers.iter().all(|receiver| receiver.status.is_full());
-                if publication.qos.is_acknowledged() && full {
-                    tally.refused += 1;
-                    continue;
-                }
-                let mail = Mail::Deliver(Arc::clone(fanned.kept()), Arc::clone(&receivers.receivers));
-                outgoing[receivers.worker.index()].push(mail);
-                *has_mail = true;
-                tally.taken += 1;
-            }
+            reach.sessions(&mut fanned, receivers, &mut tally);
         }
         for group in &matched.groups {
-            let mut tried: smallvec::SmallVec<[SessionKey; 2]> = smallvec::SmallVec::new();
-            let is_taken = loop {
-                let choice = Choice {
-                    publisher: publication.publisher,
-                    topic: publication.topic.as_str(),
-                    qos: publication.qos,
-                    random: next_random(random),
-                    excluded: &tried,
-                };
-                let Some(member) = group.choose(&choice) else { break false };
-                if member.session.worker != *me {
-                    let delivery = MemberDelivery {
-                        message: Arc::clone(fanned.kept()),
-                        receiver: member.clone(),
-                        group: Arc::clone(group),
-                        tried,
-                    };
-                    outgoing[member.session.worker.index()].push(Mail::DeliverToMember(Box::new(delivery)));
-                    *has_mail = true;
-                    break true;
-                }
-                if residents.deliver(&mut fanned, member, Some(group), now) == Delivered::Taken {
-                    break true;
-                }
-                tried.push(member.session);
-            };
-            if is_taken {
-                tally.taken += 1;
-            } else if !publication.qos.is_acknowledged() {
-                residents.metrics.dropped_offline_qos0.increment();
-            } else {
-                tally.refused += 1;
+            match reach.member(&mut fanned, group, SmallVec::new()) {
+                true => tally.taken += 1,
+                false if publication.qos.is_acknowledged() => tally.refused += 1,
+                false => reach.residents.metrics.dropped_offline_qos0.increment(),
             }
         }
-        if tally.taken == 0 && tally.refused > 0 && !publication.retain { Routed::Refused } else { Routed::Taken }
+        if tally.taken == 0 && tally.refused > 0 && !publication.retain {
+            Routed::Refused
+        } else {
+            Routed::Taken
+        }
     }
 
     /// Gives a message that was meant for one member of a shared subscription to another.
-    pub(super) fn route_to_group(&mut self, message: &Arc<Message>, group: &Arc<SharedGroup>, tried: &[SessionKey], now: Time) {
+    pub(super) fn route_to_group(
+        &mut self,
+        message: &Arc<Message>,
+        group: &SharedGroup,
+        tried: &[SessionKey],
+        now: Time,
+    ) {
         let publication = message.view();
+        let Self {
+            me,
+            broker,
+            residents,
+            cache,
+            frames,
+            outgoing,
+            has_mail,
+            random,
+            ..
+        } = self;
         // The members may have changed since the message was routed first.
-        let matched = Arc::clone(
-            self.cache.resolve(publication.topic, || read(&self.broker.subscriptions).matches(publication.topic)),
-        );
-        let Some(group) = matched.groups.iter().find(|current| current.name == group.name) else {
-            self.metrics().dropped_session_ended.increment();
-            return;
+        let matched = cache.resolve(publication.topic, || {
+            read(&broker.subscriptions).matches(publication.topic)
+        });
+        let mut fanned = Fanned::new(&publication, Some(Arc::clone(message)), frames, 1, now);
+        let mut reach = Reach {
+            me: *me,
+            broker,
+            residents,
+            outgoing,
+            has_mail,
+            random,
+            now,
         };
-        let mut tried: smallvec::SmallVec<[SessionKey; 2]> = tried.into();
-        loop {
-            let choice = Choice {
-                publisher: publication.publisher,
-                topic: publication.topic.as_str(),
-                qos: publication.qos,
-                random: self.next_random(),
-                excluded: &tried,
-            };
-            let Some(member) = group.choose(&choice) else {
-                self.metrics().dropped_session_ended.increment();
-                return;
-            };
-            if member.session.worker != self.me {
-                let to = member.session.worker.index();
-                let (message, group, receiver) = (Arc::clone(message), Arc::clone(group), member.clone());
-                self.outgoing[to].push(Mail::DeliverToMember(Box::new(MemberDelivery { message, receiver, group, tried })));
-                self.has_mail = true;
-                return;
-            }
-            let mut fanned = Fanned::new(&publication, Some(Arc::clone(message)), &mut self.frames, 1, now);
-            if self.residents.deliver(&mut fanned, member, Some(group), now) == Delivered::Taken {
-                return;
-            }
-            tried.push(member.session);
+        let current = matched.groups.iter().find(|current| current.name == group.name);
+        if !current.is_some_and(|group| reach.member(&mut fanned, group, tried.into())) {
+            reach.residents.metrics.dropped_session_ended.increment();
         }
     }
 
@@ -150,7 +141,9 @@ impl Worker {
             retained.clear(message.topic());
             return true;
         }
-        let Err(error) = retained.set(Arc::clone(message)) else { return true };
+        let Err(error) = retained.set(Arc::clone(message)) else {
+            return true;
+        };
         drop(retained);
         match error {
             RetainedError::Bytes { .. } => self.metrics().limit_retained_bytes.increment(),
@@ -158,5 +151,92 @@ impl Worker {
         }
         warn!(topic = message.topic().as_str(), %error, "retained message refused");
         false
+    }
+}
+
+/// Where a publication can be sent from this worker: to sessions here, and by mail to those on other workers.
+struct Reach<'a> {
+    me: WorkerId,
+    broker: &'a Broker,
+    residents: &'a mut Residents,
+    outgoing: &'a mut [Vec<Mail>],
+    has_mail: &'a mut bool,
+    random: &'a mut u64,
+    now: Time,
+}
+
+impl Reach<'_> {
+    /// To every receiver in the list, which all live on one worker.
+    #[inline]
+    fn sessions(&mut self, fanned: &mut Fanned<'_>, to: &WorkerReceivers, tally: &mut Tally) {
+        let (broker, publication) = (self.broker, fanned.publication);
+        if to.worker == self.me {
+            let own = || read(&broker.subscriptions).matches_own(publication.topic, publication.publisher?);
+            let here = self.residents.fan_out(fanned, &to.receivers, own, self.now);
+            tally.taken += here.taken;
+            tally.refused += here.refused;
+        } else if publication.qos.is_acknowledged() {
+            if to.receivers.iter().all(|receiver| receiver.status.is_full()) {
+                tally.refused += 1;
+                return;
+            }
+            self.mail(
+                to.worker,
+                Mail::Deliver(Arc::clone(fanned.kept()), Arc::clone(&to.receivers)),
+            );
+            tally.taken += 1;
+        } else if broker.mailboxes.waiting(to.worker) > broker.options.mailbox_letters_max {
+            self.residents
+                .metrics
+                .dropped_queue_full_qos0
+                .add(to.receivers.len() as u64);
+        } else {
+            self.mail(
+                to.worker,
+                Mail::Deliver(Arc::clone(fanned.kept()), Arc::clone(&to.receivers)),
+            );
+            tally.taken += 1;
+        }
+    }
+
+    /// To one member of a shared subscription that has not been tried; false when nobody can take it.
+    fn member(
+        &mut self,
+        fanned: &mut Fanned<'_>,
+        group: &Arc<SharedGroup>,
+        mut tried: SmallVec<[SessionKey; 2]>,
+    ) -> bool {
+        loop {
+            let choice = Choice {
+                publisher: fanned.publication.publisher,
+                topic: fanned.publication.topic.as_str(),
+                qos: fanned.publication.qos,
+                random: next_random(self.random),
+                excluded: &tried,
+            };
+            let Some(member) = group.choose(&choice) else {
+                return false;
+            };
+            if member.session.worker != self.me {
+                let (message, group, receiver) = (Arc::clone(fanned.kept()), Arc::clone(group), member.clone());
+                let delivery = MemberDelivery {
+                    message,
+                    receiver,
+                    group,
+                    tried,
+                };
+                self.mail(member.session.worker, Mail::DeliverToMember(Box::new(delivery)));
+                return true;
+            }
+            if self.residents.deliver(fanned, member, Some(group), self.now) == Delivered::Taken {
+                return true;
+            }
+            tried.push(member.session);
+        }
+    }
+
+    fn mail(&mut self, to: WorkerId, mail: Mail) {
+        self.outgoing[to.index()].push(mail);
+        *self.has_mail = true;
     }
 }

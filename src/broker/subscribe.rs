@@ -41,14 +41,22 @@ impl Worker {
             reasons.push(self.add_subscription(key, *filter, *options, identifier, is_allowed, now));
         }
         let token = self.token(key);
-        let Some((connection, resident)) = self.residents.pair(key) else { return Flow::Done };
+        let Some((connection, resident)) = self.residents.pair(key) else {
+            return Flow::Done;
+        };
         let (version, slot) = (connection.version, connection.session);
         let ticket = if resident.session.is_persistent() {
-            self.broker.store.append(&Record::Subscriptions(&resident.session.client_id), token)
+            self.broker
+                .store
+                .append(&Record::Subscriptions(&resident.session.client_id), token)
         } else {
             Ticket::Done
         };
-        let suback = SubAck { packet_id: subscribe.packet_id, properties: Default::default(), reasons };
+        let suback = SubAck {
+            packet_id: subscribe.packet_id,
+            properties: Default::default(),
+            reasons,
+        };
         let mut bytes = Vec::new();
         if encode(&Packet::SubAck(suback), version, &mut bytes).is_ok() {
             self.reply(key, Reply::Encoded(bytes.into()), ticket, token.sequence, now);
@@ -79,7 +87,9 @@ impl Worker {
 
     fn may_subscribe(&mut self, key: ConnectionKey, filter: TopicFilter<'_>) -> Answer<bool> {
         let token = self.token(key);
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return Answer::Ready(false) };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return Answer::Ready(false);
+        };
         if let Some(answer) = connection.questions.next_answer() {
             return Answer::Ready(answer);
         }
@@ -108,7 +118,9 @@ impl Worker {
         now: Time,
     ) -> ReasonCode {
         let limits = &self.broker.options;
-        let Some(connection) = self.residents.connections.get(key.0) else { return ReasonCode::UnspecifiedError };
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return ReasonCode::UnspecifiedError;
+        };
         let maximum_qos = self.maximum_qos(connection);
         if !is_allowed {
             self.residents.metrics.subscriptions_refused.increment();
@@ -122,8 +134,12 @@ impl Worker {
         if filter.group().is_some() && !limits.shared_subscriptions {
             return ReasonCode::SharedSubscriptionsNotSupported;
         }
-        let Some(slot) = connection.session else { return ReasonCode::UnspecifiedError };
-        let Some(resident) = self.residents.sessions.get_mut(slot) else { return ReasonCode::UnspecifiedError };
+        let Some(slot) = connection.session else {
+            return ReasonCode::UnspecifiedError;
+        };
+        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+            return ReasonCode::UnspecifiedError;
+        };
         let is_new = !resident.session.subscriptions.contains_key(filter.as_str());
         let mut subscriptions = write(&self.broker.subscriptions);
         let total = subscriptions.len() + subscriptions.shared_len();
@@ -134,11 +150,25 @@ impl Worker {
             return ReasonCode::QuotaExceeded;
         }
         options.qos = options.qos.min(maximum_qos);
-        let session = SessionKey { worker: self.me, key: slot };
+        let session = SessionKey {
+            worker: self.me,
+            key: slot,
+        };
         let status = resident.session.status.clone();
-        subscriptions.subscribe(filter, Subscriber { session, options, identifier, status });
+        subscriptions.subscribe(
+            filter,
+            Subscriber {
+                session,
+                options,
+                identifier,
+                status,
+            },
+        );
         drop(subscriptions);
-        resident.session.subscriptions.insert(filter.as_str().into(), Subscription { options, identifier });
+        resident
+            .session
+            .subscriptions
+            .insert(filter.as_str().into(), Subscription { options, identifier });
         // Retained messages are not sent for shared subscriptions (section 4.8.2).
         let wants_retained = match options.retain_handling {
             RetainHandling::Send => true,
@@ -164,9 +194,16 @@ impl Worker {
     pub(super) fn unsubscribe(&mut self, key: ConnectionKey, unsubscribe: &Unsubscribe<'_>, now: Time) {
         self.metrics().unsubscribe_received.increment();
         let token = self.token(key);
-        let Some((connection, resident)) = self.residents.pair(key) else { return };
-        let (version, Some(slot)) = (connection.version, connection.session) else { return };
-        let session = SessionKey { worker: self.me, key: slot };
+        let Some((connection, resident)) = self.residents.pair(key) else {
+            return;
+        };
+        let (version, Some(slot)) = (connection.version, connection.session) else {
+            return;
+        };
+        let session = SessionKey {
+            worker: self.me,
+            key: slot,
+        };
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         let mut subscriptions = write(&self.broker.subscriptions);
         for filter in &unsubscribe.filters {
@@ -175,15 +212,25 @@ impl Worker {
                 subscriptions.unsubscribe(*filter, session);
                 resident.walks.retain(|walk| *walk.filter != *filter.as_str());
             }
-            reasons.push(if existed { ReasonCode::Success } else { ReasonCode::NoSubscriptionExisted });
+            reasons.push(if existed {
+                ReasonCode::Success
+            } else {
+                ReasonCode::NoSubscriptionExisted
+            });
         }
         drop(subscriptions);
         let ticket = if resident.session.is_persistent() {
-            self.broker.store.append(&Record::Subscriptions(&resident.session.client_id), token)
+            self.broker
+                .store
+                .append(&Record::Subscriptions(&resident.session.client_id), token)
         } else {
             Ticket::Done
         };
-        let unsuback = UnsubAck { packet_id: unsubscribe.packet_id, properties: Default::default(), reasons };
+        let unsuback = UnsubAck {
+            packet_id: unsubscribe.packet_id,
+            properties: Default::default(),
+            reasons,
+        };
         let mut bytes = Vec::new();
         if encode(&Packet::UnsubAck(unsuback), version, &mut bytes).is_ok() {
             self.reply(key, Reply::Encoded(bytes.into()), ticket, token.sequence, now);
@@ -192,11 +239,16 @@ impl Worker {
 
     /// Takes every subscription of a session out of the router.
     pub(super) fn unsubscribe_all(&mut self, slot: SlotKey) {
-        let Some(resident) = self.residents.sessions.get_mut(slot) else { return };
+        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+            return;
+        };
         if resident.session.subscriptions.is_empty() {
             return;
         }
-        let session = SessionKey { worker: self.me, key: slot };
+        let session = SessionKey {
+            worker: self.me,
+            key: slot,
+        };
         let mut subscriptions = write(&self.broker.subscriptions);
         for (filter, _) in resident.session.subscriptions.drain() {
             if let Ok(filter) = TopicFilter::parse(&filter) {

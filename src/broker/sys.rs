@@ -76,7 +76,10 @@ impl Sys {
         let uptime = format!("{} seconds", now.millis_since(self.started) / 1000);
         let away = totals.sessions.saturating_sub(totals.connections);
         let mut values: Vec<(String, String)> = [
-            ("version", concat!("sundew version ", env!("CARGO_PKG_VERSION")).to_owned()),
+            (
+                "version",
+                concat!("sundew version ", env!("CARGO_PKG_VERSION")).to_owned(),
+            ),
             ("uptime", uptime),
             ("clients/total", totals.sessions.to_string()),
             ("clients/connected", totals.connections.to_string()),
@@ -164,6 +167,7 @@ impl Worker {
             self.route(&publication, Some(message), now);
             self.sys.published.insert(topic, value);
         }
-        self.timers.arm(now.plus_secs(self.broker.options.sys_interval_secs), Reminder::Sys);
+        self.timers
+            .arm(now.plus_secs(self.broker.options.sys_interval_secs), Reminder::Sys);
     }
 }

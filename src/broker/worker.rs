@@ -22,6 +22,7 @@ use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey, Token, WorkerId};
 use crate::protocol::packet::{Packet, PacketType};
 use crate::protocol::property::PropertiesBuf;
 use crate::protocol::time::Time;
+use crate::protocol::version::Version;
 use crate::router::MatchCache;
 use crate::session::connection::{Connection, Phase};
 use crate::session::output::Output;
@@ -182,7 +183,15 @@ impl Worker {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    self.end_connection(key, Ending::Violation(error.into()), now);
+                    let is_stray_auth = error.packet == Some(PacketType::Auth)
+                        && version.is_some_and(Version::has_properties)
+                        && connection.authentication_method.is_none();
+                    let violation = if is_stray_auth {
+                        Violation::Unexpected(PacketType::Auth)
+                    } else {
+                        error.into()
+                    };
+                    self.end_connection(key, Ending::Violation(violation), now);
                     taken = bytes.len();
                 }
             }
@@ -193,7 +202,11 @@ impl Worker {
     }
 
     fn handle(&mut self, key: ConnectionKey, packet: Packet<'_>, now: Time) -> Flow {
-        let is_connected = self.residents.connections.get(key.0).is_some_and(|c| matches!(c.phase, Phase::Connected));
+        let is_connected = self
+            .residents
+            .connections
+            .get(key.0)
+            .is_some_and(|c| matches!(c.phase, Phase::Connected));
         if !is_connected {
             match packet {
                 Packet::Connect(connect) => self.connect(key, &connect, now),
@@ -224,7 +237,10 @@ impl Worker {
 
     fn ping(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.residents.connections.get_mut(key.0) {
-            connection.output.tail().extend_from_slice(&[(PacketType::PingResp as u8) << 4, 0]);
+            connection
+                .output
+                .tail()
+                .extend_from_slice(&[(PacketType::PingResp as u8) << 4, 0]);
             self.residents.metrics.packets_sent.increment();
             self.residents.touch(key);
         }
@@ -232,7 +248,9 @@ impl Worker {
 
     /// What the driver does next with a connection.
     pub fn status(&self, key: ConnectionKey) -> Status {
-        let Some(connection) = self.residents.connections.get(key.0) else { return Status::Gone };
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return Status::Gone;
+        };
         match &connection.phase {
             Phase::Closing => Status::Closing,
             Phase::Admitted(_) => Status::HandOver(connection.destination),
@@ -258,13 +276,18 @@ impl Worker {
 
     /// What waits for the network.
     pub fn output(&mut self, key: ConnectionKey) -> Option<&mut Output> {
-        self.residents.connections.get_mut(key.0).map(|connection| &mut connection.output)
+        self.residents
+            .connections
+            .get_mut(key.0)
+            .map(|connection| &mut connection.output)
     }
 
     /// The network has taken `count` bytes of the output: makes room, and sends what waited for it.
     pub fn sent(&mut self, key: ConnectionKey, count: usize, now: Time) {
         self.metrics().bytes_sent.add(count as u64);
-        let Some(connection) = self.residents.connections.get_mut(key.0) else { return };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         connection.output.advance(count);
         let session = connection.session;
         if let Some(slot) = session {
@@ -300,7 +323,9 @@ impl Worker {
                 Reminder::Session(slot) => self.check_session(slot, now),
                 Reminder::Retained => {
                     let mut retained = write(&self.broker.retained);
-                    let expired = (0..EXPIRED_PER_TURN).map_while(|_| retained.remove_expired(now)).count();
+                    let expired = (0..EXPIRED_PER_TURN)
+                        .map_while(|_| retained.remove_expired(now))
+                        .count();
                     drop(retained);
                     self.metrics().retained_expired.add(expired as u64);
                     let pause_ms = if expired == EXPIRED_PER_TURN { 1 } else { 1000 };
@@ -312,8 +337,16 @@ impl Worker {
     }
 
     pub(super) fn token(&mut self, key: ConnectionKey) -> Token {
-        let number = self.residents.connections.get_mut(key.0).map_or(0, Connection::request_number);
-        Token { worker: self.me, connection: key, sequence: number }
+        let number = self
+            .residents
+            .connections
+            .get_mut(key.0)
+            .map_or(0, Connection::request_number);
+        Token {
+            worker: self.me,
+            connection: key,
+            sequence: number,
+        }
     }
 
     /// A number that nobody has to be able to guess, only to be spread evenly (xorshift64*).

@@ -57,9 +57,6 @@ pub(super) fn read<'a>(reader: &mut Reader<'a>, first: u8, options: &DecodeOptio
     };
     reader.finish()?;
     let clean_start = flags & CLEAN_START != 0;
-    if client_id.is_empty() && (is_31 || version == Version::V311 && !clean_start) {
-        return Err(ErrorKind::ClientIdEmpty);
-    }
     Ok(Connect {
         version,
         is_bridge,

@@ -65,7 +65,6 @@ impl DecodeError {
             E::TopicFilter(_) | E::WillTopic(_) => ReasonCode::MalformedPacket,
             E::PacketTooLarge { .. } => ReasonCode::PacketTooLarge,
             E::ProtocolName | E::ProtocolLevel(_) => ReasonCode::UnsupportedProtocolVersion,
-            E::ClientIdEmpty => ReasonCode::ClientIdentifierNotValid,
             E::TopicAliasZero => ReasonCode::TopicAliasInvalid,
             E::TooManyFilters => ReasonCode::QuotaExceeded,
         }
@@ -134,9 +133,6 @@ pub enum ErrorKind {
     /// Not before MQTT 5 (MQTT 3.1.1 [MQTT-3.1.2-22]).
     #[error("has a password without a user name")]
     PasswordWithoutUserName,
-    /// In MQTT 3.1, and in 3.1.1 without Clean Session (3.1.1 [MQTT-3.1.3-8]).
-    #[error("has an empty client identifier and wants its session kept")]
-    ClientIdEmpty,
     /// Not UTF-8, surrogates included [MQTT-1.5.4-1].
     #[error("has a string that is not UTF-8")]
     Utf8,

@@ -7,8 +7,8 @@ use super::residents::{Residents, record_too_large, touch, write_delivery};
 use crate::protocol::ids::PacketId;
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
-use crate::router::{NoLocal, Receiver};
 use crate::router::shared::SharedGroup;
+use crate::router::{NoLocal, Receiver};
 use crate::session::connection::Phase;
 use crate::session::delivery::Delivery;
 
@@ -74,7 +74,9 @@ impl Residents {
         group: Option<&Arc<SharedGroup>>,
         now: Time,
     ) -> Delivered {
-        let Some(resident) = self.sessions.get_mut(receiver.session.key) else { return Delivered::Gone };
+        let Some(resident) = self.sessions.get_mut(receiver.session.key) else {
+            return Delivered::Gone;
+        };
         let qos = receiver.qos.min(fanned.publication.qos);
         let retain = receiver.retain_as_published && fanned.publication.retain;
         let connection = match resident.connection {
@@ -100,7 +102,10 @@ impl Residents {
             && connection.output.len() < self.options.output_bytes_max
             && resident.outbox.is_clear_for(qos)
             && (!qos.is_acknowledged()
-                || resident.session.outbound.has_room(connection.receive_maximum.min(self.options.in_flight_max)));
+                || resident
+                    .session
+                    .outbound
+                    .has_room(connection.receive_maximum.min(self.options.in_flight_max)));
         if !may_write {
             return self.queue(fanned, receiver, qos, retain, group);
         }
@@ -122,13 +127,21 @@ impl Residents {
         let kept = (is_kept || has_aliases).then(|| Box::new(delivery(fanned, receiver, qos, retain, group)));
         if has_aliases && let Some(kept) = &kept {
             let copy = (**kept).clone();
-            let id = qos.is_acknowledged().then(|| resident.session.outbound.send(qos, is_kept.then(|| Box::new(copy.clone()))));
+            let id = qos.is_acknowledged().then(|| {
+                resident
+                    .session
+                    .outbound
+                    .send(qos, is_kept.then(|| Box::new(copy.clone())))
+            });
             write_delivery(connection, &copy, id, false, now);
             return Delivered::Taken;
         }
         if qos.is_acknowledged() {
             to.packet_id = Some(resident.session.outbound.send(qos, kept));
-            resident.session.status.set_in_flight(resident.session.outbound.in_flight().into());
+            resident
+                .session
+                .status
+                .set_in_flight(resident.session.outbound.in_flight().into());
         }
         fanned.write(to, &mut connection.output);
         Delivered::Taken
@@ -167,4 +180,3 @@ fn delivery(
         group: group.cloned(),
     }
 }
-

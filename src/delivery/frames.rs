@@ -73,8 +73,17 @@ impl<'a> Fanned<'a> {
     ) -> Self {
         buffer.0.clear();
         let expiry = publication.expires_at.map(|at| now.secs_until(at) as u32);
-        let forms = Forms { buffer: &mut buffer.0, made: [const { None }; 12], expiry, is_worth: receivers > 1 };
-        Self { publication, kept, forms }
+        let forms = Forms {
+            buffer: &mut buffer.0,
+            made: [const { None }; 12],
+            expiry,
+            is_worth: receivers > 1,
+        };
+        Self {
+            publication,
+            kept,
+            forms,
+        }
     }
 
     /// The kept form, made when first asked for.
@@ -87,7 +96,12 @@ impl<'a> Fanned<'a> {
     pub fn write(&mut self, to: Addressing<'_>, output: &mut Output) {
         if self.publication.payload.len() >= SHARE_FROM_BYTES {
             let payload = self.kept().shared_payload();
-            write_large(&frame(self.publication, to, self.forms.expiry), to.version, payload, output);
+            write_large(
+                &frame(self.publication, to, self.forms.expiry),
+                to.version,
+                payload,
+                output,
+            );
         } else if self.forms.is_worth && to.identifiers.is_empty() {
             self.write_form(to, output.tail());
         } else {
@@ -106,10 +120,16 @@ impl<'a> Fanned<'a> {
         let form = forms.made[at].get_or_insert_with(|| {
             let start = forms.buffer.len();
             // Any identifier will do: every copy gets its own.
-            let to = Addressing { packet_id: to.packet_id.map(|_| PacketId::FIRST), ..to };
+            let to = Addressing {
+                packet_id: to.packet_id.map(|_| PacketId::FIRST),
+                ..to
+            };
             let span = frame(self.publication, to, forms.expiry).write(to.version, forms.buffer);
             debug_assert!(span.is_ok(), "what was received fits into a packet");
-            Form { bytes: start..forms.buffer.len(), packet_id_at: span.ok().and_then(|span| span.packet_id_at) }
+            Form {
+                bytes: start..forms.buffer.len(),
+                packet_id_at: span.ok().and_then(|span| span.packet_id_at),
+            }
         });
         let start = out.len();
         out.extend_from_slice(&forms.buffer[form.bytes.clone()]);

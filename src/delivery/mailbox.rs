@@ -9,12 +9,12 @@ use loom::sync::{
     Mutex,
     atomic::{AtomicUsize, Ordering},
 };
-use std::task::Waker;
 #[cfg(not(all(test, loom)))]
 use std::sync::{
     Mutex,
     atomic::{AtomicUsize, Ordering},
 };
+use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
@@ -43,8 +43,16 @@ struct Contents<T> {
 impl<T> Mailboxes<T> {
     /// Empty inboxes for that many workers.
     pub fn new(workers: usize) -> Self {
-        let inbox = || Inbox { contents: Mutex::new(Contents { letters: Vec::new(), waker: None }), len: AtomicUsize::new(0) };
-        Self { inboxes: (0..workers).map(|_| CachePadded::new(inbox())).collect() }
+        let inbox = || Inbox {
+            contents: Mutex::new(Contents {
+                letters: Vec::new(),
+                waker: None,
+            }),
+            len: AtomicUsize::new(0),
+        };
+        Self {
+            inboxes: (0..workers).map(|_| CachePadded::new(inbox())).collect(),
+        }
     }
 
     /// How many workers there are.
@@ -129,14 +137,22 @@ mod loom_tests {
                     let batch = std::future::poll_fn(|context| {
                         let mut letters = Vec::new();
                         mailboxes.receive(WorkerId(0), &mut letters, context.waker());
-                        if letters.is_empty() { std::task::Poll::Pending } else { std::task::Poll::Ready(letters) }
+                        if letters.is_empty() {
+                            std::task::Poll::Pending
+                        } else {
+                            std::task::Poll::Ready(letters)
+                        }
                     });
                     received.extend(batch.await);
                 }
                 received
             });
             for sender in 0..2 {
-                let numbers: Vec<u8> = received.iter().filter(|(from, _)| *from == sender).map(|(_, number)| *number).collect();
+                let numbers: Vec<u8> = received
+                    .iter()
+                    .filter(|(from, _)| *from == sender)
+                    .map(|(_, number)| *number)
+                    .collect();
                 assert_eq!(numbers, [0, 1]);
             }
             for sender in senders {

@@ -38,7 +38,12 @@ pub struct OutboxOptions {
 
 impl Default for OutboxOptions {
     fn default() -> Self {
-        Self { messages_max: 100_000, bytes_max: 64 << 20, overflow: Overflow::Refuse, queue_qos0_offline: false }
+        Self {
+            messages_max: 100_000,
+            bytes_max: 64 << 20,
+            overflow: Overflow::Refuse,
+            queue_qos0_offline: false,
+        }
     }
 }
 
@@ -83,7 +88,11 @@ impl Outbox {
     /// True when no QoS 0 delivery waits, so that a new one may go straight to the connection.
     #[inline]
     pub fn is_clear_for(&self, qos: QoS) -> bool {
-        if qos.is_acknowledged() { self.acknowledged.is_empty() } else { self.unacknowledged.is_empty() }
+        if qos.is_acknowledged() {
+            self.acknowledged.is_empty()
+        } else {
+            self.unacknowledged.is_empty()
+        }
     }
 
     /// True when nothing waits.
@@ -136,7 +145,11 @@ impl Outbox {
         } else {
             self.unacknowledged.push_back(delivery);
         }
-        if dropped == 0 { Offered::Queued } else { Offered::QueuedAfterDropping(dropped) }
+        if dropped == 0 {
+            Offered::Queued
+        } else {
+            Offered::QueuedAfterDropping(dropped)
+        }
     }
 
     /// The next QoS 1 or 2 delivery.
@@ -182,7 +195,11 @@ impl Outbox {
     /// Drops every QoS 0 delivery: the connection they waited for is gone.
     pub fn forget_unacknowledged(&mut self) -> usize {
         let count = self.unacknowledged.len();
-        self.bytes -= self.unacknowledged.drain(..).map(|delivery| delivery.cost_bytes()).sum::<usize>();
+        self.bytes -= self
+            .unacknowledged
+            .drain(..)
+            .map(|delivery| delivery.cost_bytes())
+            .sum::<usize>();
         count
     }
 
@@ -204,7 +221,10 @@ impl Outbox {
         self.bytes = 0;
         self.unacknowledged.clear();
         self.replay.clear();
-        self.acknowledged.drain(..).filter(|delivery| delivery.group.is_some()).collect()
+        self.acknowledged
+            .drain(..)
+            .filter(|delivery| delivery.group.is_some())
+            .collect()
     }
 
     fn shrink(&mut self) {
@@ -247,18 +267,32 @@ mod tests {
             expires_at: None,
             publisher: None,
         };
-        Delivery { message: Arc::new(publication.to_message()), qos, retain: false, identifiers: SmallVec::new(), group: None }
+        Delivery {
+            message: Arc::new(publication.to_message()),
+            qos,
+            retain: false,
+            identifiers: SmallVec::new(),
+            group: None,
+        }
     }
 
     fn options(messages_max: usize, overflow: Overflow) -> OutboxOptions {
-        OutboxOptions { messages_max, overflow, ..OutboxOptions::default() }
+        OutboxOptions {
+            messages_max,
+            overflow,
+            ..OutboxOptions::default()
+        }
     }
 
     #[test]
     fn qos_0_drops_its_oldest_and_counts() {
         let options = options(2, Overflow::Refuse);
         let mut outbox = Outbox::default();
-        for (payload, expected) in [(b"1", Offered::Queued), (b"2", Offered::Queued), (b"3", Offered::QueuedAfterDropping(1))] {
+        for (payload, expected) in [
+            (b"1", Offered::Queued),
+            (b"2", Offered::Queued),
+            (b"3", Offered::QueuedAfterDropping(1)),
+        ] {
             assert_eq!(outbox.offer(delivery(QoS::AtMostOnce, payload), &options), expected);
         }
         assert_eq!(outbox.pop_unacknowledged().unwrap().message.payload(), b"2");
@@ -269,10 +303,22 @@ mod tests {
         let options = options(2, Overflow::Refuse);
         let mut outbox = Outbox::default();
         assert_eq!(outbox.offer(delivery(QoS::AtMostOnce, b"0"), &options), Offered::Queued);
-        assert_eq!(outbox.offer(delivery(QoS::AtLeastOnce, b"1"), &options), Offered::Queued);
-        assert_eq!(outbox.offer(delivery(QoS::AtLeastOnce, b"2"), &options), Offered::QueuedAfterDropping(1));
-        assert_eq!(outbox.offer(delivery(QoS::AtLeastOnce, b"3"), &options), Offered::Refused);
-        assert_eq!(outbox.offer(delivery(QoS::AtMostOnce, b"4"), &options), Offered::Dropped);
+        assert_eq!(
+            outbox.offer(delivery(QoS::AtLeastOnce, b"1"), &options),
+            Offered::Queued
+        );
+        assert_eq!(
+            outbox.offer(delivery(QoS::AtLeastOnce, b"2"), &options),
+            Offered::QueuedAfterDropping(1)
+        );
+        assert_eq!(
+            outbox.offer(delivery(QoS::AtLeastOnce, b"3"), &options),
+            Offered::Refused
+        );
+        assert_eq!(
+            outbox.offer(delivery(QoS::AtMostOnce, b"4"), &options),
+            Offered::Dropped
+        );
         assert!(outbox.is_full(&options));
     }
 
@@ -287,15 +333,26 @@ mod tests {
             let mut outbox = Outbox::default();
             outbox.offer(delivery(QoS::AtLeastOnce, b"1"), &options);
             assert_eq!(outbox.offer(delivery(QoS::AtLeastOnce, b"2"), &options), expected);
-            assert_eq!(outbox.pop_acknowledged().unwrap().message.payload(), first, "{overflow:?}");
+            assert_eq!(
+                outbox.pop_acknowledged().unwrap().message.payload(),
+                first,
+                "{overflow:?}"
+            );
         }
     }
 
     #[test]
     fn a_message_above_the_byte_bound_does_not_empty_the_world_for_nothing() {
-        let options = OutboxOptions { bytes_max: 300, overflow: Overflow::DropOldest, ..OutboxOptions::default() };
+        let options = OutboxOptions {
+            bytes_max: 300,
+            overflow: Overflow::DropOldest,
+            ..OutboxOptions::default()
+        };
         let mut outbox = Outbox::default();
-        assert_eq!(outbox.offer(delivery(QoS::AtLeastOnce, &[0; 1000]), &options), Offered::Dropped);
+        assert_eq!(
+            outbox.offer(delivery(QoS::AtLeastOnce, &[0; 1000]), &options),
+            Offered::Dropped
+        );
         assert_eq!(outbox.bytes(), 0);
     }
 }

@@ -38,7 +38,11 @@ pub struct DeliveryOptions {
 
 impl Default for DeliveryOptions {
     fn default() -> Self {
-        Self { outbox: OutboxOptions::default(), output_bytes_max: 1 << 20, in_flight_max: 1024 }
+        Self {
+            outbox: OutboxOptions::default(),
+            output_bytes_max: 1 << 20,
+            in_flight_max: 1024,
+        }
     }
 }
 
@@ -132,11 +136,16 @@ impl Residents {
 
     /// Puts a delivery into a session's outbox; logs and counts by policy. True when it will arrive, as far as the broker can tell.
     pub fn enqueue(&mut self, key: SlotKey, delivery: Delivery) -> bool {
-        let Some(resident) = self.sessions.get_mut(key) else { return false };
+        let Some(resident) = self.sessions.get_mut(key) else {
+            return false;
+        };
         let qos = delivery.qos;
         let topic_of = Arc::clone(&delivery.message);
         let offered = resident.outbox.offer(delivery, &self.options.outbox);
-        resident.session.status.set_full(resident.outbox.is_full(&self.options.outbox));
+        resident
+            .session
+            .status
+            .set_full(resident.outbox.is_full(&self.options.outbox));
         let lost = match offered {
             Offered::Queued => return true,
             Offered::QueuedAfterDropping(count) => u64::from(count),
@@ -148,8 +157,15 @@ impl Residents {
             self.metrics.dropped_queue_full_qos0.add(lost);
         }
         if resident.outbox.record_drop(lost) {
-            let (client, queued, bytes) = (&resident.session.client_id, resident.outbox.len(), resident.outbox.bytes());
-            let (policy, topic) = (policy_name(qos, self.options.outbox.overflow), topic_of.topic().as_str());
+            let (client, queued, bytes) = (
+                &resident.session.client_id,
+                resident.outbox.len(),
+                resident.outbox.bytes(),
+            );
+            let (policy, topic) = (
+                policy_name(qos, self.options.outbox.overflow),
+                topic_of.topic().as_str(),
+            );
             warn!(%client, queued, bytes, policy, topic, "queue full");
         }
         if offered == Offered::Disconnect {
@@ -160,12 +176,18 @@ impl Residents {
 
     /// Sends what waits for a session, as far as its window and its connection's output have room.
     pub fn pump(&mut self, key: SlotKey, now: Time) {
-        let Some(resident) = self.sessions.get_mut(key) else { return };
+        let Some(resident) = self.sessions.get_mut(key) else {
+            return;
+        };
         if resident.outbox.is_empty() {
             return;
         }
-        let Some(connection_key) = resident.connection else { return };
-        let Some(connection) = self.connections.get_mut(connection_key.0) else { return };
+        let Some(connection_key) = resident.connection else {
+            return;
+        };
+        let Some(connection) = self.connections.get_mut(connection_key.0) else {
+            return;
+        };
         if !matches!(connection.phase, Phase::Connected) {
             return;
         }
@@ -173,15 +195,27 @@ impl Residents {
         let window = connection.receive_maximum.min(self.options.in_flight_max);
         while connection.output.len() < self.options.output_bytes_max {
             let has_room = resident.session.outbound.has_room(window);
-            let next = if has_room { resident.outbox.pop_acknowledged() } else { None };
-            let Some(delivery) = next.or_else(|| resident.outbox.pop_unacknowledged()).or_else(|| next_replay(resident, has_room))
+            let next = if has_room {
+                resident.outbox.pop_acknowledged()
+            } else {
+                None
+            };
+            let Some(delivery) = next
+                .or_else(|| resident.outbox.pop_unacknowledged())
+                .or_else(|| next_replay(resident, has_room))
             else {
                 break;
             };
             send(connection, &mut resident.session, delivery, now, &self.metrics);
         }
-        resident.session.status.set_full(resident.outbox.is_full(&self.options.outbox));
-        resident.session.status.set_in_flight(resident.session.outbound.in_flight().into());
+        resident
+            .session
+            .status
+            .set_full(resident.outbox.is_full(&self.options.outbox));
+        resident
+            .session
+            .status
+            .set_in_flight(resident.session.outbound.in_flight().into());
         if let Some(dropped) = resident.outbox.take_drops(&self.options.outbox) {
             info!(client = %resident.session.client_id, dropped, "queue drained");
         }
@@ -189,13 +223,21 @@ impl Residents {
 
     /// Sends again what was in flight when the last connection of the session ended [MQTT-4.4.0-1].
     pub fn resend(&mut self, key: ConnectionKey, now: Time) {
-        let Some((connection, resident)) = self.pair(key) else { return };
+        let Some((connection, resident)) = self.pair(key) else {
+            return;
+        };
         let version = connection.version;
         for resend in resident.session.outbound.resend() {
             match resend {
                 Resend::Publish(id, delivery) => write_delivery(connection, delivery, Some(id), true, now),
                 Resend::Release(id) => {
-                    write_ack(PacketType::PubRel, id, ReasonCode::Success, version, connection.output.tail());
+                    write_ack(
+                        PacketType::PubRel,
+                        id,
+                        ReasonCode::Success,
+                        version,
+                        connection.output.tail(),
+                    );
                 }
             }
         }
@@ -295,11 +337,22 @@ fn frame_of<'a>(
 }
 
 /// Appends a kept delivery to the connection's output, with a topic alias where the client allows them.
-pub(super) fn write_delivery(connection: &mut Connection, delivery: &Delivery, id: Option<PacketId>, dup: bool, now: Time) {
+pub(super) fn write_delivery(
+    connection: &mut Connection,
+    delivery: &Delivery,
+    id: Option<PacketId>,
+    dup: bool,
+    now: Time,
+) {
     let mut frame = frame_of(&delivery.message, delivery, id, dup, now);
     apply_alias(connection, &delivery.message, &mut frame);
     if frame.payload.len() >= SHARE_FROM_BYTES {
-        write_large(&frame, connection.version, delivery.message.shared_payload(), &mut connection.output);
+        write_large(
+            &frame,
+            connection.version,
+            delivery.message.shared_payload(),
+            &mut connection.output,
+        );
     } else {
         write_small(&frame, connection.version, &mut connection.output);
     }

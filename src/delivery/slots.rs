@@ -13,7 +13,10 @@ pub struct Slots<T> {
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { places: Slab::new(), next_generation: 0 }
+        Self {
+            places: Slab::new(),
+            next_generation: 0,
+        }
     }
 }
 
@@ -23,13 +26,19 @@ impl<T> Slots<T> {
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
         let slot = self.places.insert((generation, value));
-        SlotKey { slot: slot as u32, generation }
+        SlotKey {
+            slot: slot as u32,
+            generation,
+        }
     }
 
     /// The value of a key.
     #[inline]
     pub fn get(&self, key: SlotKey) -> Option<&T> {
-        self.places.get(key.slot as usize).filter(|(generation, _)| *generation == key.generation).map(|(_, value)| value)
+        self.places
+            .get(key.slot as usize)
+            .filter(|(generation, _)| *generation == key.generation)
+            .map(|(_, value)| value)
     }
 
     /// The value of a key, to change.
@@ -59,7 +68,15 @@ impl<T> Slots<T> {
 
     /// Every key with its value.
     pub fn iter(&self) -> impl Iterator<Item = (SlotKey, &T)> {
-        self.places.iter().map(|(slot, (generation, value))| (SlotKey { slot: slot as u32, generation: *generation }, value))
+        self.places.iter().map(|(slot, (generation, value))| {
+            (
+                SlotKey {
+                    slot: slot as u32,
+                    generation: *generation,
+                },
+                value,
+            )
+        })
     }
 }
 

@@ -53,7 +53,11 @@ pub struct Outbound {
 
 impl Default for Outbound {
     fn default() -> Self {
-        Self { ring: VecDeque::new(), first: PacketId::FIRST, in_flight: 0 }
+        Self {
+            ring: VecDeque::new(),
+            first: PacketId::FIRST,
+            in_flight: 0,
+        }
     }
 }
 
@@ -93,7 +97,9 @@ impl Outbound {
     /// PUBREC with success: the PUBREL that answers it may be sent. A second PUBREC is answered again.
     pub fn pubrec(&mut self, id: PacketId) -> Result<(), Misfit> {
         match self.place(id)? {
-            place @ Place::Published { qos: QoS::ExactlyOnce, .. } => {
+            place @ Place::Published {
+                qos: QoS::ExactlyOnce, ..
+            } => {
                 *place = Place::Released;
                 Ok(())
             }
@@ -124,7 +130,9 @@ impl Outbound {
         self.ring.iter().enumerate().filter_map(|(at, place)| {
             let id = offset(self.first, at);
             match place {
-                Place::Published { kept: Some(delivery), .. } => Some(Resend::Publish(id, delivery)),
+                Place::Published {
+                    kept: Some(delivery), ..
+                } => Some(Resend::Publish(id, delivery)),
                 Place::Released => Some(Resend::Release(id)),
                 Place::Published { kept: None, .. } | Place::Done => None,
             }
@@ -139,7 +147,10 @@ impl Outbound {
         self.ring
             .drain(..)
             .filter_map(|place| match place {
-                Place::Published { qos: QoS::AtLeastOnce, kept: Some(delivery) } if delivery.group.is_some() => Some(delivery),
+                Place::Published {
+                    qos: QoS::AtLeastOnce,
+                    kept: Some(delivery),
+                } if delivery.group.is_some() => Some(delivery),
                 _ => None,
             })
             .collect()
@@ -243,7 +254,11 @@ mod tests {
     fn qos_2_takes_pubrec_then_pubcomp_and_nothing_else() {
         let mut window = Outbound::default();
         let sent = window.send(QoS::ExactlyOnce, None);
-        assert_eq!(window.puback(sent).err(), Some(Misfit::Wrong), "PUBACK does not fit QoS 2");
+        assert_eq!(
+            window.puback(sent).err(),
+            Some(Misfit::Wrong),
+            "PUBACK does not fit QoS 2"
+        );
         assert_eq!(window.pubcomp(sent), Err(Misfit::Wrong), "PUBCOMP before PUBREC");
         assert_eq!(window.pubrec(sent), Ok(()));
         assert_eq!(window.pubrec(sent), Ok(()), "a second PUBREC is answered again");

@@ -46,7 +46,10 @@ impl Output {
     /// What waits, in order, for a vectored write.
     pub fn chunks(&self) -> impl Iterator<Item = &[u8]> {
         let tail = &self.tail[self.tail_sent..];
-        self.pieces.iter().map(|piece| &piece[..]).chain((!tail.is_empty()).then_some(tail))
+        self.pieces
+            .iter()
+            .map(|piece| &piece[..])
+            .chain((!tail.is_empty()).then_some(tail))
     }
 
     /// Forgets the first `count` bytes: the network has them.

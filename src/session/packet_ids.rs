@@ -25,7 +25,12 @@ impl PacketIdSet {
         if self.chunks.len() <= chunk {
             self.chunks.resize_with(chunk + 1, || None);
         }
-        let chunk = self.chunks[chunk].get_or_insert_with(|| Box::new(Chunk { words: [0; CHUNK_WORDS], len: 0 }));
+        let chunk = self.chunks[chunk].get_or_insert_with(|| {
+            Box::new(Chunk {
+                words: [0; CHUNK_WORDS],
+                len: 0,
+            })
+        });
         let is_new = chunk.words[word] & bit == 0;
         chunk.words[word] |= bit;
         chunk.len += u16::from(is_new);
@@ -36,7 +41,9 @@ impl PacketIdSet {
     /// Takes an identifier out; false when it was not there.
     pub fn remove(&mut self, id: PacketId) -> bool {
         let (at, word, bit) = place(id);
-        let Some(Some(chunk)) = self.chunks.get_mut(at) else { return false };
+        let Some(Some(chunk)) = self.chunks.get_mut(at) else {
+            return false;
+        };
         if chunk.words[word] & bit == 0 {
             return false;
         }

@@ -77,7 +77,11 @@ impl Replies {
 
     /// Puts a reply behind the others; `ticket` is the request that it waits for itself.
     pub fn push(&mut self, reply: Reply, ticket: Option<u32>) {
-        self.waiting.push_back(Waiting { reply, ticket, has_waited: ticket.is_some() });
+        self.waiting.push_back(Waiting {
+            reply,
+            ticket,
+            has_waited: ticket.is_some(),
+        });
     }
 
     /// A request is done, well or not. A failed PUBLISH or SUBSCRIBE of MQTT 5 is answered with `Quota exceeded`.
@@ -104,7 +108,16 @@ impl Replies {
         while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.ticket.is_none()) {
             waiting.reply.write(version, out);
             written.packets += 1;
-            written.pubacks += u16::from(waiting.has_waited && matches!(waiting.reply, Reply::Ack { kind: PacketType::PubAck, .. }));
+            written.pubacks += u16::from(
+                waiting.has_waited
+                    && matches!(
+                        waiting.reply,
+                        Reply::Ack {
+                            kind: PacketType::PubAck,
+                            ..
+                        }
+                    ),
+            );
         }
         written
     }
@@ -124,7 +137,11 @@ mod tests {
     use super::*;
 
     fn ack(id: u16) -> Reply {
-        Reply::Ack { kind: PacketType::PubAck, id: PacketId::new(id).unwrap(), reason: ReasonCode::Success }
+        Reply::Ack {
+            kind: PacketType::PubAck,
+            id: PacketId::new(id).unwrap(),
+            reason: ReasonCode::Success,
+        }
     }
 
     #[test]

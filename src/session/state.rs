@@ -66,6 +66,10 @@ impl Session {
 
     /// When it expires if its connection ends at `now`.
     pub const fn expiry_from(&self, now: Time) -> Time {
-        if self.expiry_secs == NEVER_EXPIRES { Time::NEVER } else { now.plus_secs(self.expiry_secs as u64) }
+        if self.expiry_secs == NEVER_EXPIRES {
+            Time::NEVER
+        } else {
+            now.plus_secs(self.expiry_secs as u64)
+        }
     }
 }

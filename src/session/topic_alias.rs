@@ -22,7 +22,10 @@ pub struct BadAlias;
 impl InboundAliases {
     /// An empty table for aliases up to `maximum`; allocates when the first is set.
     pub const fn new(maximum: u16) -> Self {
-        Self { topics: Vec::new(), maximum }
+        Self {
+            topics: Vec::new(),
+            maximum,
+        }
     }
 
     /// The client sent a topic name with an alias: from now on the alias stands for it.
@@ -44,7 +47,11 @@ impl InboundAliases {
     }
 
     const fn index(&self, alias: u16) -> Result<usize, BadAlias> {
-        if alias == 0 || alias > self.maximum { Err(BadAlias) } else { Ok(alias as usize - 1) }
+        if alias == 0 || alias > self.maximum {
+            Err(BadAlias)
+        } else {
+            Ok(alias as usize - 1)
+        }
     }
 }
 
@@ -86,7 +93,10 @@ const HALVE_EVERY: u32 = 4096;
 impl OutboundAliases {
     /// No alias yet, and at most `maximum` later; allocates when the first is used.
     pub fn new(maximum: u16) -> Self {
-        Self { maximum: maximum.min(OUTBOUND_ALIASES_MAX), ..Self::default() }
+        Self {
+            maximum: maximum.min(OUTBOUND_ALIASES_MAX),
+            ..Self::default()
+        }
     }
 
     /// True when the client allows none.
@@ -116,8 +126,12 @@ impl OutboundAliases {
         let bucket = std::hash::BuildHasher::hash_one(self.known.hasher(), topic.as_str()) as usize % SKETCH;
         self.newcomers[bucket] = self.newcomers[bucket].saturating_add(1);
         let uses = u32::from(self.newcomers[bucket]);
-        let Some((least, number)) =
-            self.known.iter().min_by_key(|(_, alias)| alias.uses).filter(|(_, alias)| alias.uses < uses).map(|(t, a)| (t.clone(), a.number))
+        let Some((least, number)) = self
+            .known
+            .iter()
+            .min_by_key(|(_, alias)| alias.uses)
+            .filter(|(_, alias)| alias.uses < uses)
+            .map(|(t, a)| (t.clone(), a.number))
         else {
             return Naming::Name;
         };
@@ -160,7 +174,11 @@ mod tests {
             assert_eq!(aliases.name(topic("a")), Naming::Alias(1));
         }
         assert_eq!(aliases.name(topic("c")), Naming::Name, "used as often as b: b stays");
-        assert_eq!(aliases.name(topic("c")), Naming::NameAndAlias(2), "used more often than b");
+        assert_eq!(
+            aliases.name(topic("c")),
+            Naming::NameAndAlias(2),
+            "used more often than b"
+        );
         assert_eq!(aliases.name(topic("c")), Naming::Alias(2));
         assert_eq!(aliases.name(topic("a")), Naming::Alias(1));
         assert_eq!(aliases.name(topic("b")), Naming::Name);

@@ -58,10 +58,21 @@ pub(super) async fn accept(
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop != Stop::Running) => return,
         };
-        let total: usize = gate.workers.iter().map(|worker| worker.connections.load(Ordering::Relaxed)).sum();
+        let total: usize = gate
+            .workers
+            .iter()
+            .map(|worker| worker.connections.load(Ordering::Relaxed))
+            .sum();
         if total >= gate.connections_max {
             refused += 1;
-            local.broker.borrow().broker().metrics.of(gate.me).limit_connections.increment();
+            local
+                .broker
+                .borrow()
+                .broker()
+                .metrics
+                .of(gate.me)
+                .limit_connections
+                .increment();
             if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
                 let (addr, limit) = (accepted.peer.address, gate.connections_max);
                 warn!(listener = rules.name, %addr, limit, refused, "connection refused: limits.connections_max reached");
@@ -74,7 +85,9 @@ pub(super) async fn accept(
         if to == gate.me {
             Rc::clone(&local).begin(accepted, Arc::clone(&rules));
         } else if accepted.socket.detach().is_ok() {
-            local.send_arrival(to, Arrival::Accepted(Box::new(accepted), Arc::clone(&rules))).await;
+            local
+                .send_arrival(to, Arrival::Accepted(Box::new(accepted), Arc::clone(&rules)))
+                .await;
         }
     }
 }
@@ -89,7 +102,12 @@ struct Chooser {
 impl Chooser {
     fn new(gate: &Gate) -> Self {
         let workers = gate.workers.len();
-        Self { next: 0, read_at: Instant::now(), busy_micros: vec![0; workers], loads: vec![0.0; workers] }
+        Self {
+            next: 0,
+            read_at: Instant::now(),
+            busy_micros: vec![0; workers],
+            loads: vec![0.0; workers],
+        }
     }
 
     fn choose(&mut self, gate: &Gate) -> WorkerId {
@@ -104,7 +122,10 @@ impl Chooser {
                     let by_load = self.loads.iter().enumerate().min_by(|(_, a), (_, b)| a.total_cmp(b));
                     by_load.map_or(0, |(at, _)| at)
                 };
-                self.loads.iter().position(|load| *load < BUSY).unwrap_or_else(least_busy)
+                self.loads
+                    .iter()
+                    .position(|load| *load < BUSY)
+                    .unwrap_or_else(least_busy)
             }
         };
         WorkerId(at as u16)

@@ -53,7 +53,14 @@ enum Served {
 impl Driver {
     /// Drives a connection that the worker knows by `key`. `unread` are bytes that were read before.
     pub(super) fn new(local: Rc<Local>, key: ConnectionKey, stream: Stream, slot: Slot, unread: Vec<u8>) -> Self {
-        Self { local, key, stream, is_fresh: !unread.is_empty(), unread, slot }
+        Self {
+            local,
+            key,
+            stream,
+            is_fresh: !unread.is_empty(),
+            unread,
+            slot,
+        }
     }
 
     /// Drives the connection to its end.
@@ -143,7 +150,9 @@ impl Driver {
     /// A connection that began with something else than MQTT gets a line that says what it was.
     fn explain_if_not_mqtt(&mut self, bytes: &[u8], taken: usize) {
         let mut broker = self.local.broker.borrow_mut();
-        let Some(addr) = broker.failed_to_open(self.key).filter(|_| taken == bytes.len()) else { return };
+        let Some(addr) = broker.failed_to_open(self.key).filter(|_| taken == bytes.len()) else {
+            return;
+        };
         let Some(found) = classify(bytes) else { return };
         self.slot.listener().log_not_mqtt(found, addr);
         if let (Some(answer), Some(output)) = (found.answer(), broker.output(self.key)) {
@@ -156,7 +165,9 @@ impl Driver {
         let local = Rc::clone(&self.local);
         loop {
             let mut broker = local.broker.borrow_mut();
-            let Some(output) = broker.output(self.key).filter(|output| !output.is_empty()) else { break };
+            let Some(output) = broker.output(self.key).filter(|output| !output.is_empty()) else {
+                break;
+            };
             let mut pieces = [IoSlice::new(&[]); PIECES_MAX];
             let mut count = 0;
             for (piece, chunk) in pieces.iter_mut().zip(output.chunks()) {
@@ -169,7 +180,11 @@ impl Driver {
             }
             broker.sent(self.key, written, local.clock.now());
         }
-        if self.stream.has_buffered_output() { self.stream.poll_flush(cx) } else { Poll::Ready(Ok(())) }
+        if self.stream.has_buffered_output() {
+            self.stream.poll_flush(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
     }
 
     fn lost(&self, why: &str) -> Served {
@@ -200,11 +215,20 @@ impl Driver {
 
     /// Gives the connection to the worker that has its session, with what has been read of it.
     async fn hand_over(mut self, to: WorkerId) {
-        let Some(connection) = self.local.release(self.key) else { return };
+        let Some(connection) = self.local.release(self.key) else {
+            return;
+        };
         if self.stream.detach().is_err() {
             return;
         }
-        let arrival = HandedOver { connection, stream: self.stream, slot: self.slot, unread: self.unread };
-        self.local.send_arrival(to, Arrival::HandedOver(Box::new(arrival))).await;
+        let arrival = HandedOver {
+            connection,
+            stream: self.stream,
+            slot: self.slot,
+            unread: self.unread,
+        };
+        self.local
+            .send_arrival(to, Arrival::HandedOver(Box::new(arrival)))
+            .await;
     }
 }

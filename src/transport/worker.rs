@@ -97,7 +97,11 @@ pub struct WorkerInbox {
 /// A handle and its receiving half.
 pub fn handle() -> (WorkerHandle, WorkerInbox) {
     let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
-    let handle = WorkerHandle { arrivals: sender, connections: Arc::default(), busy_micros: Arc::default() };
+    let handle = WorkerHandle {
+        arrivals: sender,
+        connections: Arc::default(),
+        busy_micros: Arc::default(),
+    };
     (handle.clone(), WorkerInbox { arrivals, handle })
 }
 
@@ -155,7 +159,17 @@ pub enum Stop {
 /// When the operating system refuses a runtime.
 pub fn run(start: WorkerStart) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let WorkerStart { broker, me, clock, inbox, peers, listeners, placement, connections_max, mut stop } = start;
+    let WorkerStart {
+        broker,
+        me,
+        clock,
+        inbox,
+        peers,
+        listeners,
+        placement,
+        connections_max,
+        mut stop,
+    } = start;
     let WorkerInbox { arrivals, handle } = inbox;
     let local = Rc::new(Local {
         broker: RefCell::new(Worker::new(broker, me, clock.now())),
@@ -174,7 +188,12 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
     tasks.spawn_local(Rc::clone(&local).keep_time());
     tasks.spawn_local(measure(handle));
     for (listener, rules) in listeners {
-        let gate = Gate { placement: placement.clone(), connections_max, workers: local.peers.clone(), me };
+        let gate = Gate {
+            placement: placement.clone(),
+            connections_max,
+            workers: local.peers.clone(),
+            me,
+        };
         tasks.spawn_local(accept::accept(Rc::clone(&local), listener, rules, gate, stop.clone()));
     }
     tasks.block_on(&runtime, async {
@@ -283,15 +302,29 @@ impl Local {
     }
 
     fn serve(self: Rc<Self>, established: Established, rules: Arc<ListenerRules>) {
-        let Established { stream, peer, first_bytes, deadline, slot } = established;
+        let Established {
+            stream,
+            peer,
+            first_bytes,
+            deadline,
+            slot,
+        } = established;
         let connect_by = self.clock.time(deadline.into_std());
-        let key = self.broker.borrow_mut().open(session_peer(peer, rules), connect_by, self.clock.now());
+        let key = self
+            .broker
+            .borrow_mut()
+            .open(session_peer(peer, rules), connect_by, self.clock.now());
         self.dispatch();
         self.drive(key, stream, slot, first_bytes);
     }
 
     fn adopt(self: Rc<Self>, handed_over: HandedOver) {
-        let HandedOver { connection, mut stream, slot, unread } = handed_over;
+        let HandedOver {
+            connection,
+            mut stream,
+            slot,
+            unread,
+        } = handed_over;
         if stream.attach().is_err() {
             return;
         }
