@@ -74,7 +74,7 @@ pub(super) fn run(arguments: Arguments) -> Exit {
 
 fn serve(loaded: Loaded) -> Exit {
     for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
+        tracing::warn!(at = %warning.place, "{}", warning.message);
     }
     for file in &loaded.files {
         tracing::info!(file = %file.display(), "configuration read");

@@ -148,6 +148,22 @@ fn the_environment_and_a_unix_socket() {
 }
 
 #[test]
+fn nobody_is_let_in_where_the_operator_says_so() {
+    let port = free_port();
+    let mut broker = Broker::start(sundew(&["-p", &port]).env("SUNDEW__AUTH__ALLOW_ANONYMOUS", "false"));
+    let mut socket = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+    socket.write_all(CONNECT).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer, [0x20, 2, 0, 5], "not authorized, and the connection ends");
+    let line = broker.wait_for("client refused");
+    assert!(
+        line.contains("client=\"stay\"") && line.contains("reason=\"anonymous_disabled\""),
+        "{line}"
+    );
+}
+
+#[test]
 fn a_port_in_use_is_one_line_that_says_what_to_do() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
