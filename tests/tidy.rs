@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 #[path = "tidy/source.rs"]
 mod source;
+#[path = "tidy/statements.rs"]
+mod statements;
 
 use source::SourceFile;
 

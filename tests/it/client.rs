@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use sundew::protocol::property::PropertiesBuf;
@@ -12,7 +11,7 @@ use sundew::protocol::version::Version;
 use crate::wire::{self, Ack, Connect, PINGREQ, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Publish};
 
 /// How long a packet may take before a test fails. Generous: it is waited for only by a test that fails.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a client talks over: TCP, TLS, WebSocket, a Unix socket.
 pub(crate) trait Stream: Read + Write + Send {}
@@ -31,11 +30,7 @@ pub(crate) struct Client {
 impl Client {
     /// A TCP connection on which nothing has been sent.
     pub(crate) fn open(port: u16, version: Version) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the broker accepts a connection");
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self::over(stream, version)
+        Self::over(crate::streams::tcp(port), version)
     }
 
     /// A client over a stream that reads with a time-out.

@@ -6,13 +6,16 @@
 
 mod broker;
 mod client;
+mod streams;
 mod wire;
 
 mod authentication;
 mod command_line;
 mod connect;
 mod delivery;
+mod devices;
 mod limits;
+mod listeners;
 mod malformed;
 mod publish;
 mod qos;

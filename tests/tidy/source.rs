@@ -102,6 +102,20 @@ impl SourceFile {
         }
         found
     }
+
+    /// The doc comment above a test function of that name, if there is such a test.
+    pub(crate) fn doc_of_test(&self, name: &str) -> Option<String> {
+        let lines: Vec<&str> = self.text.lines().collect();
+        let at = lines
+            .iter()
+            .position(|line| line.trim_start().starts_with(&format!("fn {name}(")))?;
+        let above = |line: &&&str| line.trim_start().starts_with("///") || line.trim_start().starts_with("#[");
+        let mut head: Vec<&str> = lines[..at].iter().rev().take_while(above).copied().collect();
+        head.reverse();
+        head.iter()
+            .any(|line| line.trim() == "#[test]")
+            .then(|| head.join("\n"))
+    }
 }
 
 /// The names that a path can go on with: one, or each of a list in braces.
