@@ -103,6 +103,9 @@ impl Worker {
             return refuse(ReasonCode::BadAuthenticationMethod, "unknown_method");
         }
         if let Some(will) = &connect.will {
+            if will.topic.as_str().starts_with("$SYS/") {
+                return refuse(ReasonCode::NotAuthorized, "will_topic");
+            }
             if will.qos > self.maximum_qos(connection) {
                 return refuse(ReasonCode::QosNotSupported, "will_qos");
             }

@@ -169,6 +169,9 @@ impl Worker {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return Answer::Ready(false);
         };
+        if topic.as_str().starts_with("$SYS/") {
+            return Answer::Ready(false); // what the broker says of itself is nobody else's to say
+        }
         if let Some(answer) = connection.questions.next_answer() {
             return Answer::Ready(answer);
         }

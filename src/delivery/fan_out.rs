@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::frames::{Addressing, Fanned};
+use super::outbox::Offered;
 use super::residents::{Residents, record_too_large, touch, write_delivery};
 use crate::protocol::ids::PacketId;
 use crate::protocol::qos::QoS;
@@ -156,11 +157,10 @@ impl Residents {
         group: Option<&Arc<SharedGroup>>,
     ) -> Delivered {
         let delivery = delivery(fanned, receiver, qos, retain, group);
-        // A lost QoS 0 delivery is nobody's failure: it was counted.
-        if self.enqueue(receiver.session.key, delivery) || !qos.is_acknowledged() {
-            Delivered::Taken
-        } else {
-            Delivered::Refused
+        // What a policy that was asked for drops is counted, and nobody's failure.
+        match self.enqueue(receiver.session.key, delivery) {
+            Offered::Refused => Delivered::Refused,
+            _ => Delivered::Taken,
         }
     }
 }

@@ -113,7 +113,7 @@ impl Outbox {
 
     /// True when another QoS 1 or 2 delivery would be refused.
     pub fn is_full(&self, options: &OutboxOptions) -> bool {
-        options.overflow != Overflow::DropOldest
+        options.overflow == Overflow::Refuse
             && (self.acknowledged.len() >= options.messages_max || self.bytes >= options.bytes_max)
     }
 

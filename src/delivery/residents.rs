@@ -134,10 +134,10 @@ impl Residents {
         Some((connection, resident))
     }
 
-    /// Puts a delivery into a session's outbox; logs and counts by policy. True when it will arrive, as far as the broker can tell.
-    pub fn enqueue(&mut self, key: SlotKey, delivery: Delivery) -> bool {
+    /// Puts a delivery into a session's outbox; logs and counts by policy.
+    pub fn enqueue(&mut self, key: SlotKey, delivery: Delivery) -> Offered {
         let Some(resident) = self.sessions.get_mut(key) else {
-            return false;
+            return Offered::Refused;
         };
         let qos = delivery.qos;
         let topic_of = Arc::clone(&delivery.message);
@@ -147,7 +147,7 @@ impl Residents {
             .status
             .set_full(resident.outbox.is_full(&self.options.outbox));
         let lost = match offered {
-            Offered::Queued => return true,
+            Offered::Queued => return offered,
             Offered::QueuedAfterDropping(count) => u64::from(count),
             Offered::Dropped | Offered::Refused | Offered::Disconnect => 1,
         };
@@ -171,7 +171,7 @@ impl Residents {
         if offered == Offered::Disconnect {
             self.overflowed.push(key);
         }
-        matches!(offered, Offered::QueuedAfterDropping(_))
+        offered
     }
 
     /// Sends what waits for a session, as far as its window and its connection's output have room.

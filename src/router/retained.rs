@@ -66,6 +66,8 @@ pub struct Retained {
     by_expiry: BTreeSet<(Time, u32)>,
     hasher: RandomState,
     bytes: usize,
+    /// Messages without a publisher, the broker's own (`$SYS`): few, and counted against no limit.
+    own_messages: usize,
 }
 
 impl Retained {
@@ -110,12 +112,13 @@ impl Retained {
         let old_cost = found
             .and_then(|slot| self.message(slot))
             .map_or(0, |old| old.cost_bytes());
-        if found.is_none() && self.len() >= self.limits.messages_max {
+        let is_own = message.publisher.is_none();
+        if found.is_none() && !is_own && self.len() - self.own_messages >= self.limits.messages_max {
             return Err(RetainedError::Messages {
                 messages_max: self.limits.messages_max,
             });
         }
-        if cost > old_cost && self.bytes - old_cost + cost > self.limits.bytes_max {
+        if cost > old_cost && !is_own && self.bytes - old_cost + cost > self.limits.bytes_max {
             return Err(RetainedError::Bytes {
                 bytes: self.bytes,
                 bytes_max: self.limits.bytes_max,
@@ -127,7 +130,9 @@ impl Retained {
             None => self.add(hash, topic),
         };
         let expires_at = message.expires_at;
+        self.own_messages += usize::from(is_own);
         let old = self.slots[slot as usize].replace(message);
+        self.own_messages -= old.as_deref().map_or(0, |old| usize::from(old.publisher.is_none()));
         if let Some(at) = old.as_ref().and_then(|old| old.expires_at) {
             self.by_expiry.remove(&(at, slot));
         }
@@ -144,6 +149,7 @@ impl Retained {
         let entry = by_topic.find_entry(hash, |slot| has_topic(slots, *slot, topic)).ok()?;
         let (slot, _) = entry.remove();
         let message = self.slots[slot as usize].take()?;
+        self.own_messages -= usize::from(message.publisher.is_none());
         self.in_order.remove(&*sort_key(topic.as_str()));
         if let Some(at) = message.expires_at {
             self.by_expiry.remove(&(at, slot));

@@ -389,11 +389,6 @@ fn the_peer_is_told_the_reason_that_the_standard_gives() {
         ),
         (
             First,
-            "10 { s:MQTT 04 00 003c s: }",
-            ReasonCode::ClientIdentifierNotValid,
-        ),
-        (
-            First,
             "10 { s:MQTT 05 02 003c { 210000 } s: }",
             ReasonCode::ProtocolError,
         ),

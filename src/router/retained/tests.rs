@@ -1,10 +1,17 @@
 use super::*;
+use crate::protocol::ids::{SessionKey, SlotKey, WorkerId};
 use crate::protocol::message::Publication;
 use crate::protocol::property::PropertiesBuf;
 use crate::protocol::qos::QoS;
 use crate::protocol::topic;
 
 use proptest::prelude::*;
+
+/// A client: only the messages of clients count against the limits.
+const PUBLISHER: SessionKey = SessionKey {
+    worker: WorkerId(0),
+    key: SlotKey { slot: 0, generation: 1 },
+};
 
 fn message(topic: &str, payload: &str, expires_at: Option<Time>) -> Arc<Message> {
     let properties = PropertiesBuf::new();
@@ -15,7 +22,7 @@ fn message(topic: &str, payload: &str, expires_at: Option<Time>) -> Arc<Message>
         retain: true,
         properties: properties.view(),
         expires_at,
-        publisher: None,
+        publisher: Some(PUBLISHER),
     };
     Arc::new(publication.to_message())
 }
