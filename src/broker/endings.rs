@@ -201,7 +201,7 @@ impl Worker {
     }
 
     /// A connection ended with its will standing: it is published now, or when its delay has passed or the session ends, whichever
-    /// comes first [MQTT-3.1.3-9 note] [MQTT-3.1.2-8].
+    /// comes first [MQTT-3.1.2-8].
     fn will_due(&mut self, slot: SlotKey, will: Will, is_over: bool, expires_at: Time, now: Time) {
         let is_at_limit = self.broker.metrics.sum().wills_pending >= self.broker.options.pending_wills_max as u64;
         if will.delay_secs == 0 || is_over || is_at_limit || self.is_draining {

@@ -190,7 +190,7 @@ impl Worker {
         answer
     }
 
-    /// The authoriser said no: MQTT 5 is told, older versions are acknowledged and the message is dropped [MQTT-3.3.5-2].
+    /// The authoriser said no: MQTT 5 is told, older versions are acknowledged and the message is dropped [MQTT311-3.3.5-2].
     fn refuse_publish(&mut self, key: ConnectionKey, publish: &Publish<'_>, topic: TopicName<'_>, now: Time) {
         self.metrics().dropped_not_authorized.increment();
         if let Some(connection) = self.residents.connections.get(key.0) {

@@ -11,6 +11,7 @@ use crate::delivery::residents::RetainedWalk;
 use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey};
 use crate::protocol::packet::{Packet, RetainHandling, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe};
 use crate::protocol::property::PropertyId;
+use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicFilter;
@@ -38,7 +39,16 @@ impl Worker {
         let identifier = subscribe.properties.u32(PropertyId::SubscriptionIdentifier);
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         for ((filter, options), is_allowed) in subscribe.filters.iter().zip(allowed) {
-            reasons.push(self.add_subscription(key, *filter, *options, identifier, is_allowed, now));
+            reasons.push(match self.may_be_granted(key, *filter, is_allowed, now) {
+                Ok(maximum_qos) => {
+                    let options = SubscriptionOptions {
+                        qos: options.qos.min(maximum_qos),
+                        ..*options
+                    };
+                    self.add_subscription(key, *filter, options, identifier)
+                }
+                Err(reason) => reason,
+            });
         }
         let token = self.token(key);
         let Some((connection, resident)) = self.residents.pair(key) else {
@@ -107,34 +117,51 @@ impl Worker {
         answer
     }
 
-    /// Adds one subscription; the reason code for SUBACK.
+    /// Whether a subscription may be made: the highest QoS it may have, or the reason why not.
+    fn may_be_granted(
+        &mut self,
+        key: ConnectionKey,
+        filter: TopicFilter<'_>,
+        is_allowed: bool,
+        now: Time,
+    ) -> Result<QoS, ReasonCode> {
+        let connection = self
+            .residents
+            .connections
+            .get(key.0)
+            .ok_or(ReasonCode::UnspecifiedError)?;
+        let maximum_qos = self.maximum_qos(connection);
+        let options = &self.broker.options;
+        if !is_allowed {
+            self.residents.metrics.subscriptions_refused.increment();
+            self.log.subscription_refused(connection, filter.as_str(), now);
+            return Err(self.broker.authorizer.subscribe_refusal());
+        }
+        // MQTT 5 clients were disconnected for these; older ones can only be told here.
+        if filter.has_wildcard() && !options.wildcard_subscriptions {
+            return Err(ReasonCode::WildcardSubscriptionsNotSupported);
+        }
+        if filter.group().is_some() && !options.shared_subscriptions {
+            return Err(ReasonCode::SharedSubscriptionsNotSupported);
+        }
+        Ok(maximum_qos)
+    }
+
+    /// Adds one subscription, or replaces it [MQTT-3.8.4-3]; the reason code for SUBACK.
     fn add_subscription(
         &mut self,
         key: ConnectionKey,
         filter: TopicFilter<'_>,
-        mut options: SubscriptionOptions,
+        options: SubscriptionOptions,
         identifier: Option<u32>,
-        is_allowed: bool,
-        now: Time,
     ) -> ReasonCode {
         let limits = &self.broker.options;
-        let Some(connection) = self.residents.connections.get(key.0) else {
-            return ReasonCode::UnspecifiedError;
-        };
-        let maximum_qos = self.maximum_qos(connection);
-        if !is_allowed {
-            self.residents.metrics.subscriptions_refused.increment();
-            self.log.subscription_refused(connection, filter.as_str(), now);
-            return self.broker.authorizer.subscribe_refusal();
-        }
-        // MQTT 5 clients were disconnected for these; older ones can only be told here.
-        if filter.has_wildcard() && !limits.wildcard_subscriptions {
-            return ReasonCode::WildcardSubscriptionsNotSupported;
-        }
-        if filter.group().is_some() && !limits.shared_subscriptions {
-            return ReasonCode::SharedSubscriptionsNotSupported;
-        }
-        let Some(slot) = connection.session else {
+        let session = self
+            .residents
+            .connections
+            .get(key.0)
+            .and_then(|connection| connection.session);
+        let Some(slot) = session else {
             return ReasonCode::UnspecifiedError;
         };
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
@@ -143,51 +170,46 @@ impl Worker {
         let is_new = !resident.session.subscriptions.contains_key(filter.as_str());
         let mut subscriptions = write(&self.broker.subscriptions);
         let total = subscriptions.len() + subscriptions.shared_len();
-        let is_full = resident.session.subscriptions.len() >= limits.subscriptions_per_session_max
-            || total >= limits.subscriptions_max;
-        if is_new && is_full {
+        let own = resident.session.subscriptions.len();
+        if is_new && (own >= limits.subscriptions_per_session_max || total >= limits.subscriptions_max) {
             self.residents.metrics.limit_subscriptions.increment();
             return ReasonCode::QuotaExceeded;
         }
-        options.qos = options.qos.min(maximum_qos);
-        let session = SessionKey {
-            worker: self.me,
-            key: slot,
-        };
-        let status = resident.session.status.clone();
-        subscriptions.subscribe(
-            filter,
-            Subscriber {
-                session,
-                options,
-                identifier,
-                status,
+        let subscriber = Subscriber {
+            session: SessionKey {
+                worker: self.me,
+                key: slot,
             },
-        );
+            options,
+            identifier,
+            status: resident.session.status.clone(),
+        };
+        subscriptions.subscribe(filter, subscriber);
         drop(subscriptions);
+        let subscription = Subscription { options, identifier };
         resident
             .session
             .subscriptions
-            .insert(filter.as_str().into(), Subscription { options, identifier });
-        // Retained messages are not sent for shared subscriptions (section 4.8.2).
+            .insert(filter.as_str().into(), subscription);
         let wants_retained = match options.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => is_new,
             RetainHandling::DoNotSend => false,
         };
+        // Retained messages are not sent for shared subscriptions (section 4.8.2).
         if wants_retained && filter.group().is_none() && limits.retain_available {
-            let walk = RetainedWalk {
+            resident.walks.retain(|walk| *walk.filter != *filter.as_str());
+            resident.walks.push_back(RetainedWalk {
                 filter: filter.as_str().into(),
                 walk: Walk::new(filter),
                 qos: options.qos,
                 identifier,
-            };
-            resident.walks.push_back(walk);
+            });
         }
-        match options.qos.bits() {
-            0 => ReasonCode::Success,
-            1 => ReasonCode::GrantedQos1,
-            _ => ReasonCode::GrantedQos2,
+        match options.qos {
+            QoS::AtMostOnce => ReasonCode::Success,
+            QoS::AtLeastOnce => ReasonCode::GrantedQos1,
+            QoS::ExactlyOnce => ReasonCode::GrantedQos2,
         }
     }
 

@@ -213,7 +213,7 @@ pub enum Expiry {
 }
 
 impl Expiry {
-    /// In seconds; [`Expiry::Never`] is 0xFFFFFFFF as in MQTT 5 [MQTT-3.1.2.11.2].
+    /// In seconds; [`Expiry::Never`] is 0xFFFFFFFF as in MQTT 5, section 3.1.2.11.2.
     pub fn seconds(self) -> u32 {
         match self {
             Self::After(time) => u32::try_from(time.as_secs()).unwrap_or(u32::MAX),

@@ -80,17 +80,13 @@ impl Residents {
         };
         let qos = receiver.qos.min(fanned.publication.qos);
         let retain = receiver.retain_as_published && fanned.publication.retain;
-        let connection = match resident.connection {
-            Some(key) => self.connections.get_mut(key.0).map(|connection| (key, connection)),
-            None => None,
-        };
+        let connection = resident
+            .connection
+            .and_then(|key| Some((key, self.connections.get_mut(key.0)?)));
         let Some((key, connection)) = connection else {
-            // [MQTT-3.1.2-5]: QoS 0 for a client that is away may be left out.
-            let is_left_out = if qos.is_acknowledged() {
-                !resident.session.is_persistent()
-            } else {
-                !self.options.outbox.queue_qos0_offline
-            };
+            // QoS 0 for a client that is away may be left out [MQTT-3.1.2-5].
+            let may_queue = qos.is_acknowledged() || self.options.outbox.queue_qos0_offline;
+            let is_left_out = !may_queue || !resident.session.is_persistent();
             if is_left_out {
                 return Delivered::Taken;
             }
@@ -123,28 +119,22 @@ impl Residents {
         }
         touch(key, connection, &mut self.touched, &mut self.buffers);
         self.metrics.count_publish_sent(qos, fanned.publication.payload.len());
-        let has_aliases = !connection.aliases_out.is_off();
-        let is_kept = qos.is_acknowledged() && (resident.session.is_persistent() || group.is_some());
-        let kept = (is_kept || has_aliases).then(|| Box::new(delivery(fanned, receiver, qos, retain, group)));
-        if has_aliases && let Some(kept) = &kept {
-            let copy = (**kept).clone();
-            let id = qos.is_acknowledged().then(|| {
-                resident
-                    .session
-                    .outbound
-                    .send(qos, is_kept.then(|| Box::new(copy.clone())))
-            });
-            write_delivery(connection, &copy, id, false, now);
-            return Delivered::Taken;
-        }
+        let is_persistent = resident.session.is_persistent();
+        let outbound = &mut resident.session.outbound;
+        let is_kept = qos.is_acknowledged() && (is_persistent || group.is_some());
+        to.packet_id = qos.is_acknowledged().then(|| outbound.next_id());
+        let kept = if connection.aliases_out.is_off() {
+            fanned.write(to, &mut connection.output);
+            is_kept.then(|| delivery(fanned, receiver, qos, retain, group))
+        } else {
+            let delivery = delivery(fanned, receiver, qos, retain, group);
+            write_delivery(connection, &delivery, to.packet_id, false, now);
+            is_kept.then_some(delivery)
+        };
         if qos.is_acknowledged() {
-            to.packet_id = Some(resident.session.outbound.send(qos, kept));
-            resident
-                .session
-                .status
-                .set_in_flight(resident.session.outbound.in_flight().into());
+            outbound.send(qos, kept.map(Box::new));
+            resident.session.status.set_in_flight(outbound.in_flight().into());
         }
-        fanned.write(to, &mut connection.output);
         Delivered::Taken
     }
 

@@ -187,7 +187,7 @@ impl Outbox {
         replay
     }
 
-    /// Forgets retained messages that were not sent: a resumed session does not get them [MQTT-3.3.1-9 note].
+    /// Forgets retained messages that were not sent: a resumed session does not get them (note of section 3.3.1.3).
     pub fn forget_replay(&mut self) {
         self.replay = VecDeque::new();
     }

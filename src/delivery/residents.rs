@@ -290,17 +290,10 @@ fn send(connection: &mut Connection, session: &mut Session, delivery: Delivery, 
         write_delivery(connection, &delivery, None, false, now);
         return;
     }
+    let (qos, id) = (delivery.qos, session.outbound.next_id());
+    write_delivery(connection, &delivery, Some(id), false, now);
     let is_kept = session.is_persistent() || delivery.group.is_some();
-    let qos = delivery.qos;
-    if is_kept {
-        let kept = Box::new(delivery);
-        let copy = (*kept).clone();
-        let id = session.outbound.send(qos, Some(kept));
-        write_delivery(connection, &copy, Some(id), false, now);
-    } else {
-        let id = session.outbound.send(qos, None);
-        write_delivery(connection, &delivery, Some(id), false, now);
-    }
+    session.outbound.send(qos, is_kept.then(|| Box::new(delivery)));
 }
 
 /// A delivery that the client cannot take is dropped and treated as done [MQTT-3.1.2-25].

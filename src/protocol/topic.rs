@@ -160,7 +160,7 @@ fn check_filter(filter: &str) -> Result<(), TopicError> {
     Ok(())
 }
 
-/// The levels of a topic name or filter, in order; empty levels count [MQTT-4.7.1-3 note].
+/// The levels of a topic name or filter, in order; empty levels count (section 4.7.1.1).
 pub fn levels(text: &str) -> impl Iterator<Item = &str> {
     text.split('/')
 }
@@ -176,7 +176,7 @@ pub fn matches(filter: &str, topic: &str) -> bool {
     let mut topic = levels(topic);
     loop {
         match (filter.next(), topic.next()) {
-            (Some("#"), _) => return true, // the parent level too [MQTT-4.7.1-2 note]
+            (Some("#"), _) => return true, // the parent level too (section 4.7.1.2)
             (Some("+"), Some(_)) => {}
             (Some(f), Some(t)) if f == t => {}
             (None, None) => return true,

@@ -77,12 +77,18 @@ impl Outbound {
         self.in_flight < receive_maximum && self.ring.len() < RING_MAX
     }
 
+    /// The identifier that [`Outbound::send`] gives next, so that a delivery can be written before it is kept.
+    #[inline]
+    pub fn next_id(&self) -> PacketId {
+        offset(self.first, self.ring.len())
+    }
+
     /// Takes the next free identifier for a delivery that is sent now [MQTT-2.2.1-4]. `kept` is needed where the session can
     /// outlive the connection. Call only when [`Outbound::has_room`].
     #[inline]
     pub fn send(&mut self, qos: QoS, kept: Option<Box<Delivery>>) -> PacketId {
         debug_assert!(self.ring.len() < RING_MAX);
-        let id = offset(self.first, self.ring.len());
+        let id = self.next_id();
         self.ring.push_back(Place::Published { qos, kept });
         self.in_flight += 1;
         id

@@ -56,7 +56,7 @@ pub enum Violation {
     /// An acknowledgement for a delivery of another QoS.
     #[error("{} for packet identifier {} which waits for another acknowledgement", .0.name(), .1)]
     WrongAcknowledgement(PacketType, PacketId),
-    /// The payload is not UTF-8 though its format indicator says so [MQTT-3.3.2-4 option].
+    /// The payload is not UTF-8 though its format indicator says so.
     #[error("the payload is not UTF-8 though its payload format indicator says so")]
     PayloadFormat,
 }
