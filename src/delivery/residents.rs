@@ -90,6 +90,8 @@ pub struct Residents {
     pub(super) buffers: Vec<Vec<u8>>,
 }
 
+/// What a topic alias adds to a packet: the property, and a byte more in each of two lengths.
+const ALIAS_BYTES_MAX: usize = 5;
 /// Output buffers that a worker keeps for the next connection with something to send, and the largest that it keeps.
 const BUFFERS_MAX: usize = 64;
 const BUFFER_KEPT_BYTES: usize = 256 * 1024;
@@ -352,7 +354,10 @@ pub(super) fn write_delivery(
 }
 
 fn apply_alias(connection: &mut Connection, message: &Message, frame: &mut PublishFrame<'_>) {
-    if connection.aliases_out.is_off() {
+    // A new alias makes the packet longer, once: it must still fit [MQTT-3.1.2-24].
+    let has_room = connection.packet_bytes_max == u32::MAX
+        || frame.encoded_len(connection.version) + ALIAS_BYTES_MAX <= connection.packet_bytes_max as usize;
+    if connection.aliases_out.is_off() || !has_room {
         return;
     }
     match connection.aliases_out.name(message.topic()) {
