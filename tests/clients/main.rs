@@ -5,6 +5,7 @@
 
 mod mosquitto;
 mod mqttjs;
+mod operator;
 mod paho;
 mod program;
 mod rumqttc;

@@ -12,13 +12,15 @@ use tempfile::TempDir;
 /// How long anything may take before a test fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// `sundew` with a plain, a WebSocket and two TLS listeners, stopped when it is dropped.
+/// `sundew`, serving as a configuration file says, stopped when it is dropped.
 pub(crate) struct Program {
-    process: Child,
+    /// The process; its lines are the log.
+    pub(crate) running: Running,
     ports: HashMap<String, u16>,
     folder: TempDir,
 }
 
+/// A plain, a WebSocket and two TLS listeners, on ports of the system's choice.
 const CONFIGURATION: &str = r#"
 [[listeners]]
 name = "plain"
@@ -50,56 +52,31 @@ level = "info"
 "#;
 
 impl Program {
-    /// Makes certificates with `sundew certs`, then serves.
+    /// Serves as [`CONFIGURATION`] says.
     pub(crate) fn start() -> Self {
+        Self::serve(CONFIGURATION)
+    }
+
+    /// Makes certificates with `sundew certs`, then serves.
+    pub(crate) fn serve(configuration: &str) -> Self {
         let folder = TempDir::new().unwrap();
-        let made = Command::new(env!("CARGO_BIN_EXE_sundew"))
-            .arg("certs")
-            .arg(folder.path().join("certs"))
-            .output()
-            .unwrap();
+        let made = sundew().arg("certs").arg(folder.path().join("certs")).output().unwrap();
         assert!(
             made.status.success(),
             "sundew certs: {}",
             String::from_utf8_lossy(&made.stderr)
         );
         let file = folder.path().join("sundew.toml");
-        std::fs::write(&file, CONFIGURATION).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sundew"));
-        command
-            .arg("-c")
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap());
+        std::fs::write(&file, configuration).unwrap();
+        let mut running = Running::start(sundew().arg("-c").arg(&file));
         let mut ports = HashMap::new();
-        let mut seen = String::new();
-        while !seen.contains(" ready ") {
-            let mut line = String::new();
-            assert!(log.read_line(&mut line).unwrap() > 0, "sundew does not start:\n{seen}");
-            let field = |name: &str| {
-                Some(
-                    line.split_once(&format!("{name}="))?
-                        .1
-                        .split_whitespace()
-                        .next()?
-                        .trim_matches('"'),
-                )
-            };
-            if let (true, Some(name), Some(address)) =
-                (line.contains(" listening "), field("listener"), field("address"))
-            {
-                if let Some(port) = address.rsplit(':').next().and_then(|port| port.parse().ok()) {
-                    ports.insert(name.to_owned(), port);
-                }
+        for line in running.lines_until(" ready ") {
+            let port = field(&line, "address").and_then(|address| address.rsplit(':').next()?.parse().ok());
+            if let (true, Some(name), Some(port)) = (line.contains(" listening "), field(&line, "listener"), port) {
+                ports.insert(name.to_owned(), port);
             }
-            seen += &line;
         }
-        // Somebody must read the log, or the program could not write it any more.
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { process, ports, folder }
+        Self { running, ports, folder }
     }
 
     /// The port of a listener: `plain`, `websocket`, `tls`, `mutual`.
@@ -121,11 +98,15 @@ impl Program {
     }
 }
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// The program's command line.
+pub(crate) fn sundew() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_sundew"))
+}
+
+/// The value of `name=value` in a line of the log.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (_, value) = line.split_once(&format!("{name}="))?;
+    value.split_whitespace().next().map(|value| value.trim_matches('"'))
 }
 
 /// Where `tests/run` puts what is not a Debian package.
@@ -217,6 +198,15 @@ impl Running {
             seen.join("\n")
         );
         seen
+    }
+
+    /// Asks it to end, as a service manager does.
+    pub(crate) fn terminate(&self) {
+        let sent = Command::new("kill")
+            .args(["-TERM", &self.process.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
     }
 
     /// Ends it as a power cut would.
