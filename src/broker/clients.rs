@@ -1,6 +1,6 @@
 //! CONNECT: from the packet to a session and CONNACK.
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::endings::{Ending, EventKind};
 use super::registry::Claim;
@@ -226,6 +226,7 @@ impl Worker {
         if let Some(slot) = self.clients.get(client_id.as_str()).copied() {
             if let Some(old) = self.connection_of(slot) {
                 self.metrics().sessions_taken_over.increment();
+                self.record_takeover(slot, old, now);
                 self.end_connection(old, Ending::TakenOver, now); // [MQTT-3.1.4-3]
             }
             if request.clean_start {
@@ -243,10 +244,36 @@ impl Worker {
             session,
             outbox: Outbox::default(),
             connection: None,
+            stalled: None,
             walks: std::collections::VecDeque::new(),
         });
         self.clients.insert(client_id.clone(), slot);
         (slot, false)
+    }
+
+    /// Two clients with one id are told about, by both their addresses.
+    fn record_takeover(&mut self, slot: SlotKey, old: ConnectionKey, now: Time) {
+        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+            return;
+        };
+        let Some(takeovers) = resident.session.takeovers.record(now) else {
+            return;
+        };
+        let address = |key: Option<ConnectionKey>| {
+            let connection = key.and_then(|key| self.residents.connections.get(key.0));
+            connection.map_or_else(String::new, |connection| connection.peer.address.to_string())
+        };
+        let entering = self.residents.connections.iter().find(|(_, connection)| {
+            matches!(connection.phase, Phase::Opening)
+                && connection.client_id.as_ref() == Some(&resident.session.client_id)
+        });
+        warn!(
+            client = %resident.session.client_id,
+            addr = address(Some(old)),
+            other = address(entering.map(|(key, _)| ConnectionKey(key))),
+            takeovers,
+            "two clients seem to share one client id and disconnect each other"
+        );
     }
 
     /// Puts what was negotiated into connection and session, and ties the two together.

@@ -6,6 +6,7 @@ use super::timers::Reminder;
 use super::worker::Worker;
 use crate::auth::Refusal;
 use crate::codec::{DecodeError, ErrorKind};
+use crate::delivery::residents::STALL_MS;
 use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey};
 use crate::protocol::packet::{ConnAck, Disconnect, Packet};
 use crate::protocol::property::{Properties, PropertiesBuf, PropertyId};
@@ -307,7 +308,7 @@ impl Worker {
             return;
         };
         if resident.connection.is_some() {
-            return;
+            return self.check_stall(slot, now);
         }
         let session = &mut resident.session;
         let expires_at = session.expires_at;
@@ -318,6 +319,36 @@ impl Worker {
         if expires_at <= now {
             self.metrics().sessions_expired.increment();
             self.end_session(slot, now);
+        }
+    }
+
+    /// A client that does not acknowledge, while more waits for it, is told about: mostly its packet buffer is too small.
+    fn check_stall(&mut self, slot: SlotKey, now: Time) {
+        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+            return;
+        };
+        let Some((since, oldest)) = resident.stalled else {
+            return;
+        };
+        let at = since.plus_millis(STALL_MS);
+        if at > now {
+            return self.timers.arm(at, Reminder::Session(slot));
+        }
+        resident.stalled = None;
+        warn!(
+            client = %resident.session.client_id,
+            in_flight = resident.session.outbound.in_flight(),
+            queued = resident.outbox.len(),
+            oldest_ms = now.millis_since(since),
+            packet_id = oldest.get(),
+            "in flight stalled: the client does not acknowledge, and more waits for it"
+        );
+    }
+
+    /// Arms a look at every session whose window has become full.
+    pub(super) fn watch_stalls(&mut self, now: Time) {
+        while let Some(slot) = self.residents.stalled.pop() {
+            self.timers.arm(now.plus_millis(STALL_MS), Reminder::Session(slot));
         }
     }
 

@@ -74,7 +74,7 @@ impl Worker {
         if letters.capacity() <= 4096 {
             self.letters = letters;
         }
-        self.disconnect_overflowed(now);
+        self.see_to_marked(now);
         is_some
     }
 
@@ -160,8 +160,10 @@ impl Worker {
         }
     }
 
-    /// Disconnects sessions whose overflow policy wants it.
-    pub(super) fn disconnect_overflowed(&mut self, now: Time) {
+    /// Sees to sessions that delivery has marked: disconnects those whose overflow policy wants it, watches those whose client does
+    /// not acknowledge.
+    pub(super) fn see_to_marked(&mut self, now: Time) {
+        self.watch_stalls(now);
         while let Some(slot) = self.residents.overflowed.pop() {
             if let Some(key) = self.connection_of(slot) {
                 self.end_connection(key, super::endings::Ending::Overflow, now);

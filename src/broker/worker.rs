@@ -197,7 +197,7 @@ impl Worker {
             }
         }
         self.residents.metrics.bytes_received.add(taken as u64);
-        self.disconnect_overflowed(now);
+        self.see_to_marked(now);
         taken
     }
 

@@ -90,7 +90,7 @@ impl Residents {
             if is_left_out {
                 return Delivered::Taken;
             }
-            return self.queue(fanned, receiver, qos, retain, group);
+            return self.queue(fanned, receiver, qos, retain, group, now);
         };
         if connection.is_bridge && fanned.publication.publisher == Some(receiver.session) {
             return Delivered::Taken;
@@ -104,7 +104,7 @@ impl Residents {
                     .outbound
                     .has_room(connection.receive_maximum.min(self.options.in_flight_max)));
         if !may_write {
-            return self.queue(fanned, receiver, qos, retain, group);
+            return self.queue(fanned, receiver, qos, retain, group, now);
         }
         let mut to = Addressing {
             version: connection.version,
@@ -145,10 +145,11 @@ impl Residents {
         qos: QoS,
         retain: bool,
         group: Option<&Arc<SharedGroup>>,
+        now: Time,
     ) -> Delivered {
         let delivery = delivery(fanned, receiver, qos, retain, group);
         // What a policy that was asked for drops is counted, and nobody's failure.
-        match self.enqueue(receiver.session.key, delivery) {
+        match self.enqueue(receiver.session.key, delivery, now) {
             Offered::Refused => Delivered::Refused,
             _ => Delivered::Taken,
         }

@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use crate::codec::{PublishFrame, patch_packet_id};
 use crate::protocol::ids::PacketId;
@@ -34,7 +35,7 @@ pub struct FrameBuffer(Vec<u8>);
 #[derive(Debug)]
 struct Forms<'a> {
     buffer: &'a mut Vec<u8>,
-    made: [Option<Form>; 12],
+    made: SmallVec<[Form; 2]>,
     expiry: Option<u32>,
     /// Worth making forms: there is more than one receiver.
     is_worth: bool,
@@ -42,6 +43,8 @@ struct Forms<'a> {
 
 #[derive(Clone, Debug)]
 struct Form {
+    /// Has properties, QoS, retain: what makes frames differ, but for the packet identifier.
+    kind: (bool, QoS, bool),
     bytes: Range<usize>,
     /// Where in the frame the packet identifier stands.
     packet_id_at: Option<usize>,
@@ -75,7 +78,7 @@ impl<'a> Fanned<'a> {
         let expiry = publication.expires_at.map(|at| now.secs_until(at) as u32);
         let forms = Forms {
             buffer: &mut buffer.0,
-            made: [const { None }; 12],
+            made: SmallVec::new(),
             expiry,
             is_worth: receivers > 1,
         };
@@ -115,22 +118,24 @@ impl<'a> Fanned<'a> {
     }
 
     fn write_form(&mut self, to: Addressing<'_>, out: &mut Vec<u8>) {
-        let at = usize::from(to.version.has_properties()) * 6 + usize::from(to.qos.bits()) * 2 + usize::from(to.retain);
+        let kind = (to.version.has_properties(), to.qos, to.retain);
         let forms = &mut self.forms;
-        let form = forms.made[at].get_or_insert_with(|| {
+        let at = forms.made.iter().position(|form| form.kind == kind).unwrap_or_else(|| {
             let start = forms.buffer.len();
             // Any identifier will do: every copy gets its own.
-            let to = Addressing {
-                packet_id: to.packet_id.map(|_| PacketId::FIRST),
-                ..to
-            };
+            let packet_id = to.packet_id.map(|_| PacketId::FIRST);
+            let to = Addressing { packet_id, ..to };
             let span = frame(self.publication, to, forms.expiry).write(to.version, forms.buffer);
             debug_assert!(span.is_ok(), "what was received fits into a packet");
-            Form {
+            let packet_id_at = span.ok().and_then(|span| span.packet_id_at);
+            forms.made.push(Form {
+                kind,
                 bytes: start..forms.buffer.len(),
-                packet_id_at: span.ok().and_then(|span| span.packet_id_at),
-            }
+                packet_id_at,
+            });
+            forms.made.len() - 1
         });
+        let form = &forms.made[at];
         let start = out.len();
         out.extend_from_slice(&forms.buffer[form.bytes.clone()]);
         if let (Some(id), Some(at)) = (to.packet_id, form.packet_id_at) {

@@ -55,6 +55,8 @@ pub struct Resident {
     pub outbox: Outbox,
     /// The connection that has borrowed it.
     pub connection: Option<ConnectionKey>,
+    /// Since when, and behind which delivery, the full window has held up others.
+    pub stalled: Option<(Time, PacketId)>,
     /// Retained messages that new subscriptions are still to get, see `broker/replay`.
     pub walks: VecDeque<RetainedWalk>,
 }
@@ -81,6 +83,8 @@ pub struct Residents {
     pub connections: Slots<Connection>,
     /// Connections whose output has grown or that are to be closed, each once, in order.
     pub touched: Vec<ConnectionKey>,
+    /// Sessions whose window has become full with more waiting: to be looked at after [`STALL_MS`].
+    pub stalled: Vec<SlotKey>,
     /// Sessions whose policy wants them disconnected.
     pub overflowed: Vec<SlotKey>,
     /// Counters of this worker.
@@ -90,6 +94,8 @@ pub struct Residents {
     pub(super) buffers: Vec<Vec<u8>>,
 }
 
+/// How long a full window may hold up others before the log says so, milliseconds.
+pub const STALL_MS: u64 = 30_000;
 /// What a topic alias adds to a packet: the property, and a byte more in each of two lengths.
 const ALIAS_BYTES_MAX: usize = 5;
 /// Output buffers that a worker keeps for the next connection with something to send, and the largest that it keeps.
@@ -103,6 +109,7 @@ impl Residents {
             sessions: Slots::default(),
             connections: Slots::default(),
             touched: Vec::new(),
+            stalled: Vec::new(),
             overflowed: Vec::new(),
             metrics,
             options,
@@ -137,7 +144,7 @@ impl Residents {
     }
 
     /// Puts a delivery into a session's outbox; logs and counts by policy.
-    pub fn enqueue(&mut self, key: SlotKey, delivery: Delivery) -> Offered {
+    pub fn enqueue(&mut self, key: SlotKey, delivery: Delivery, now: Time) -> Offered {
         let Some(resident) = self.sessions.get_mut(key) else {
             return Offered::Refused;
         };
@@ -148,6 +155,7 @@ impl Residents {
             .session
             .status
             .set_full(resident.outbox.is_full(&self.options.outbox));
+        note_stall(key, resident, now, &mut self.stalled);
         let lost = match offered {
             Offered::Queued => return offered,
             Offered::QueuedAfterDropping(count) => u64::from(count),
@@ -214,6 +222,7 @@ impl Residents {
             .session
             .status
             .set_full(resident.outbox.is_full(&self.options.outbox));
+        note_stall(key, resident, now, &mut self.stalled);
         resident
             .session
             .status
@@ -244,6 +253,22 @@ impl Residents {
             }
         }
         self.touch(key);
+    }
+}
+
+/// Notes since when deliveries wait behind the same unacknowledged one; forgets it when that has been acknowledged.
+fn note_stall(key: SlotKey, resident: &mut Resident, now: Time, stalled: &mut Vec<SlotKey>) {
+    let outbound = &resident.session.outbound;
+    let is_held_up = resident.connection.is_some() && !resident.outbox.is_clear_for(QoS::AtLeastOnce);
+    match (is_held_up.then(|| outbound.oldest()).flatten(), resident.stalled) {
+        (Some(oldest), Some((_, known))) if oldest == known => {}
+        (Some(oldest), known) => {
+            resident.stalled = Some((now, oldest));
+            if known.is_none() {
+                stalled.push(key);
+            }
+        }
+        (None, _) => resident.stalled = None,
     }
 }
 

@@ -77,6 +77,11 @@ impl Outbound {
         self.in_flight < receive_maximum && self.ring.len() < RING_MAX
     }
 
+    /// The oldest delivery that is not acknowledged in full, where one is in flight.
+    pub fn oldest(&self) -> Option<PacketId> {
+        (self.in_flight > 0).then_some(self.first)
+    }
+
     /// The identifier that [`Outbound::send`] gives next, so that a delivery can be written before it is kept.
     #[inline]
     pub fn next_id(&self) -> PacketId {

@@ -30,8 +30,43 @@ pub struct Session {
     pub inbound: PacketIdSet,
     /// The will and when it is due, while its delay runs.
     pub pending_will: Option<(Will, Time)>,
+    /// Takeovers of late, the sign of two clients with one client id.
+    pub takeovers: Takeovers,
     /// What other workers may know of it.
     pub status: Arc<SessionStatus>,
+}
+
+/// Counts the takeovers of one session: two devices that were given the same client id take it from each other for ever, and
+/// nobody finds out why unless he is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Takeovers {
+    since: Time,
+    count: u32,
+    warned_at: Option<Time>,
+}
+
+/// Takeovers within [`TAKEOVER_WINDOW_MS`] that are taken for two clients with one id.
+const TAKEOVERS_SUSPECT: u32 = 5;
+const TAKEOVER_WINDOW_MS: u64 = 60_000;
+/// The warning is given again after this time.
+const TAKEOVER_WARN_EVERY_MS: u64 = 600_000;
+
+impl Takeovers {
+    /// Counts one; how many there were within the last minute or so, when it is time to warn.
+    pub fn record(&mut self, now: Time) -> Option<u32> {
+        if now.millis_since(self.since) > TAKEOVER_WINDOW_MS {
+            (self.since, self.count) = (now, 0);
+        }
+        self.count += 1;
+        let is_due = self
+            .warned_at
+            .is_none_or(|at| now.millis_since(at) >= TAKEOVER_WARN_EVERY_MS);
+        if self.count < TAKEOVERS_SUSPECT || !is_due {
+            return None;
+        }
+        self.warned_at = Some(now);
+        Some(self.count)
+    }
 }
 
 /// One subscription of a session.
@@ -54,6 +89,7 @@ impl Session {
             outbound: Outbound::default(),
             inbound: PacketIdSet::default(),
             pending_will: None,
+            takeovers: Takeovers::default(),
             status: Arc::default(),
         }
     }
@@ -71,5 +107,20 @@ impl Session {
         } else {
             now.plus_secs(self.expiry_secs as u64)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fifth_takeover_in_a_minute_warns_once_and_slow_ones_never() {
+        let mut fast = Takeovers::default();
+        let warned: Vec<_> = (0..20).filter_map(|n| fast.record(Time(n * 1000))).collect();
+        assert_eq!(warned, [5]);
+        assert!(fast.record(Time(605_000)).is_none(), "the minute begins anew");
+        let mut slow = Takeovers::default();
+        assert!((0..100).all(|n| slow.record(Time(n * 61_000)).is_none()));
     }
 }
