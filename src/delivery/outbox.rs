@@ -216,15 +216,16 @@ impl Outbox {
         (self.dropped > 0 && is_in_order).then(|| std::mem::take(&mut self.dropped))
     }
 
-    /// Takes out the deliveries of a session that ends which another member of a shared subscription may have.
+    /// Takes out the deliveries that another member of a shared subscription may have, because this client is gone. Everything else
+    /// stays, in order.
     pub fn take_for_redistribution(&mut self) -> Vec<Delivery> {
-        self.bytes = 0;
-        self.unacknowledged.clear();
-        self.replay.clear();
-        self.acknowledged
+        let (taken, kept): (Vec<_>, Vec<_>) = self
+            .acknowledged
             .drain(..)
-            .filter(|delivery| delivery.group.is_some())
-            .collect()
+            .partition(|delivery| delivery.group.is_some());
+        self.acknowledged = kept.into();
+        self.bytes -= taken.iter().map(Delivery::cost_bytes).sum::<usize>();
+        taken
     }
 
     fn shrink(&mut self) {
@@ -339,6 +340,15 @@ mod tests {
                 "{overflow:?}"
             );
         }
+    }
+
+    #[test]
+    fn only_what_a_shared_subscription_gave_is_taken_for_others() {
+        let mut outbox = Outbox::default();
+        outbox.offer(delivery(QoS::AtLeastOnce, b"mine"), &OutboxOptions::default());
+        let bytes = outbox.bytes();
+        assert!(outbox.take_for_redistribution().is_empty());
+        assert_eq!((outbox.len(), outbox.bytes()), (1, bytes));
     }
 
     #[test]

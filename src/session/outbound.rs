@@ -150,21 +150,24 @@ impl Outbound {
         })
     }
 
-    /// Drops what was sent to a client whose session ends, and gives back the deliveries that another member of a shared
-    /// subscription may have: QoS 1, sent or not; not QoS 2 that was sent [MQTT-4.8.2-5].
+    /// Takes out the deliveries that another member of a shared subscription may have, because this client is gone: QoS 1, sent or
+    /// not; not QoS 2 that was sent [MQTT-4.8.2-5]. Everything else stays.
     pub fn take_for_redistribution(&mut self) -> Vec<Box<Delivery>> {
-        self.in_flight = 0;
-        self.first = offset(self.first, self.ring.len());
-        self.ring
-            .drain(..)
-            .filter_map(|place| match place {
-                Place::Published {
-                    qos: QoS::AtLeastOnce,
-                    kept: Some(delivery),
-                } if delivery.group.is_some() => Some(delivery),
-                _ => None,
-            })
-            .collect()
+        let mut taken = Vec::new();
+        for place in &mut self.ring {
+            if let Place::Published {
+                qos: QoS::AtLeastOnce,
+                kept,
+            } = place
+                && let Some(delivery) = kept.take_if(|delivery| delivery.group.is_some())
+            {
+                *place = Place::Done;
+                self.in_flight -= 1;
+                taken.push(delivery);
+            }
+        }
+        self.trim();
+        taken
     }
 
     /// Marks every delivery that is in flight without having been kept as over: the client is gone and nothing can be sent again.
@@ -277,6 +280,17 @@ mod tests {
         assert_eq!(window.pubcomp(sent), Ok(()));
         assert_eq!(window.pubcomp(sent), Err(Misfit::Unknown));
         assert_eq!(window.in_flight(), 0);
+    }
+
+    #[test]
+    fn what_is_not_of_a_shared_subscription_stays_in_flight() {
+        let mut window = Outbound::default();
+        let first = window.send(QoS::ExactlyOnce, None);
+        let second = window.send(QoS::AtLeastOnce, None);
+        assert!(window.take_for_redistribution().is_empty());
+        assert_eq!(window.in_flight(), 2);
+        assert_eq!(window.pubrec(first), Ok(()));
+        assert!(window.puback(second).is_ok());
     }
 
     #[test]
