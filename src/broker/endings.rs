@@ -143,7 +143,12 @@ impl Worker {
         }
         if let (Ending::Shutdown, Some(reference)) = (ending, &self.broker.options.server_reference) {
             properties.push_text(PropertyId::ServerReference, reference);
-            reason = ReasonCode::UseAnotherServer;
+            let moved = self.broker.options.server_moved;
+            reason = if moved {
+                ReasonCode::ServerMoved
+            } else {
+                ReasonCode::UseAnotherServer
+            };
         }
         let packet = |properties| {
             if is_connected {

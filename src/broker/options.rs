@@ -60,6 +60,8 @@ pub struct BrokerOptions {
     pub response_information: Option<String>,
     /// Named to MQTT 5 clients when the broker stops: where to go instead (0x9C); default none (0x8B).
     pub server_reference: Option<String>,
+    /// Clients are told that the other server is for good (0x9D); default false.
+    pub server_moved: bool,
     /// Sessions at most, default 1,000,000; each costs about 1 KiB, an idle connection about 2 KiB more.
     pub sessions_max: usize,
     /// Subscriptions of one session at most; default 100,000.
@@ -105,6 +107,7 @@ impl Default for BrokerOptions {
             payload_format_check: false,
             response_information: None,
             server_reference: None,
+            server_moved: false,
             sessions_max: 1_000_000,
             subscriptions_per_session_max: 100_000,
             subscriptions_max: 10_000_000,

@@ -68,6 +68,8 @@ pub enum Status {
     Gone,
 }
 
+/// Acknowledgements and the like that may wait in a connection's output.
+const REPLIES_BYTES_MAX: usize = 1 << 20;
 /// Retained messages that are removed for their expiry under one lock.
 const EXPIRED_PER_TURN: usize = 256;
 
@@ -257,6 +259,16 @@ impl Worker {
             _ if connection.questions.is_waiting() => Status::Waiting,
             _ => Status::Open,
         }
+    }
+
+    /// False while a connection has more to take than deliveries alone can be: acknowledgements and answers to pings are not queued by
+    /// policy, so what bounds them is that no more of their causes are read.
+    pub fn may_read(&self, key: ConnectionKey) -> bool {
+        let limit = self.broker.options.delivery.output_bytes_max + REPLIES_BYTES_MAX;
+        self.residents
+            .connections
+            .get(key.0)
+            .is_none_or(|connection| connection.output.len() < limit)
     }
 
     /// A connection that has got something to send, or has changed its status.

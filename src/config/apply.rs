@@ -69,6 +69,7 @@ impl Config {
             payload_format_check: mqtt.payload_format_check,
             response_information: mqtt.response_information.clone(),
             server_reference: self.shutdown.server_reference.clone(),
+            server_moved: self.shutdown.server_moved,
             sessions_max: limits.sessions_max.to_usize(),
             subscriptions_per_session_max: limits.subscriptions_per_session_max.to_usize(),
             subscriptions_max: limits.subscriptions_max.to_usize(),

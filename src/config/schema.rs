@@ -455,6 +455,8 @@ section! {
         /// Another broker that MQTT 5 clients are told to use instead (0x9C and Server Reference). Default: absent.
         /// Cost: none.
         server_reference: Option<String> = None;
+        /// The other broker is for good: MQTT 5 clients are told 0x9D instead of 0x9C. Cost: none.
+        server_moved: bool = false;
     }
 }
 

@@ -96,6 +96,10 @@ impl Driver {
                 Status::Closing => return Poll::Ready(Served::Closing),
                 Status::Gone => return Poll::Ready(Served::Lost),
             }
+            // Whoever does not take the answers to what it sent is not read any further.
+            if wrote.is_pending() && !self.local.broker.borrow().may_read(self.key) {
+                return Poll::Pending;
+            }
             match ready!(self.poll_read(cx)) {
                 Ok(0) => return Poll::Ready(self.lost("connection closed by the client without DISCONNECT")),
                 Ok(_) => {}

@@ -31,25 +31,28 @@ fn every_client_is_told_that_the_broker_stops() {
     }
 }
 
-/// Where to go instead.
+/// Where to go instead, for a while or for good.
 #[test]
 fn clients_of_a_broker_that_moves_are_told_where() {
-    let broker = Broker::start(4, |options, _| {
-        options.broker.server_reference = Some("other.example:1883".into())
-    });
-    let version = sundew::protocol::version::Version::V5;
-    let mut client = broker.client("c", version);
-    let stopping = std::thread::spawn(move || broker.server.stop());
-    let Packet::Disconnect { reason, properties } = client.receive() else {
-        panic!("DISCONNECT")
-    };
-    assert!(matches!(reason, 0x9C | 0x9D));
-    assert_eq!(
-        properties.view().text(PropertyId::ServerReference),
-        Some("other.example:1883")
-    );
-    drop(client);
-    stopping.join().unwrap();
+    for (is_for_good, code) in [(false, 0x9C), (true, 0x9D)] {
+        let broker = Broker::start(4, |options, _| {
+            options.broker.server_reference = Some("other.example:1883".into());
+            options.broker.server_moved = is_for_good;
+        });
+        let version = sundew::protocol::version::Version::V5;
+        let mut client = broker.client("c", version);
+        let stopping = std::thread::spawn(move || broker.server.stop());
+        let Packet::Disconnect { reason, properties } = client.receive() else {
+            panic!("DISCONNECT")
+        };
+        assert_eq!(reason, code);
+        assert_eq!(
+            properties.view().text(PropertyId::ServerReference),
+            Some("other.example:1883")
+        );
+        drop(client);
+        stopping.join().unwrap();
+    }
 }
 
 /// What was acknowledged before the stop has been delivered to who was there.
