@@ -1,7 +1,9 @@
 //! Retained messages: stored, replaced, removed, sent to new subscribers.
 
+use sundew::protocol::property::PropertiesBuf;
+
 use crate::broker::{ALL, BOTH, V5, story, story_with};
-use crate::wire::{Connect, PUBACK, Publish, Will};
+use crate::wire::{self, Connect, PUBACK, Packet, Publish, Will};
 
 /// [MQTT-3.3.1-5] [MQTT-3.3.1-9] [MQTT311-3.3.1-5] [MQTT311-3.3.1-6] [MQTT311-3.3.1-8]
 #[test]
@@ -216,21 +218,24 @@ fn a_live_message_never_overtakes_the_retained_one() {
         }
         publisher.publish(Publish::new("last", "", 1));
         let mut subscriber = broker.client("s", version);
-        subscriber.send(&crate::wire::subscribe(version, 1, &Default::default(), &[("t/#", 0)]));
+        subscriber.send(&wire::subscribe(version, 1, &PropertiesBuf::new(), &[("t/#", 0)]));
         publisher.publish(Publish::new("t/499", "1", 1).retained());
-        publisher.publish(Publish::new("t/end", "", 1));
-        let mut last = None;
-        loop {
+        let (mut last, mut is_answered, mut is_over) = (None, false, false);
+        while !is_over || last.is_none() {
             match subscriber.receive() {
-                crate::wire::Packet::Publish(message) if message.topic == "t/499" => {
+                Packet::SubAck { .. } => {
+                    is_answered = true;
+                    publisher.publish(Publish::new("t/end", "", 1));
+                }
+                Packet::Publish(message) if message.topic == "t/499" => {
                     assert!(last.as_deref() != Some("1") || message.text() == "1", "0 after 1");
                     last = Some(message.text().to_owned());
                 }
-                crate::wire::Packet::Publish(message) if message.topic == "t/end" && last.is_some() => break,
-                _ => {}
+                Packet::Publish(message) => is_over |= message.topic == "t/end",
+                other => panic!("{other:?}"),
             }
         }
-        assert_eq!(last.as_deref(), Some("1"));
+        assert!(is_answered && last.as_deref() == Some("1"), "{last:?}");
     });
 }
 
