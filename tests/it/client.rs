@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use sundew::protocol::property::PropertiesBuf;
+use sundew::protocol::property::{PropertiesBuf, PropertyId};
 use sundew::protocol::version::Version;
 
 use crate::wire::{self, Ack, Connect, PINGREQ, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Publish};
@@ -25,6 +25,8 @@ pub(crate) struct Client {
     /// Packets that were read while another was waited for.
     waiting: VecDeque<Packet>,
     last_packet_id: u16,
+    /// The Maximum Packet Size of its CONNECT: a larger packet fails the test.
+    packet_bytes_max: usize,
 }
 
 impl Client {
@@ -42,6 +44,7 @@ impl Client {
             received: Vec::new(),
             waiting: VecDeque::new(),
             last_packet_id: 0,
+            packet_bytes_max: usize::MAX,
         }
     }
 
@@ -74,6 +77,10 @@ impl Client {
         }
         loop {
             if let Some((packet, length)) = wire::decode(self.version, &self.received) {
+                assert!(
+                    length <= self.packet_bytes_max,
+                    "{length} bytes, larger than this client takes: {packet:?}"
+                );
                 self.received.drain(..length);
                 return Some(packet);
             }
@@ -146,6 +153,9 @@ impl Client {
 
     /// Sends a CONNECT and returns the CONNACK, whatever it says: session present, reason, properties.
     pub(crate) fn try_connect(&mut self, connect: &Connect<'_>) -> (bool, u8, PropertiesBuf) {
+        if let Some(bytes) = connect.properties.view().u32(PropertyId::MaximumPacketSize) {
+            self.packet_bytes_max = bytes as usize;
+        }
         self.send(&connect.encode(self.version));
         self.expect_connack()
     }
@@ -183,10 +193,7 @@ impl Client {
     /// Subscribes with a subscription identifier (5.0).
     pub(crate) fn subscribe_with_id(&mut self, filter: &str, options: u8, identifier: u32) -> u8 {
         let mut properties = PropertiesBuf::new();
-        properties.push_varint(
-            sundew::protocol::property::PropertyId::SubscriptionIdentifier,
-            identifier,
-        );
+        properties.push_varint(PropertyId::SubscriptionIdentifier, identifier);
         self.subscribe_many(&properties, &[(filter, options)])[0]
     }
 

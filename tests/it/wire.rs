@@ -311,6 +311,19 @@ pub(crate) fn decode(version: Version, bytes: &[u8]) -> Option<(Packet, usize)> 
     Some((packet, at + length))
 }
 
+/// What the tables of the standards list for a server: 3.1 of 3.1.1; 3-1, 3-8, 3-9 and 3-10 of 5.0.
+const RETURN_CODES: &[u8] = &[0, 1, 2, 3, 4, 5];
+const CONNECT_REASONS: &[u8] = &[
+    0, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B,
+    0x9C, 0x9D, 0x9F,
+];
+const SUBSCRIBE_REASONS: &[u8] = &[0, 1, 2, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2];
+const UNSUBSCRIBE_REASONS: &[u8] = &[0, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91];
+const DISCONNECT_REASONS: &[u8] = &[
+    0, 0x80, 0x81, 0x82, 0x83, 0x87, 0x89, 0x8B, 0x8D, 0x8E, 0x8F, 0x90, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99,
+    0x9A, 0x9B, 0x9C, 0x9D, 0x9E, 0x9F, 0xA0, 0xA1, 0xA2,
+];
+
 struct Reader<'a> {
     version: Version,
     rest: &'a [u8],
@@ -333,6 +346,13 @@ impl<'a> Reader<'a> {
                 let flags = self.u8();
                 assert!(flags <= 1, "reserved CONNACK flags {flags:#x}");
                 let reason = self.u8();
+                let listed = if self.version.has_properties() {
+                    CONNECT_REASONS
+                } else {
+                    RETURN_CODES
+                };
+                assert!(listed.contains(&reason), "CONNACK with reason {reason:#x}");
+                assert!(flags == 0 || reason == 0, "session present with reason {reason:#x}");
                 Packet::ConnAck {
                     session_present: flags == 1,
                     reason,
@@ -351,18 +371,30 @@ impl<'a> Reader<'a> {
             7 => Packet::PubComp(self.ack(PropertyOwner::PubComp, &[0, 0x92])),
             9 => {
                 let (packet_id, properties) = (self.u16(), self.properties(PropertyOwner::SubAck));
+                let listed = if self.version.has_properties() {
+                    SUBSCRIBE_REASONS
+                } else {
+                    &[0, 1, 2, 0x80]
+                };
+                let reasons = self.reasons(listed);
                 Packet::SubAck {
                     packet_id,
                     properties,
-                    reasons: self.take(self.rest.len()).to_vec(),
+                    reasons,
                 }
             }
             11 => {
                 let (packet_id, properties) = (self.u16(), self.properties(PropertyOwner::UnsubAck));
+                let listed = if self.version.has_properties() {
+                    UNSUBSCRIBE_REASONS
+                } else {
+                    &[]
+                };
+                let reasons = self.reasons(listed);
                 Packet::UnsubAck {
                     packet_id,
                     properties,
-                    reasons: self.take(self.rest.len()).to_vec(),
+                    reasons,
                 }
             }
             13 => Packet::PingResp,
@@ -373,11 +405,18 @@ impl<'a> Reader<'a> {
                     "a DISCONNECT from the broker exists only in 5.0"
                 );
                 let (reason, properties) = self.reason_and_properties(PropertyOwner::Disconnect);
+                assert!(
+                    DISCONNECT_REASONS.contains(&reason),
+                    "DISCONNECT with reason {reason:#x}"
+                );
+                let expiry = properties.view().u32(PropertyId::SessionExpiryInterval);
+                assert_eq!(expiry, None, "session expiry in a DISCONNECT from the broker");
                 Packet::Disconnect { reason, properties }
             }
             15 => {
                 assert_eq!(self.version, Version::V5, "AUTH exists only in 5.0");
                 let (reason, properties) = self.reason_and_properties(PropertyOwner::Auth);
+                assert!(matches!(reason, 0 | 0x18 | 0x19), "AUTH with reason {reason:#x}");
                 Packet::Auth { reason, properties }
             }
             other => panic!("a packet of type {other} from the broker"),
@@ -421,6 +460,14 @@ impl<'a> Reader<'a> {
             reason,
             properties,
         }
+    }
+
+    /// The rest of the packet, each byte one of those listed.
+    fn reasons(&mut self, listed: &[u8]) -> Vec<u8> {
+        let reasons = self.take(self.rest.len()).to_vec();
+        let is_listed = reasons.iter().all(|reason| listed.contains(reason));
+        assert!(is_listed, "reasons {reasons:02x?}, not of {listed:02x?}");
+        reasons
     }
 
     /// Both may be left out.
