@@ -93,7 +93,7 @@ impl Worker {
             .set_in_flight(resident.session.outbound.in_flight().into());
         let slot = connection.session;
         if let Some(slot) = slot
-            && !(resident.outbox.is_empty() && resident.walks.is_empty())
+            && !(resident.outbox.is_empty() && resident.walks.is_empty() && !resident.session.outbound.has_resend())
         {
             self.continue_delivery(slot, now);
         }

@@ -6,7 +6,7 @@ use super::endings::{Ending, EventKind};
 use super::registry::Claim;
 use super::timers::Reminder;
 use super::worker::Worker;
-use crate::auth::{Answer, Identity, Refusal, Verdict};
+use crate::auth::{Access, Answer, Identity, Refusal, Verdict};
 use crate::codec::encode;
 use crate::delivery::outbox::Outbox;
 use crate::delivery::residents::Resident;
@@ -163,7 +163,53 @@ impl Worker {
         request.authentication_data = identity.data;
         request.password = None;
         connection.phase = Phase::Admitted(request);
-        self.enter(key, now);
+        match self.may_leave_will(key) {
+            Answer::Ready(is_allowed) => self.will_decided(key, is_allowed, now),
+            Answer::Pending => {}
+        }
+    }
+
+    /// May the client publish what its will says? A will is a PUBLISH that is sent in advance.
+    fn may_leave_will(&mut self, key: ConnectionKey) -> Answer<bool> {
+        let token = self.token(key);
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return Answer::Ready(false);
+        };
+        let Phase::Admitted(request) = &connection.phase else {
+            return Answer::Ready(false);
+        };
+        let Some(will) = &request.will else {
+            return Answer::Ready(true);
+        };
+        let message = will.message();
+        let who = Access {
+            client_id: connection.client_name(),
+            user_name: connection.user_name.as_deref(),
+            peer: &connection.peer,
+        };
+        let authorizer = &self.broker.authorizer;
+        let answer = authorizer.publish(&who, message.topic(), message.qos, message.retain, token);
+        if answer == Answer::Pending {
+            connection.questions.wait(token.sequence);
+        }
+        answer
+    }
+
+    /// It is known whether an admitted client may leave its will.
+    pub(super) fn will_decided(&mut self, key: ConnectionKey, is_allowed: bool, now: Time) {
+        if is_allowed {
+            self.enter(key, now);
+        } else {
+            let reason = ReasonCode::NotAuthorized;
+            self.refuse(
+                key,
+                &Refusal {
+                    reason,
+                    why: "will_topic",
+                },
+                now,
+            );
+        }
     }
 
     /// The client is admitted: its session is taken up here, or the connection is handed over to the worker that has it.
@@ -216,7 +262,9 @@ impl Worker {
         self.settle(key, slot, &request, now);
         self.send_connack(key, &request, is_present);
         self.log_connected(key, &request, is_present);
-        self.residents.resend(key, now);
+        if let Some((_, resident)) = self.residents.pair(key) {
+            resident.session.outbound.begin_resend();
+        }
         self.continue_delivery(slot, now);
     }
 

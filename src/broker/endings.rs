@@ -201,7 +201,7 @@ impl Worker {
         } else {
             self.timers.arm(expires_at, Reminder::Session(slot));
             if self.broker.options.redistribute_on_disconnect {
-                self.redistribute(slot, now);
+                self.redistribute(slot, true, now);
             }
         }
     }
@@ -241,7 +241,7 @@ impl Worker {
             self.publish_will(slot, &will, now);
         }
         self.unsubscribe_all(slot);
-        self.redistribute(slot, now);
+        self.redistribute(slot, false, now);
         let Some(resident) = self.residents.sessions.remove(slot) else {
             return;
         };
@@ -253,8 +253,9 @@ impl Worker {
         }
     }
 
-    /// Gives what a shared subscription had chosen this session for, and it has not got, to other members [MQTT-4.8.2-3].
-    fn redistribute(&mut self, slot: SlotKey, now: Time) {
+    /// Gives what a shared subscription had chosen this session for, and its client has not got, to other members [MQTT-4.8.2-3].
+    /// What nobody else takes stays with a session that goes on.
+    fn redistribute(&mut self, slot: SlotKey, goes_on: bool, now: Time) {
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
             return;
         };
@@ -265,8 +266,14 @@ impl Worker {
             key: slot,
         }];
         for delivery in deliveries {
-            if let Some(group) = &delivery.group {
-                self.route_to_group(&delivery.message, group, &tried, now);
+            let Some(group) = &delivery.group else { continue };
+            if self.route_to_group(&delivery.message, group, &tried, now) {
+                continue;
+            }
+            if goes_on {
+                self.residents.enqueue(slot, *delivery, now);
+            } else {
+                self.metrics().dropped_session_ended.increment();
             }
         }
     }

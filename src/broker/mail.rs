@@ -15,6 +15,7 @@ use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::router::Receiver;
 use crate::router::shared::SharedGroup;
+use crate::session::connection::Phase;
 
 /// A letter to a worker.
 #[derive(Debug)]
@@ -133,7 +134,9 @@ impl Worker {
             .deliver(&mut fanned, &delivery.receiver, Some(&delivery.group), now);
         if delivered != Delivered::Taken {
             delivery.tried.push(delivery.receiver.session);
-            self.route_to_group(&delivery.message, &delivery.group, &delivery.tried, now);
+            if !self.route_to_group(&delivery.message, &delivery.group, &delivery.tried, now) {
+                self.metrics().dropped_session_ended.increment();
+            }
         }
     }
 
@@ -152,7 +155,12 @@ impl Worker {
                 }
             }
             Outcome::Allowed(is_allowed) => {
-                if connection.questions.complete(token.sequence, is_allowed) {
+                if matches!(connection.phase, Phase::Admitted(_)) {
+                    if connection.questions.release(token.sequence) {
+                        self.will_decided(key, is_allowed, now);
+                        self.residents.touch(key);
+                    }
+                } else if connection.questions.complete(token.sequence, is_allowed) {
                     self.residents.touch(key);
                 }
             }

@@ -94,14 +94,14 @@ impl Worker {
         }
     }
 
-    /// Gives a message that was meant for one member of a shared subscription to another.
+    /// Gives a message that was meant for one member of a shared subscription to another; false when nobody else can take it.
     pub(super) fn route_to_group(
         &mut self,
         message: &Arc<Message>,
         group: &SharedGroup,
         tried: &[SessionKey],
         now: Time,
-    ) {
+    ) -> bool {
         let publication = message.view();
         let Self {
             me,
@@ -129,9 +129,7 @@ impl Worker {
             now,
         };
         let current = matched.groups.iter().find(|current| current.name == group.name);
-        if !current.is_some_and(|group| reach.member(&mut fanned, group, tried.into())) {
-            reach.residents.metrics.dropped_session_ended.increment();
-        }
+        current.is_some_and(|group| reach.member(&mut fanned, group, tried.into()))
     }
 
     /// Sets or, with an empty payload, clears a topic's retained message [MQTT-3.3.1-5] [MQTT-3.3.1-6]. False when there is no room.

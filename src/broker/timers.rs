@@ -22,6 +22,9 @@ pub enum Reminder {
     Sys,
 }
 
+/// Reminders too many that are not worth looking for.
+const SPARE: usize = 4096;
+
 /// The reminders of a worker.
 #[derive(Debug, Default)]
 pub struct Timers {
@@ -36,6 +39,16 @@ impl Timers {
         }
     }
 
+    /// True when so many reminders have outlived what they remind of that [`Timers::retain`] pays, with `live` things to remind of.
+    pub fn is_overgrown(&self, live: usize) -> bool {
+        self.heap.len() > 4 * live + SPARE
+    }
+
+    /// Forgets reminders that have nothing left to remind of.
+    pub fn retain(&mut self, is_alive: impl Fn(Time, Reminder) -> bool) {
+        self.heap.retain(|Reverse((at, reminder))| is_alive(*at, *reminder));
+    }
+
     /// The next moment that something is to be looked at.
     pub fn next(&self) -> Option<Time> {
         self.heap.peek().map(|Reverse((at, _))| *at)
@@ -47,5 +60,21 @@ impl Timers {
             return None;
         }
         self.heap.pop().map(|Reverse((_, reminder))| reminder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reminders_of_what_is_gone_can_be_forgotten() {
+        let mut timers = Timers::default();
+        for at in 0..10_000 {
+            timers.arm(Time(at), Reminder::Sys);
+        }
+        assert!(timers.is_overgrown(1) && !timers.is_overgrown(5_000));
+        timers.retain(|at, _| at >= Time(9_999));
+        assert_eq!((timers.heap.len(), timers.next()), (1, Some(Time(9_999))));
     }
 }

@@ -16,7 +16,7 @@ use super::timers::{Reminder, Timers};
 use super::{Broker, read, write};
 use crate::codec::{self, Role};
 use crate::delivery::frames::FrameBuffer;
-use crate::delivery::residents::Residents;
+use crate::delivery::residents::{Residents, STALL_MS};
 use crate::metrics::Metrics;
 use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey, Token, WorkerId};
 use crate::protocol::packet::{Packet, PacketType};
@@ -68,6 +68,8 @@ pub enum Status {
     Gone,
 }
 
+/// Letters waiting for a worker above which the others do not read on.
+const MAIL_PAUSE_LETTERS: usize = 65_536;
 /// Acknowledgements and the like that may wait in a connection's output.
 const REPLIES_BYTES_MAX: usize = 1 << 20;
 /// Retained messages that are removed for their expiry under one lock.
@@ -134,7 +136,29 @@ impl Worker {
         self.metrics().connections_accepted.increment();
         let key = ConnectionKey(self.residents.connections.insert(Connection::new(peer, now)));
         self.timers.arm(connect_by, Reminder::Connection(key));
+        self.prune_timers(now);
         key
+    }
+
+    /// Forgets reminders that have outlived their connection or session: a client that comes and goes leaves one each time.
+    fn prune_timers(&mut self, now: Time) {
+        let residents = &self.residents;
+        if !self
+            .timers
+            .is_overgrown(residents.connections.len() + residents.sessions.len())
+        {
+            return;
+        }
+        self.timers.retain(|at, reminder| match reminder {
+            Reminder::Connection(key) => residents.connections.get(key.0).is_some(),
+            Reminder::Session(slot) => residents.sessions.get(slot).is_some_and(|resident| {
+                let session = &resident.session;
+                let is_will_due = session.pending_will.as_ref().is_some_and(|(_, due)| *due == at);
+                let is_expiry = resident.connection.is_none() && session.expires_at == at;
+                is_will_due || is_expiry || (resident.stalled.is_some() && at <= now.plus_millis(STALL_MS))
+            }),
+            Reminder::Retained | Reminder::Sys => true,
+        });
     }
 
     /// A connection that another worker handed over.
@@ -255,8 +279,8 @@ impl Worker {
         };
         match &connection.phase {
             Phase::Closing => Status::Closing,
-            Phase::Admitted(_) => Status::HandOver(connection.destination),
             _ if connection.questions.is_waiting() => Status::Waiting,
+            Phase::Admitted(_) => Status::HandOver(connection.destination),
             _ => Status::Open,
         }
     }
@@ -269,6 +293,15 @@ impl Worker {
             .connections
             .get(key.0)
             .is_none_or(|connection| connection.output.len() < limit)
+    }
+
+    /// True while another worker has more mail than it can keep up with: until it has caught up, nothing more is read that could
+    /// become mail. Mail itself is always read, so two workers never wait for each other.
+    pub fn is_backed_up(&self) -> bool {
+        let workers = 0..self.broker.mailboxes.workers() as u16;
+        workers
+            .map(WorkerId)
+            .any(|to| to != self.me && self.broker.mailboxes.waiting(to) > MAIL_PAUSE_LETTERS)
     }
 
     /// A connection that has got something to send, or has changed its status.

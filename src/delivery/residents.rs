@@ -189,7 +189,7 @@ impl Residents {
         let Some(resident) = self.sessions.get_mut(key) else {
             return;
         };
-        if resident.outbox.is_empty() {
+        if resident.outbox.is_empty() && !resident.session.outbound.has_resend() {
             return;
         }
         let Some(connection_key) = resident.connection else {
@@ -204,6 +204,9 @@ impl Residents {
         touch(connection_key, connection, &mut self.touched, &mut self.buffers);
         let window = connection.receive_maximum.min(self.options.in_flight_max);
         while connection.output.len() < self.options.output_bytes_max {
+            if resend_next(connection, &mut resident.session, window, now, &self.metrics) {
+                continue;
+            }
             let has_room = resident.session.outbound.has_room(window);
             let next = if has_room {
                 resident.outbox.pop_acknowledged()
@@ -231,29 +234,36 @@ impl Residents {
             info!(client = %resident.session.client_id, dropped, "queue drained");
         }
     }
+}
 
-    /// Sends again what was in flight when the last connection of the session ended [MQTT-4.4.0-1].
-    pub fn resend(&mut self, key: ConnectionKey, now: Time) {
-        let Some((connection, resident)) = self.pair(key) else {
-            return;
-        };
-        let version = connection.version;
-        for resend in resident.session.outbound.resend() {
-            match resend {
-                Resend::Publish(id, delivery) => write_delivery(connection, delivery, Some(id), true, now),
-                Resend::Release(id) => {
-                    write_ack(
-                        PacketType::PubRel,
-                        id,
-                        ReasonCode::Success,
-                        version,
-                        connection.output.tail(),
-                    );
-                }
+/// Sends again what was in flight when the last connection of the session ended; false when there is nothing, or no room.
+fn resend_next(connection: &mut Connection, session: &mut Session, window: u16, now: Time, metrics: &Metrics) -> bool {
+    let version = connection.version;
+    let too_large = match session.outbound.next_resend(window) {
+        None => return false,
+        Some(Resend::Release(id)) => {
+            let tail = connection.output.tail();
+            write_ack(PacketType::PubRel, id, ReasonCode::Success, version, tail);
+            metrics.packets_sent.increment();
+            None
+        }
+        Some(Resend::Publish(id, delivery)) => {
+            let frame = frame_of(&delivery.message, delivery, Some(id), true, now);
+            if frame.encoded_len(version) > connection.packet_bytes_max as usize {
+                record_too_large(connection, delivery.message.topic().as_str(), metrics);
+                Some(id)
+            } else {
+                metrics.count_publish_sent(delivery.qos, delivery.message.payload().len());
+                metrics.publish_repeated.increment();
+                write_delivery(connection, delivery, Some(id), true, now);
+                None
             }
         }
-        self.touch(key);
+    };
+    if let Some(id) = too_large {
+        session.outbound.give_up(id);
     }
+    true
 }
 
 /// Notes since when deliveries wait behind the same unacknowledged one; forgets it when that has been acknowledged.

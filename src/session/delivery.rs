@@ -29,3 +29,31 @@ impl Delivery {
         self.message.cost_bytes() + size_of::<Self>()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::protocol::message::Publication;
+    use crate::protocol::property::Properties;
+    use crate::protocol::topic::TopicName;
+
+    /// Some QoS 1 delivery.
+    pub(crate) fn delivery() -> Delivery {
+        let publication = Publication {
+            topic: TopicName::parse("t").unwrap(),
+            payload: b"p",
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: Properties::EMPTY,
+            expires_at: None,
+            publisher: None,
+        };
+        Delivery {
+            message: Arc::new(publication.to_message()),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            identifiers: SmallVec::new(),
+            group: None,
+        }
+    }
+}

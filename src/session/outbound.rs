@@ -49,6 +49,8 @@ pub struct Outbound {
     ring: VecDeque<Place>,
     first: PacketId,
     in_flight: u16,
+    /// What a resumed session has still to send again.
+    resend: VecDeque<PacketId>,
 }
 
 impl Default for Outbound {
@@ -57,6 +59,7 @@ impl Default for Outbound {
             ring: VecDeque::new(),
             first: PacketId::FIRST,
             in_flight: 0,
+            resend: VecDeque::new(),
         }
     }
 }
@@ -136,18 +139,49 @@ impl Outbound {
         }
     }
 
-    /// Everything that a resumed session sends again, in the order of sending.
-    pub fn resend(&self) -> impl Iterator<Item = Resend<'_>> {
-        self.ring.iter().enumerate().filter_map(|(at, place)| {
-            let id = offset(self.first, at);
-            match place {
-                Place::Published {
-                    kept: Some(delivery), ..
-                } => Some(Resend::Publish(id, delivery)),
-                Place::Released => Some(Resend::Release(id)),
-                Place::Published { kept: None, .. } | Place::Done => None,
-            }
-        })
+    /// The session is resumed: everything in flight waits to be sent again, in the order of sending [MQTT-4.4.0-1].
+    pub fn begin_resend(&mut self) {
+        let in_flight = |at: &usize| !matches!(self.ring[*at], Place::Done);
+        self.resend = (0..self.ring.len())
+            .filter(in_flight)
+            .map(|at| offset(self.first, at))
+            .collect();
+    }
+
+    /// True while something waits to be sent again.
+    #[inline]
+    pub fn has_resend(&self) -> bool {
+        !self.resend.is_empty()
+    }
+
+    /// What is to be sent again next to a client with this receive maximum; `None` when nothing waits or the client has enough.
+    /// PUBREL is not counted (section 4.9).
+    pub fn next_resend(&mut self, receive_maximum: u16) -> Option<Resend<'_>> {
+        loop {
+            let id = *self.resend.front()?;
+            let sent = usize::from(self.in_flight).saturating_sub(self.resend.len());
+            match self.place(id) {
+                Ok(Place::Published { kept: Some(_), .. }) if sent >= usize::from(receive_maximum) => return None,
+                Ok(Place::Published { kept: Some(_), .. } | Place::Released) => break,
+                // Acknowledged meanwhile: the client had it after all.
+                _ => self.resend.pop_front(),
+            };
+        }
+        let id = self.resend.pop_front()?;
+        match self.place(id) {
+            Ok(Place::Published {
+                kept: Some(delivery), ..
+            }) => Some(Resend::Publish(id, delivery)),
+            _ => Some(Resend::Release(id)),
+        }
+    }
+
+    /// Gives up a delivery that cannot be sent again: the client does not take packets of its size any more [MQTT-3.1.2-25].
+    pub fn give_up(&mut self, id: PacketId) {
+        if let Ok(place) = self.place(id) {
+            *place = Place::Done;
+            self.leave();
+        }
     }
 
     /// Takes out the deliveries that another member of a shared subscription may have, because this client is gone: QoS 1, sent or
@@ -280,6 +314,37 @@ mod tests {
         assert_eq!(window.pubcomp(sent), Ok(()));
         assert_eq!(window.pubcomp(sent), Err(Misfit::Unknown));
         assert_eq!(window.in_flight(), 0);
+    }
+
+    #[test]
+    fn what_is_sent_again_respects_the_receive_maximum_of_the_new_connection() {
+        let mut window = Outbound::default();
+        for _ in 0..3 {
+            window.send(
+                QoS::AtLeastOnce,
+                Some(Box::new(crate::session::delivery::tests::delivery())),
+            );
+        }
+        let released = window.send(QoS::ExactlyOnce, None);
+        assert_eq!(window.pubrec(released), Ok(()));
+        window.begin_resend();
+        assert!(matches!(window.next_resend(1), Some(Resend::Publish(first, _)) if first == id(1)));
+        assert!(
+            window.next_resend(1).is_none(),
+            "one is out, and that is all the client takes"
+        );
+        assert!(!window.has_room(1), "nothing new overtakes");
+        assert!(window.puback(id(1)).is_ok());
+        assert!(
+            window.puback(id(2)).is_ok(),
+            "the client had the second one all the same"
+        );
+        assert!(matches!(window.next_resend(1), Some(Resend::Publish(third, _)) if third == id(3)));
+        assert!(
+            matches!(window.next_resend(1), Some(Resend::Release(last)) if last == released),
+            "PUBREL is not counted"
+        );
+        assert!(window.next_resend(9).is_none() && !window.has_resend());
     }
 
     #[test]

@@ -37,6 +37,11 @@ impl Will {
         }
     }
 
+    /// The message, without the moment it expires at.
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
     /// The message as it is published at `now` for `publisher`.
     pub fn publication(&self, now: Time, publisher: SessionKey) -> Publication<'_> {
         Publication {

@@ -7,9 +7,12 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+
+use tokio::time::Sleep;
 
 use super::classify::classify;
 use super::listener::Slot;
@@ -24,6 +27,8 @@ const PIECES_MAX: usize = 64;
 const READS_PER_TURN: usize = 4;
 /// How long a connection that is closing may take to send what it was told.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long a connection is not read while another worker catches up with its mail, each time.
+const PAUSE: Duration = Duration::from_millis(1);
 /// How long its peer may go on sending before the socket is closed: closed with bytes unread, it would lose the last words.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -36,6 +41,8 @@ pub(super) struct Driver {
     unread: Vec<u8>,
     /// There may be something to do with `unread`: bytes or an answer have come.
     is_fresh: bool,
+    /// Runs while another worker catches up with its mail.
+    pause: Option<Pin<Box<Sleep>>>,
     /// Its place among the connections of its listener, given back at the end.
     slot: Slot,
 }
@@ -59,6 +66,7 @@ impl Driver {
             stream,
             is_fresh: !unread.is_empty(),
             unread,
+            pause: None,
             slot,
         }
     }
@@ -100,6 +108,7 @@ impl Driver {
             if wrote.is_pending() && !self.local.broker.borrow().may_read(self.key) {
                 return Poll::Pending;
             }
+            ready!(self.poll_pause(cx));
             match ready!(self.poll_read(cx)) {
                 Ok(0) => return Poll::Ready(self.lost("connection closed by the client without DISCONNECT")),
                 Ok(_) => {}
@@ -109,6 +118,16 @@ impl Driver {
         // It still has something to read: others first.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Ready unless another worker has to catch up with its mail first.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.local.broker.borrow().is_backed_up() {
+            let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE)));
+            ready!(pause.as_mut().poll(cx));
+            self.pause = None;
+        }
+        Poll::Ready(())
     }
 
     /// One read into the worker's buffer, and all packets that are complete.
