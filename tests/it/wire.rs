@@ -317,6 +317,7 @@ const CONNECT_REASONS: &[u8] = &[
     0, 0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8A, 0x8C, 0x90, 0x95, 0x97, 0x99, 0x9A, 0x9B,
     0x9C, 0x9D, 0x9F,
 ];
+const PUBLISH_REASONS: &[u8] = &[0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99];
 const SUBSCRIBE_REASONS: &[u8] = &[0, 1, 2, 0x80, 0x83, 0x87, 0x8F, 0x91, 0x97, 0x9E, 0xA1, 0xA2];
 const UNSUBSCRIBE_REASONS: &[u8] = &[0, 0x11, 0x80, 0x83, 0x87, 0x8F, 0x91];
 const DISCONNECT_REASONS: &[u8] = &[
@@ -342,41 +343,14 @@ impl<'a> Reader<'a> {
             first >> 4
         );
         match first >> 4 {
-            2 => {
-                let flags = self.u8();
-                assert!(flags <= 1, "reserved CONNACK flags {flags:#x}");
-                let reason = self.u8();
-                let listed = if self.version.has_properties() {
-                    CONNECT_REASONS
-                } else {
-                    RETURN_CODES
-                };
-                assert!(listed.contains(&reason), "CONNACK with reason {reason:#x}");
-                assert!(flags == 0 || reason == 0, "session present with reason {reason:#x}");
-                Packet::ConnAck {
-                    session_present: flags == 1,
-                    reason,
-                    properties: self.properties(PropertyOwner::ConnAck),
-                }
-            }
-            4 => Packet::PubAck(self.ack(
-                PropertyOwner::PubAck,
-                &[0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99],
-            )),
-            5 => Packet::PubRec(self.ack(
-                PropertyOwner::PubRec,
-                &[0, 0x10, 0x80, 0x83, 0x87, 0x90, 0x91, 0x97, 0x99],
-            )),
+            2 => self.connack(),
+            4 => Packet::PubAck(self.ack(PropertyOwner::PubAck, PUBLISH_REASONS)),
+            5 => Packet::PubRec(self.ack(PropertyOwner::PubRec, PUBLISH_REASONS)),
             6 => Packet::PubRel(self.ack(PropertyOwner::PubRel, &[0, 0x92])),
             7 => Packet::PubComp(self.ack(PropertyOwner::PubComp, &[0, 0x92])),
             9 => {
                 let (packet_id, properties) = (self.u16(), self.properties(PropertyOwner::SubAck));
-                let listed = if self.version.has_properties() {
-                    SUBSCRIBE_REASONS
-                } else {
-                    &[0, 1, 2, 0x80]
-                };
-                let reasons = self.reasons(listed);
+                let reasons = self.reasons(SUBSCRIBE_REASONS, &[0, 1, 2, 0x80]);
                 Packet::SubAck {
                     packet_id,
                     properties,
@@ -385,12 +359,7 @@ impl<'a> Reader<'a> {
             }
             11 => {
                 let (packet_id, properties) = (self.u16(), self.properties(PropertyOwner::UnsubAck));
-                let listed = if self.version.has_properties() {
-                    UNSUBSCRIBE_REASONS
-                } else {
-                    &[]
-                };
-                let reasons = self.reasons(listed);
+                let reasons = self.reasons(UNSUBSCRIBE_REASONS, &[]);
                 Packet::UnsubAck {
                     packet_id,
                     properties,
@@ -398,21 +367,7 @@ impl<'a> Reader<'a> {
                 }
             }
             13 => Packet::PingResp,
-            14 => {
-                assert_eq!(
-                    self.version,
-                    Version::V5,
-                    "a DISCONNECT from the broker exists only in 5.0"
-                );
-                let (reason, properties) = self.reason_and_properties(PropertyOwner::Disconnect);
-                assert!(
-                    DISCONNECT_REASONS.contains(&reason),
-                    "DISCONNECT with reason {reason:#x}"
-                );
-                let expiry = properties.view().u32(PropertyId::SessionExpiryInterval);
-                assert_eq!(expiry, None, "session expiry in a DISCONNECT from the broker");
-                Packet::Disconnect { reason, properties }
-            }
+            14 => self.disconnect(),
             15 => {
                 assert_eq!(self.version, Version::V5, "AUTH exists only in 5.0");
                 let (reason, properties) = self.reason_and_properties(PropertyOwner::Auth);
@@ -421,6 +376,40 @@ impl<'a> Reader<'a> {
             }
             other => panic!("a packet of type {other} from the broker"),
         }
+    }
+
+    fn connack(&mut self) -> Packet {
+        let flags = self.u8();
+        assert!(flags <= 1, "reserved CONNACK flags {flags:#x}");
+        let reason = self.u8();
+        let listed = if self.version.has_properties() {
+            CONNECT_REASONS
+        } else {
+            RETURN_CODES
+        };
+        assert!(listed.contains(&reason), "CONNACK with reason {reason:#x}");
+        assert!(flags == 0 || reason == 0, "session present with reason {reason:#x}");
+        Packet::ConnAck {
+            session_present: flags == 1,
+            reason,
+            properties: self.properties(PropertyOwner::ConnAck),
+        }
+    }
+
+    fn disconnect(&mut self) -> Packet {
+        assert_eq!(
+            self.version,
+            Version::V5,
+            "a DISCONNECT from the broker exists only in 5.0"
+        );
+        let (reason, properties) = self.reason_and_properties(PropertyOwner::Disconnect);
+        assert!(
+            DISCONNECT_REASONS.contains(&reason),
+            "DISCONNECT with reason {reason:#x}"
+        );
+        let expiry = properties.view().u32(PropertyId::SessionExpiryInterval);
+        assert_eq!(expiry, None, "session expiry in a DISCONNECT from the broker");
+        Packet::Disconnect { reason, properties }
     }
 
     fn publish(&mut self, first: u8) -> Publish {
@@ -462,8 +451,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The rest of the packet, each byte one of those listed.
-    fn reasons(&mut self, listed: &[u8]) -> Vec<u8> {
+    /// The rest of the packet, each byte one of those that are listed for 5.0 or for the versions before.
+    fn reasons(&mut self, listed_of_5: &[u8], listed_before: &[u8]) -> Vec<u8> {
+        let listed = if self.version.has_properties() {
+            listed_of_5
+        } else {
+            listed_before
+        };
         let reasons = self.take(self.rest.len()).to_vec();
         let is_listed = reasons.iter().all(|reason| listed.contains(reason));
         assert!(is_listed, "reasons {reasons:02x?}, not of {listed:02x?}");
