@@ -4,6 +4,7 @@ pub mod auth;
 pub mod broker;
 #[cfg(feature = "server")]
 pub mod cli;
+pub mod client;
 pub mod codec;
 #[cfg(feature = "server")]
 pub mod config;

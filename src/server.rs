@@ -11,11 +11,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::broker::{Broker, BrokerOptions, Mail, Parts};
+use crate::client::ClientOptions;
 use crate::protocol::ids::{ClientId, WorkerId};
 use crate::protocol::message::Message;
 use crate::protocol::reason::ReasonCode;
 use crate::session::peer::ListenerRules;
 use crate::transport::accept::Placement;
+use crate::transport::client_driver::ClientDriver;
+use crate::transport::inside::Inside;
 use crate::transport::listener::{ListenError, Listener};
 use crate::transport::options::ListenerOptions;
 use crate::transport::worker::{self, Clock, Stop, WorkerStart};
@@ -65,6 +68,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Server {
     broker: Arc<Broker>,
+    inside: Arc<Inside>,
     addresses: Vec<(String, Vec<SocketAddr>)>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     stop: watch::Sender<Stop>,
@@ -90,6 +94,7 @@ impl Server {
         let (stop, stopped) = watch::channel(Stop::Running);
         let clock = Clock::start();
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker::handle()).unzip();
+        let inside = Inside::new(handles.clone())?;
         let mut threads = Vec::new();
         let mut listeners = Some(listeners);
         for (number, inbox) in inboxes.into_iter().enumerate() {
@@ -108,7 +113,7 @@ impl Server {
             threads.push(thread.spawn(move || worker::run(start))?);
         }
         Ok(Self {
-            broker,
+            broker, inside,
             addresses,
             threads,
             stop,
@@ -131,6 +136,11 @@ impl Server {
         self.broker
             .mailboxes
             .send(WorkerId(0), &mut vec![Mail::Publish(Arc::new(message))]);
+    }
+
+    /// A client of this broker within the process: no socket, else like any other. Needs a tokio runtime, see [`ClientDriver`].
+    pub fn connect(&self, options: ClientOptions) -> ClientDriver {
+        ClientDriver::new(self.inside.dialer(), options, None)
     }
 
     /// Disconnects a client with a reason; false when it has no session.

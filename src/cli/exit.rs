@@ -7,6 +7,10 @@ use std::process::ExitCode;
 pub enum Exit {
     /// As asked.
     Done = 0,
+    /// `sundew pub` and `sundew sub`: it did not work. The number that mosquitto's tools have.
+    Failed = 1,
+    /// `sundew sub -W`: the time is over. The number that mosquitto's tools have.
+    TimedOut = 27,
     /// The command line is wrong (EX_USAGE).
     Usage = 64,
     /// An address is in use or not there, or the other side does not answer (EX_UNAVAILABLE).

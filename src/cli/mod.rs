@@ -7,13 +7,17 @@
 
 mod certs;
 mod check;
+mod client;
 mod completions;
 mod descriptors;
 mod exit;
 mod man;
+mod message_format;
 mod output;
+mod publish;
 mod serve;
 mod signals;
+mod subscribe;
 
 use std::process::ExitCode;
 
@@ -41,6 +45,10 @@ enum Command {
     Check(check::Arguments),
     Completions(completions::Arguments),
     Man(man::Arguments),
+    #[command(name = "pub")]
+    Publish(Box<publish::Arguments>),
+    #[command(name = "sub")]
+    Subscribe(Box<subscribe::Arguments>),
 }
 
 const SHORT_EXAMPLES: &str = "\
@@ -100,6 +108,8 @@ fn run(cli: Cli) -> Exit {
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Completions(arguments)) => completions::run(&arguments, &mut Cli::command()),
         Some(Command::Man(arguments)) => man::run(&arguments, Cli::command()),
+        Some(Command::Publish(arguments)) => publish::run(&arguments),
+        Some(Command::Subscribe(arguments)) => subscribe::run(&arguments),
     }
 }
 

@@ -120,6 +120,9 @@ pub enum ConnectError {
     /// A certificate or key file cannot be used.
     #[error("{0}")]
     Files(#[from] TlsError),
+    /// The broker that we are part of is no more.
+    #[error("the broker has stopped")]
+    Stopped,
     /// Nobody is trusted.
     #[error("TLS needs the authority to trust: give --cafile or --capath, or --insecure to trust anybody")]
     NoAuthority,
@@ -155,7 +158,7 @@ pub async fn connect(options: &ConnectOptions) -> Result<ClientStream, ConnectEr
 async fn steps(options: &ConnectOptions, config: Option<Arc<ClientConfig>>) -> Result<ClientStream, ConnectError> {
     let mut socket = open(options).await.map_err(|source| {
         let advice = match source.kind() {
-            io::ErrorKind::ConnectionRefused => "; is the broker running, and on this port?",
+            io::ErrorKind::ConnectionRefused => "; is a broker running there, on this port? start one with `sundew`",
             io::ErrorKind::NotFound => "; is the broker running?",
             _ => "",
         };

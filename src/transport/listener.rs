@@ -247,6 +247,19 @@ impl ListenerShared {
         })
     }
 
+    /// For connections within this process, which nothing listens for.
+    ///
+    /// # Errors
+    /// None without TLS.
+    pub(super) fn inside() -> Result<Arc<Self>, ListenError> {
+        let options = ListenerOptions {
+            name: "inside".to_owned(),
+            addresses: Vec::new(),
+            ..ListenerOptions::default()
+        };
+        Self::new(options).map(Arc::new)
+    }
+
     /// Reads certificates, keys and revocation lists again. New connections use them; on an error nothing changes.
     ///
     /// # Errors
@@ -310,7 +323,7 @@ impl ListenerShared {
         self.connections.load(Ordering::Relaxed)
     }
 
-    fn take_slot(self: &Arc<Self>) -> Option<Slot> {
+    pub(super) fn take_slot(self: &Arc<Self>) -> Option<Slot> {
         let max = self.options.connections_max;
         let taken = self
             .connections

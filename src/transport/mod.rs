@@ -8,9 +8,11 @@
 pub mod accept;
 pub mod certificates;
 pub mod classify;
+pub mod client_driver;
 pub mod client_stream;
 mod driver;
 pub mod establish;
+pub mod inside;
 pub mod listener;
 pub mod options;
 pub mod peer;

@@ -10,6 +10,8 @@ pub enum Address {
     Ip(SocketAddr),
     /// A process on this machine, over a Unix socket.
     Unix,
+    /// The program that the broker is part of.
+    Inside,
 }
 
 impl Address {
@@ -17,7 +19,7 @@ impl Address {
     pub fn ip(&self) -> Option<IpAddr> {
         match self {
             Self::Ip(address) => Some(address.ip().to_canonical()),
-            Self::Unix => None,
+            Self::Unix | Self::Inside => None,
         }
     }
 }
@@ -27,6 +29,7 @@ impl fmt::Display for Address {
         match self {
             Self::Ip(address) => address.fmt(f),
             Self::Unix => f.write_str("unix"),
+            Self::Inside => f.write_str("inside"),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connected socket, on a runtime or between two.
@@ -20,6 +20,8 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A connection over a Unix socket, registered with the runtime that attached it.
     Unix(UnixStream),
+    /// A connection within this process; no runtime watches it, and none needs to.
+    Memory(DuplexStream),
     /// A connection that no runtime watches: reads and writes fail until it is attached.
     Detached(Detached),
 }
@@ -44,7 +46,7 @@ impl Socket {
         *self = match std::mem::replace(self, Self::Detached(Detached::Closed)) {
             Self::Tcp(stream) => Self::Detached(Detached::Tcp(stream.into_std()?)),
             Self::Unix(stream) => Self::Detached(Detached::Unix(stream.into_std()?)),
-            detached @ Self::Detached(_) => detached,
+            other @ (Self::Memory(_) | Self::Detached(_)) => other,
         };
         Ok(())
     }
@@ -84,6 +86,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Memory(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Detached(_) => Poll::Ready(Err(not_attached())),
         }
     }
@@ -94,6 +97,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Memory(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Detached(_) => Poll::Ready(Err(not_attached())),
         }
     }
@@ -106,6 +110,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Memory(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Detached(_) => Poll::Ready(Err(not_attached())),
         }
     }
@@ -122,6 +127,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Memory(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Detached(_) => Poll::Ready(Err(not_attached())),
         }
     }

@@ -127,10 +127,11 @@ impl Stream {
         self.socket_mut().attach()
     }
 
-    /// What carries the bytes, in one word for logs and counters: `tcp`, `unix`, `tls`, `ws` or `wss`.
+    /// What carries the bytes, in one word for logs and counters: `tcp`, `unix`, `inside`, `tls`, `ws` or `wss`.
     pub fn transport_name(&self) -> &'static str {
         match self {
             Self::Plain(Socket::Unix(_) | Socket::Detached(super::socket::Detached::Unix(_))) => "unix",
+            Self::Plain(Socket::Memory(_)) => "inside",
             Self::Plain(_) => "tcp",
             Self::Tls(_) => "tls",
             Self::WebSocket(_) => "ws",
