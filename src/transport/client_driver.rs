@@ -381,12 +381,12 @@ fn poll_up(
         let Some(deadline) = client.next_deadline() else {
             return Poll::Pending;
         };
-        let deadline = clock.instant(deadline).into();
-        if timer.deadline() != deadline {
-            timer.as_mut().reset(deadline);
+        if clock.time(timer.deadline().into()) != deadline {
+            let left = Duration::from_millis(deadline.millis_since(clock.now()));
+            timer.as_mut().reset(Instant::now() + left);
         }
         ready!(timer.as_mut().poll(cx));
-        client.tick(clock.now().max(clock.time(deadline.into())));
+        client.tick(clock.now().max(deadline));
     }
 }
 

@@ -53,7 +53,7 @@ impl Clock {
         Time(moment.saturating_duration_since(self.0).as_millis() as u64)
     }
 
-    pub(super) fn instant(&self, time: Time) -> Instant {
+    fn instant(&self, time: Time) -> Instant {
         self.0 + Duration::from_millis(time.0)
     }
 }
