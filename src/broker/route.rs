@@ -20,7 +20,7 @@ use crate::router::{RetainedError, WorkerReceivers};
 /// What became of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Routed {
-    /// Somebody took it, or nobody had to.
+    /// Somebody took it, or could have.
     Taken,
     /// Nobody subscribes to it.
     NoSubscriber,
@@ -53,12 +53,10 @@ impl Worker {
             read(&broker.subscriptions).matches(publication.topic)
         });
         if matched.is_empty() {
-            residents.metrics.dropped_no_subscriber.increment();
-            return if publication.retain {
-                Routed::Taken
-            } else {
-                Routed::NoSubscriber
-            };
+            if !publication.retain {
+                residents.metrics.dropped_no_subscriber.increment();
+            }
+            return Routed::NoSubscriber; // of a retained message, too: those who come later are not there now
         }
         let mut fanned = Fanned::new(
             publication,

@@ -548,6 +548,8 @@ fn a_publisher_learns_that_nobody_listens() {
         for qos in [1, 2] {
             assert!(matches!(client.try_publish(Publish::new("nobody", "x", qos)), 0 | 0x10));
         }
+        // Nor does somebody who may come later.
+        assert_eq!(client.try_publish(Publish::new("later", "x", 1).retained()), 0x10);
         client.subscribe("somebody", 0);
         for qos in [1, 2] {
             assert_eq!(client.try_publish(Publish::new("somebody", "x", qos)), 0);
