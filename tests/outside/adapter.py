@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Starts Sundew from a description of mosquitto's configuration: `adapter.py SUNDEW_BINARY DESCRIPTION.json`.
+
+The runner of mosquitto's own scripts describes in JSON the configuration that a script asks for; see README.md. What Sundew has no
+option for is named on the standard error, so that a failure explains itself. Becomes the broker (exec): signals go to it directly."""
+
+import json
+import os
+import sys
+
+VERSIONS = {"3": "3.1", "4": "3.1.1", "5": "5.0"}
+UNLIMITED = "unlimited"
+
+
+def listener(described, missing):
+    address = "unix:" + described["unix_path"] if "unix_path" in described else "%s:%d" % (described["bind"], described["port"])
+    lines = ["[[listeners]]", "address = %s" % json.dumps(address)]
+    if described.get("protocol") == "websockets":
+        lines.append('protocol = "websocket"')
+    if described.get("max_connections", -1) >= 0:
+        lines.append("connections_max = %d" % described["max_connections"])
+    if "max_qos" in described:
+        lines.append("maximum_qos = %d" % described["max_qos"])
+    versions = [VERSIONS[word] for word in map(str.strip, described.get("accept_protocol_versions", "").split(",")) if word in VERSIONS]
+    if versions:
+        lines.append("allowed_versions = %s" % json.dumps(versions))
+    known = ("port", "bind", "unix_path", "protocol", "max_connections", "max_qos", "accept_protocol_versions", "security", "tls")
+    missing += ["listener: " + key for key in described if key not in known]
+    tls = described.get("tls", {})
+    if "certfile" in tls:
+        lines += ["[listeners.tls]", "certificate = %s" % json.dumps(tls["certfile"]), "key = %s" % json.dumps(tls["keyfile"])]
+        if "cafile" in tls:
+            lines.append("client_ca = %s" % json.dumps(tls["cafile"]))
+        lines.append('client_certificate = "%s"' % ("required" if tls.get("require_certificate") else "none"))
+        if "crlfile" in tls:
+            lines.append("client_crl = %s" % json.dumps(tls["crlfile"]))
+        missing += ["tls: " + key for key in tls if key not in ("certfile", "keyfile", "cafile", "require_certificate", "crlfile")]
+    return lines
+
+
+def limits(described, sections, missing):
+    for key, value in described.items():
+        if key == "max_packet_size":
+            sections["limits"].append('packet_bytes_max = "%dB"' % value)
+        elif key == "max_keepalive":
+            sections["mqtt"].append('keep_alive_max = "%ds"' % value)
+        elif key == "max_inflight_messages":
+            sections["mqtt"].append("max_inflight = %d" % (value or 65535))
+            sections["mqtt"].append("receive_maximum = %d" % (value or 65535))
+        elif key == "max_queued_messages":
+            sections["queue"].append("messages_max = %s" % (value or json.dumps(UNLIMITED)))
+        elif key == "max_queued_bytes":
+            sections["queue"].append('bytes_max = "%dB"' % (value or 1 << 40))
+        elif key == "global_max_clients":
+            sections["limits"].append("sessions_max = %d" % value)
+        elif key == "global_max_connections":
+            sections["limits"].append("connections_max = %d" % value)
+        else:
+            missing.append("limits: " + key)
+
+
+def options(described, sections, missing):
+    for key, value in described.items():
+        if key == "retain_available":
+            sections["mqtt"].append("retain_available = %s" % json.dumps(value))
+        elif key == "sys_interval":
+            sections["sys"].append('interval = "%ds"' % value)
+        elif key == "queue_qos0_messages":
+            sections["queue"].append("qos0_offline = %s" % json.dumps(value))
+        elif key not in ("set_tcp_nodelay", "connection_messages", "per_listener_settings"):
+            missing.append("options: " + key)
+
+
+def main():
+    binary, path = sys.argv[1:3]
+    with open(path, encoding="utf-8") as file:
+        described = json.load(file)
+    missing = ["unknown: %s" % key for key, _ in described["unknown"]]
+    # As mosquitto: 20 messages under way, 200 slashes, any client id, characters checked, the newest of a full queue dropped.
+    sections = {"auth": [], "limits": ["topic_levels_max = 201", "client_id_bytes_max = 65535"], "mqtt": ["strict_utf8 = true"], "queue": ['policy = "drop_newest"'], "sys": []}
+    if "max_inflight_messages" not in described["limits"]:
+        sections["mqtt"] += ["max_inflight = 20", "receive_maximum = 20"]
+    limits(described["limits"], sections, missing)
+    options(described["options"], sections, missing)
+    security = dict(described["security"] or described["listeners"][0]["security"])
+    for other in described["listeners"]:
+        if other["security"] != security:
+            missing.append("security of each listener")
+    sections["auth"].append("allow_anonymous = %s" % json.dumps(security.pop("allow_anonymous", True)))
+    if "allow_zero_length_clientid" in security:
+        sections["mqtt"].append("allow_empty_client_id = %s" % json.dumps(security.pop("allow_zero_length_clientid")))
+    missing += ["security: " + key for key in security if key not in ("passwords", "acl")]
+    lines = []
+    for name, content in sections.items():
+        lines += ["[%s]" % name, *content]
+    for one in described["listeners"]:
+        lines += listener(one, missing)
+    configuration = path + ".toml"
+    with open(configuration, "w", encoding="utf-8") as file:
+        file.write("\n".join(lines) + "\n")
+    if missing:
+        print("no option for: " + ", ".join(sorted(set(missing))), file=sys.stderr, flush=True)
+    os.execv(binary, [binary, "--config", configuration])
+
+
+if __name__ == "__main__":
+    main()
