@@ -95,6 +95,7 @@ impl Client {
                     return None;
                 }
                 Ok(length) => self.received.extend_from_slice(&chunk[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_reset(&error) => return None,
                 Err(error) => panic!(
                     "no packet within {PATIENCE:?}: {error}; unfinished: {:02x?}",
