@@ -200,6 +200,28 @@ fn qos_0_flows_past_a_full_window() {
     );
 }
 
+/// What is retained is replayed as fast as the client acknowledges, and takes no place in its queue: none is dropped.
+#[test]
+fn retained_messages_are_replayed_under_flow_control_and_past_the_limit() {
+    story_with(short_queue(Overflow::Refuse), V5, |broker, version| {
+        const COUNT: usize = 1_000;
+        let mut publisher = broker.client("p", version);
+        for number in 0..COUNT {
+            publisher.send(&Publish::new(&format!("r/{number}"), "x", 0).retained().encode(version));
+        }
+        publisher.publish(Publish::new("last", "x", 1));
+        publisher.publish(Publish::new("r/last", "x", 2).retained());
+        let connect = Connect::default().with(|p| p.push_u16(PropertyId::ReceiveMaximum, 2));
+        let (mut subscriber, _) = broker.connect(version, &connect);
+        subscriber.subscribe("r/#", 2);
+        let mut topics = std::collections::HashSet::new();
+        while topics.len() < COUNT + 1 {
+            assert!(topics.insert(subscriber.expect_message().topic), "twice");
+        }
+        publisher.expect_nothing_sent_to(&mut subscriber);
+    });
+}
+
 /// Many publishers into one subscriber: nothing of QoS 1 is lost, order per publisher.
 #[test]
 fn a_fan_in_keeps_every_publishers_order() {

@@ -292,6 +292,25 @@ fn topic_aliases_of_the_broker_stay_within_what_the_client_takes() {
     });
 }
 
+/// The names that come again and again are the ones that get an alias.
+#[test]
+fn topic_aliases_of_the_broker_save_what_is_sent_often() {
+    story(V5, |broker, version| {
+        let connect = Connect::default().with(|p| p.push_u16(PropertyId::TopicAliasMaximum, 1));
+        let (mut subscriber, _) = broker.connect(version, &connect);
+        subscriber.subscribe("#", 0);
+        let mut publisher = broker.client("p", version);
+        let often = "a/long/topic/that/is/used/again/and/again";
+        let mut named = 0;
+        for number in 0..300 {
+            let seldom = format!("seldom/{number}");
+            publisher.publish(Publish::new(if number % 10 == 0 { &seldom } else { often }, "x", 0));
+            named += usize::from(subscriber.expect_publish().topic == often);
+        }
+        assert!(named < 100, "named in full {named} times of 270");
+    });
+}
+
 /// [MQTT-3.3.2-5] [MQTT-3.3.2-6]
 #[test]
 fn a_message_that_waits_grows_older_and_expires() {

@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use crate::broker::{ALL, BOTH, Broker, V5, story, story_with};
 use crate::client::Client;
 use crate::wire::{self, Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Publish};
+use sundew::broker::Parts;
 use sundew::protocol::property::PropertyId;
 use sundew::protocol::version::Version;
 use sundew::router::Strategy;
+use sundew::server::ServerOptions;
 
 /// [MQTT-4.8.2-3]
 #[test]
@@ -143,6 +145,31 @@ fn what_a_member_leaves_behind_goes_to_another() {
         seen.sort();
         assert_eq!(seen, ["sent, not acknowledged", "waiting 1", "waiting 2"]);
         publisher.expect_nothing_sent_to(&mut two);
+    });
+}
+
+/// By option, QoS 1 of a member goes to another one as soon as it is away, not only when its session ends.
+#[test]
+fn by_option_what_a_member_has_not_acknowledged_moves_when_it_disconnects() {
+    let set = |options: &mut ServerOptions, _: &mut Parts| options.broker.redistribute_on_disconnect = true;
+    story_with(set, V5, |broker, version| {
+        let connect = Connect::lasting("one", version).with(|p| p.push_u16(PropertyId::ReceiveMaximum, 1));
+        let (mut one, _) = broker.connect(version, &connect);
+        one.subscribe("$share/g/a", 1);
+        let mut publisher = broker.client("p", version);
+        for payload in ["in flight", "waiting 1", "waiting 2"] {
+            publisher.publish(Publish::new("a", payload, 1));
+        }
+        assert_eq!(one.expect_publish().text(), "in flight");
+        let mut two = broker.client("two", version);
+        two.subscribe("$share/g/a", 1);
+        one.disconnect();
+        let mut seen: Vec<_> = (0..3).map(|_| two.expect_message().text().to_owned()).collect();
+        seen.sort();
+        assert_eq!(seen, ["in flight", "waiting 1", "waiting 2"]);
+        let (mut one, session_present) = broker.connect(version, &Connect::lasting("one", version));
+        assert!(session_present);
+        publisher.expect_nothing_sent_to(&mut one);
     });
 }
 
