@@ -113,7 +113,8 @@ impl Server {
             threads.push(thread.spawn(move || worker::run(start))?);
         }
         Ok(Self {
-            broker, inside,
+            broker,
+            inside,
             addresses,
             threads,
             stop,

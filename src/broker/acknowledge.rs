@@ -109,6 +109,7 @@ impl Worker {
     /// Sends an acknowledgement when its ticket, and all before it, are done.
     #[inline]
     pub(super) fn reply(&mut self, key: ConnectionKey, reply: Reply, ticket: Ticket, request: u32, now: Time) {
+        self.residents.touch(key);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
@@ -117,7 +118,6 @@ impl Worker {
             Ticket::Done if connection.replies.is_empty() => {
                 reply.write(version, connection.output.tail());
                 self.residents.metrics.packets_sent.increment();
-                self.residents.touch(key);
             }
             Ticket::Done => connection.replies.push(reply, None),
             Ticket::Pending | Ticket::Failed => {
@@ -140,20 +140,30 @@ impl Worker {
 
     /// A storage ticket is done.
     pub(super) fn stored(&mut self, key: ConnectionKey, request: u32, is_stored: bool, now: Time) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else {
-            return;
+        self.residents.touch(key);
+        let Some((connection, resident)) = self.residents.pair(key) else {
+            return; // it has ended: nothing follows its last packet [MQTT-3.14.4-1]
         };
         let version = connection.version;
-        match connection.replies.complete(request, is_stored, version) {
+        let (completed, failed) = connection.replies.complete(request, is_stored, version);
+        if let Some(Reply::Ack {
+            kind: PacketType::PubRec,
+            id,
+            ..
+        }) = failed
+        {
+            resident.session.inbound.remove(id); // what failed may be sent again, and is then no repetition
+        }
+        match completed {
             Completed::Unknown => {}
             Completed::Withheld => {
-                self.end_connection(key, Ending::Refused(ReasonCode::QuotaExceeded, "storage_failed"), now)
+                let ending = Ending::Refused(ReasonCode::QuotaExceeded, "storage_failed");
+                self.end_connection(key, ending, now);
             }
             Completed::Released => {
                 let written = connection.replies.write_ready(version, connection.output.tail());
                 connection.unacknowledged = connection.unacknowledged.saturating_sub(written.pubacks);
                 self.residents.metrics.packets_sent.add(written.packets.into());
-                self.residents.touch(key);
             }
         }
     }

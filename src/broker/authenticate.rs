@@ -39,7 +39,7 @@ impl Worker {
         };
         match broker.authenticator.continue_with(&step, token) {
             Answer::Ready(verdict) => self.authenticated(key, verdict, now),
-            Answer::Pending => connection.questions.wait(token.sequence),
+            Answer::Pending => self.wait_for_answer(key, token, now),
         }
     }
 

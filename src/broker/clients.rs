@@ -4,7 +4,6 @@ use tracing::{info, warn};
 
 use super::endings::{Ending, EventKind};
 use super::registry::Claim;
-use super::timers::Reminder;
 use super::worker::Worker;
 use crate::auth::{Access, Answer, Identity, Refusal, Verdict};
 use crate::codec::encode;
@@ -65,7 +64,7 @@ impl Worker {
         connection.phase = Phase::Authenticating(request);
         match answer {
             Answer::Ready(verdict) => self.authenticated(key, verdict, now),
-            Answer::Pending => connection.questions.wait(token.sequence),
+            Answer::Pending => self.wait_for_answer(key, token, now),
         }
     }
 
@@ -163,14 +162,14 @@ impl Worker {
         request.authentication_data = identity.data;
         request.password = None;
         connection.phase = Phase::Admitted(request);
-        match self.may_leave_will(key) {
+        match self.may_leave_will(key, now) {
             Answer::Ready(is_allowed) => self.will_decided(key, is_allowed, now),
             Answer::Pending => {}
         }
     }
 
     /// May the client publish what its will says? A will is a PUBLISH that is sent in advance.
-    fn may_leave_will(&mut self, key: ConnectionKey) -> Answer<bool> {
+    fn may_leave_will(&mut self, key: ConnectionKey, now: Time) -> Answer<bool> {
         let token = self.token(key);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return Answer::Ready(false);
@@ -187,10 +186,12 @@ impl Worker {
             user_name: connection.user_name.as_deref(),
             peer: &connection.peer,
         };
-        let authorizer = &self.broker.authorizer;
-        let answer = authorizer.publish(&who, message.topic(), message.qos, message.retain, token);
+        let answer = self
+            .broker
+            .authorizer
+            .publish(&who, message.topic(), message.qos, message.retain, token);
         if answer == Answer::Pending {
-            connection.questions.wait(token.sequence);
+            self.wait_for_answer(key, token, now);
         }
         answer
     }
@@ -220,6 +221,17 @@ impl Worker {
         let Some(client_id) = connection.client_id.clone() else {
             return;
         };
+        if self.is_draining {
+            let reason = ReasonCode::ServerShuttingDown;
+            return self.refuse(
+                key,
+                &Refusal {
+                    reason,
+                    why: "shutting_down",
+                },
+                now,
+            );
+        }
         match self
             .broker
             .registry
@@ -260,7 +272,11 @@ impl Worker {
         let (slot, is_present) = self.take_session(&client_id, &request, now);
         self.entering = None;
         self.settle(key, slot, &request, now);
-        self.send_connack(key, &request, is_present);
+        if !self.send_connack(key, &request, is_present) {
+            // It could never be told anything: its maximum packet size is too small for any CONNACK.
+            let ending = Ending::Refused(ReasonCode::PacketTooLarge, "maximum_packet_size_too_small");
+            return self.end_connection(key, ending, now);
+        }
         self.log_connected(key, &request, is_present);
         if let Some((_, resident)) = self.residents.pair(key) {
             resident.session.outbound.begin_resend();
@@ -293,6 +309,8 @@ impl Worker {
             outbox: Outbox::default(),
             connection: None,
             stalled: None,
+            is_watched: false,
+            is_walking: false,
             walks: std::collections::VecDeque::new(),
         });
         self.clients.insert(client_id.clone(), slot);
@@ -349,9 +367,10 @@ impl Worker {
         connection.last_received = now;
         // One and a half times the keep alive [MQTT-3.1.2-22], and a second more for the shortest, which a busy radio misses easily.
         connection.silence_max_ms = keep_alive * 1500 + if (1..10).contains(&keep_alive) { 1000 } else { 0 };
-        if connection.silence_max_ms > 0 {
-            self.timers
-                .arm(now.plus_millis(connection.silence_max_ms), Reminder::Connection(key));
+        connection.keep_alive_ms = keep_alive * 1000;
+        let silence_max_ms = connection.silence_max_ms;
+        if silence_max_ms > 0 {
+            self.remind(key, now.plus_millis(silence_max_ms));
         }
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
             return;
@@ -367,11 +386,11 @@ impl Worker {
         self.residents.metrics.connections.increment();
     }
 
-    fn send_connack(&mut self, key: ConnectionKey, request: &ConnectRequest, is_present: bool) {
+    fn send_connack(&mut self, key: ConnectionKey, request: &ConnectRequest, is_present: bool) -> bool {
         let options = &self.broker.options;
         let mut properties = PropertiesBuf::new();
         let Some(connection) = self.residents.connections.get(key.0) else {
-            return;
+            return false;
         };
         let maximum_qos = self.maximum_qos(connection);
         if request.version.has_properties() {
@@ -433,7 +452,7 @@ impl Worker {
             reason: ReasonCode::Success,
             properties: properties.view(),
         };
-        self.send_packet(key, &Packet::ConnAck(connack));
+        self.send_packet(key, &Packet::ConnAck(connack))
     }
 
     /// CONNACK with an error, one log line, and the end.
@@ -470,22 +489,23 @@ impl Worker {
         );
     }
 
-    /// Appends a packet to a connection's output. One that is larger than the client takes is left out [MQTT-3.1.2-24].
-    pub(super) fn send_packet(&mut self, key: ConnectionKey, packet: &Packet<'_>) {
+    /// Appends a packet to a connection's output. One that is larger than the client takes is left out [MQTT-3.1.2-24]: false.
+    pub(super) fn send_packet(&mut self, key: ConnectionKey, packet: &Packet<'_>) -> bool {
+        self.residents.touch(key);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
-            return;
+            return false;
         };
         let start = connection.output.tail().len();
         let version = connection.version;
         if encode(packet, version, connection.output.tail()).is_err() {
-            return;
+            return false;
         }
         if connection.output.tail().len() - start > connection.packet_bytes_max as usize {
             connection.output.tail().truncate(start);
-            return;
+            return false;
         }
         self.residents.metrics.packets_sent.increment();
-        self.residents.touch(key);
+        true
     }
 
     /// A client id that nobody has: the prefix and a random UUID (RFC 9562, version 4).

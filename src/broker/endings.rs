@@ -3,7 +3,7 @@
 use tracing::{debug, info, warn};
 
 use super::timers::Reminder;
-use super::worker::Worker;
+use super::worker::{ANSWER_MAX_MS, Worker};
 use crate::auth::Refusal;
 use crate::codec::{DecodeError, ErrorKind};
 use crate::delivery::residents::STALL_MS;
@@ -183,8 +183,10 @@ impl Worker {
         self.residents.metrics.connections.decrement();
         self.residents.metrics.connections_closed.increment();
         resident.connection = None;
-        resident.walks.clear();
-        resident.outbox.forget_replay();
+        resident.stalled = None;
+        let goes_on = resident.session.is_persistent();
+        resident.walks.retain(|walk| goes_on && walk.qos.is_acknowledged());
+        resident.outbox.forget_replay(goes_on);
         if !self.broker.options.delivery.outbox.queue_qos0_offline {
             resident.outbox.forget_unacknowledged();
         }
@@ -209,8 +211,8 @@ impl Worker {
     /// A connection ended with its will standing: it is published now, or when its delay has passed or the session ends, whichever
     /// comes first [MQTT-3.1.2-8].
     fn will_due(&mut self, slot: SlotKey, will: Will, is_over: bool, expires_at: Time, now: Time) {
-        let is_at_limit = self.broker.metrics.sum().wills_pending >= self.broker.options.pending_wills_max as u64;
-        if will.delay_secs == 0 || is_over || is_at_limit || self.is_draining {
+        let is_at_limit = || self.broker.metrics.sum().wills_pending >= self.broker.options.pending_wills_max as u64;
+        if will.delay_secs == 0 || is_over || self.is_draining || is_at_limit() {
             return self.publish_will(slot, &will, now);
         }
         let due = now.plus_secs(will.delay_secs.into()).min(expires_at);
@@ -249,6 +251,8 @@ impl Worker {
         self.clients.remove(resident.session.client_id.as_str());
         // While its client begins anew here, no other worker may step in between.
         if self.entering.as_ref() != Some(&resident.session.client_id) {
+            // What the session had to say last, its will, goes out before its client can be anywhere else.
+            self.send_mail();
             self.broker.registry.release(&resident.session.client_id);
         }
     }
@@ -278,34 +282,47 @@ impl Worker {
         }
     }
 
-    /// A connection's reminder: has it been silent for too long, has its CONNECT come?
+    /// A connection's reminder: has it been silent for too long, has its CONNECT come, has an answer it waits for?
     pub(super) fn check_silence(&mut self, key: ConnectionKey, now: Time) {
+        let is_backed_up = self.is_backed_up();
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
+        if now < connection.reminded_at {
+            return; // another reminder counts
+        }
+        connection.reminded_at = Time::NEVER;
+        if let Some(since) = connection.questions.waiting_since() {
+            if now.millis_since(since) >= ANSWER_MAX_MS {
+                let ending = Ending::Refused(
+                    ReasonCode::ServerUnavailable,
+                    "no answer from authentication or authorisation in time",
+                );
+                return self.end_connection(key, ending, now);
+            }
+            connection.last_received = now; // it is we who let it wait
+            return self.remind(key, since.plus_millis(ANSWER_MAX_MS));
+        }
         match connection.phase {
             Phase::Closing => {}
             Phase::Connected => {
                 if connection.silence_max_ms == 0 {
                     return;
                 }
-                if connection.questions.is_waiting() {
-                    connection.last_received = now; // it is we who let it wait
+                if is_backed_up {
+                    connection.last_received = now; // it is we who do not read
                 }
                 let silent_ms = now.millis_since(connection.last_received);
                 if silent_ms >= connection.silence_max_ms {
-                    let keep_alive_ms = connection.silence_max_ms * 2 / 3;
-                    self.end_connection(
-                        key,
-                        Ending::Violation(Violation::KeepAlive {
-                            silent_ms,
-                            keep_alive_ms,
-                        }),
-                        now,
-                    );
+                    let keep_alive_ms = connection.keep_alive_ms;
+                    let violation = Violation::KeepAlive {
+                        silent_ms,
+                        keep_alive_ms,
+                    };
+                    self.end_connection(key, Ending::Violation(violation), now);
                 } else {
                     let at = connection.last_received.plus_millis(connection.silence_max_ms);
-                    self.timers.arm(at, Reminder::Connection(key));
+                    self.remind(key, at);
                 }
             }
             Phase::Opening | Phase::Authenticating(_) | Phase::Admitted(_) => {
@@ -339,11 +356,13 @@ impl Worker {
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
             return;
         };
+        resident.is_watched = false;
         let Some((since, oldest)) = resident.stalled else {
             return;
         };
         let at = since.plus_millis(STALL_MS);
         if at > now {
+            resident.is_watched = true;
             return self.timers.arm(at, Reminder::Session(slot));
         }
         resident.stalled = None;
@@ -373,26 +392,32 @@ impl Worker {
         }
     }
 
-    /// The broker stops: every client is told (0x8B, or 0x9C with another server's name, to MQTT 5), every will that stands is
-    /// published (the network connection closes without the client's DISCONNECT [MQTT-3.1.2-8]; a will delay is not waited for,
-    /// since a session in memory ends with the process), and new clients are refused. Wills go out first: those who are still
-    /// connected get them.
-    pub fn drain(&mut self, now: Time) {
+    /// The broker stops: nobody is let in any more, and every will that stands is published, those whose delay runs too: the network
+    /// connections will close without the clients' DISCONNECT [MQTT-3.1.2-8], and sessions in memory end with the process.
+    /// [`Worker::drain`] follows when the other workers have had a moment to deliver.
+    pub fn publish_wills(&mut self, now: Time) {
         self.is_draining = true;
-        let keys: Vec<ConnectionKey> = self
-            .residents
-            .connections
-            .iter()
-            .map(|(key, _)| ConnectionKey(key))
-            .collect();
-        for key in &keys {
-            let connection = self.residents.connections.get_mut(key.0);
-            let will = connection.and_then(|connection| Some((connection.session?, connection.will.take()?)));
-            if let Some((slot, will)) = will {
-                self.publish_will(slot, &will, now);
-            }
+        let mut wills = Vec::new();
+        for (slot, resident) in self.residents.sessions.iter_mut() {
+            wills.extend(resident.session.pending_will.take().map(|(will, _)| (slot, will)));
         }
-        for key in keys {
+        self.metrics().wills_pending.subtract(wills.len() as u64);
+        for (_, connection) in self.residents.connections.iter_mut() {
+            wills.extend(
+                connection
+                    .session
+                    .and_then(|slot| Some((slot, connection.will.take()?))),
+            );
+        }
+        for (slot, will) in wills {
+            self.publish_will(slot, &will, now);
+        }
+    }
+
+    /// The broker stops: every client is told (0x8B, or another server's name, to MQTT 5) and let go.
+    pub fn drain(&mut self, now: Time) {
+        let keys = self.residents.connections.iter().map(|(key, _)| ConnectionKey(key));
+        for key in keys.collect::<Vec<_>>() {
             self.end_connection(key, Ending::Shutdown, now);
         }
     }

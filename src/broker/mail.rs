@@ -9,13 +9,16 @@ use super::worker::Worker;
 use crate::auth::Verdict;
 use crate::delivery::fan_out::Delivered;
 use crate::delivery::frames::Fanned;
-use crate::protocol::ids::{ClientId, ConnectionKey, SessionKey, SlotKey, Token};
+use crate::protocol::ids::{ClientId, ConnectionKey, SessionKey, SlotKey, Token, WorkerId};
 use crate::protocol::message::Message;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::router::Receiver;
 use crate::router::shared::SharedGroup;
 use crate::session::connection::Phase;
+
+/// Letters handled in one turn.
+const LETTERS_PER_TURN: u64 = 4096;
 
 /// A letter to a worker.
 #[derive(Debug)]
@@ -30,8 +33,15 @@ pub enum Mail {
     Publish(Arc<Message>),
     /// Disconnect a client of yours.
     Disconnect(ClientId, ReasonCode),
-    /// Stop: tell every client, see `Worker::drain`.
-    Drain,
+}
+
+/// Letters that are collected for one worker.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    /// In order.
+    pub(super) letters: Vec<Mail>,
+    /// Bytes of the messages that they carry.
+    pub(super) bytes: usize,
 }
 
 /// See [`Mail::DeliverToMember`].
@@ -59,22 +69,25 @@ pub enum Outcome {
 }
 
 impl Worker {
-    /// Handles everything in this worker's mailbox; when there is nothing, `waker` is woken by the next letter. True when there was
+    /// Handles what is in this worker's mailbox, some at a time so that its connections have their turn; when there is nothing, `waker` is woken by the next letter. True when there was
     /// something.
     pub fn receive_mail(&mut self, waker: &std::task::Waker, now: Time) -> bool {
-        let mut letters = std::mem::take(&mut self.letters);
-        self.broker.mailboxes.receive(self.me, &mut letters, waker);
-        let is_some = !letters.is_empty();
-        if is_some {
-            self.metrics().mailbox_batches.increment();
-            self.metrics().mailbox_mails.add(letters.len() as u64);
+        if self.letters.is_empty() {
+            self.broker.mailboxes.receive(self.me, &mut self.batch, waker);
+            self.letters.extend(self.batch.drain(..));
+            if !self.letters.is_empty() {
+                self.metrics().mailbox_batches.increment();
+            }
         }
-        for letter in letters.drain(..) {
+        let mut count = 0;
+        while count < LETTERS_PER_TURN
+            && let Some(letter) = self.letters.pop_front()
+        {
             self.handle_mail(letter, now);
+            count += 1;
         }
-        if letters.capacity() <= 4096 {
-            self.letters = letters;
-        }
+        self.metrics().mailbox_mails.add(count);
+        let is_some = count > 0;
         self.see_to_marked(now);
         is_some
     }
@@ -85,10 +98,10 @@ impl Worker {
             return;
         }
         self.has_mail = false;
-        for (to, batch) in self.outgoing.iter_mut().enumerate() {
+        for (to, Outgoing { letters, bytes }) in self.outgoing.iter_mut().enumerate() {
             self.broker
                 .mailboxes
-                .send(crate::protocol::ids::WorkerId(to as u16), batch);
+                .send_sized(WorkerId(to as u16), letters, std::mem::take(bytes));
         }
     }
 
@@ -102,7 +115,6 @@ impl Worker {
                 self.route(&view, Some(Arc::clone(&message)), now);
             }
             Mail::Disconnect(client_id, reason) => self.disconnect_client(client_id.as_str(), reason, now),
-            Mail::Drain => self.drain(now),
         }
     }
 

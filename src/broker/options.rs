@@ -13,7 +13,7 @@ pub struct BrokerOptions {
     pub decode: DecodeOptions,
     /// Outboxes, windows, output.
     pub delivery: DeliveryOptions,
-    /// Topics whose receivers a worker remembers, default 16,384.
+    /// Topics whose receivers a worker remembers, default 32,768.
     pub cache: MatchCacheLimits,
     /// What overlapping subscriptions of one client get; default once.
     pub overlap: Overlap,

@@ -62,7 +62,7 @@ impl Worker {
             self.acknowledge(key, publish, ReasonCode::Success, Ticket::Done, 0, now);
             return Flow::Done;
         }
-        let is_allowed = match self.may_publish(key, publish, topic) {
+        let is_allowed = match self.may_publish(key, publish, topic, now) {
             Answer::Ready(is_allowed) => is_allowed,
             Answer::Pending => return Flow::Wait,
         };
@@ -164,7 +164,13 @@ impl Worker {
         Ok(named)
     }
 
-    fn may_publish(&mut self, key: ConnectionKey, publish: &Publish<'_>, topic: TopicName<'_>) -> Answer<bool> {
+    fn may_publish(
+        &mut self,
+        key: ConnectionKey,
+        publish: &Publish<'_>,
+        topic: TopicName<'_>,
+        now: Time,
+    ) -> Answer<bool> {
         let token = self.token(key);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return Answer::Ready(false);
@@ -185,7 +191,7 @@ impl Worker {
             .authorizer
             .publish(&who, topic, publish.qos, publish.retain, token);
         if answer == Answer::Pending {
-            connection.questions.wait(token.sequence);
+            self.wait_for_answer(key, token, now);
         }
         answer
     }

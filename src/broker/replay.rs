@@ -30,7 +30,11 @@ impl Worker {
             }
             self.residents.pump(slot, now);
         }
-        self.walking.push_back(slot);
+        if let Some(resident) = self.residents.sessions.get_mut(slot)
+            && !std::mem::replace(&mut resident.is_walking, true)
+        {
+            self.walking.push_back(slot);
+        }
     }
 
     /// True when [`Worker::continue_walks`] has something to do.
@@ -41,7 +45,9 @@ impl Worker {
     /// Goes on with walks that have used up their turn; true when some are left for the next.
     pub fn continue_walks(&mut self, now: Time) -> bool {
         for _ in 0..self.walking.len() {
-            if let Some(slot) = self.walking.pop_front() {
+            let Some(slot) = self.walking.pop_front() else { break };
+            if let Some(resident) = self.residents.sessions.get_mut(slot) {
+                resident.is_walking = false;
                 self.continue_delivery(slot, now);
             }
         }

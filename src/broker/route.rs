@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tracing::warn;
 
-use super::mail::{Mail, MemberDelivery};
+use super::mail::{Mail, MemberDelivery, Outgoing};
 use super::worker::{Worker, next_random};
 use super::{Broker, read, write};
 use crate::delivery::fan_out::{Delivered, Tally};
@@ -155,7 +155,7 @@ struct Reach<'a> {
     me: WorkerId,
     broker: &'a Broker,
     residents: &'a mut Residents,
-    outgoing: &'a mut [Vec<Mail>],
+    outgoing: &'a mut [Outgoing],
     has_mail: &'a mut bool,
     random: &'a mut u64,
     now: Time,
@@ -176,10 +176,7 @@ impl Reach<'_> {
                 tally.refused += 1;
                 return;
             }
-            self.mail(
-                to.worker,
-                Mail::Deliver(Arc::clone(fanned.kept()), Arc::clone(&to.receivers)),
-            );
+            self.deliver_by_mail(fanned, to);
             tally.taken += 1;
         } else if broker.mailboxes.waiting(to.worker) > broker.options.mailbox_letters_max {
             self.residents
@@ -187,10 +184,7 @@ impl Reach<'_> {
                 .dropped_queue_full_qos0
                 .add(to.receivers.len() as u64);
         } else {
-            self.mail(
-                to.worker,
-                Mail::Deliver(Arc::clone(fanned.kept()), Arc::clone(&to.receivers)),
-            );
+            self.deliver_by_mail(fanned, to);
             tally.taken += 1;
         }
     }
@@ -221,7 +215,8 @@ impl Reach<'_> {
                     group,
                     tried,
                 };
-                self.mail(member.session.worker, Mail::DeliverToMember(Box::new(delivery)));
+                let bytes = delivery.message.cost_bytes();
+                self.mail(member.session.worker, Mail::DeliverToMember(Box::new(delivery)), bytes);
                 return true;
             }
             if self.residents.deliver(fanned, member, Some(group), self.now) == Delivered::Taken {
@@ -231,8 +226,16 @@ impl Reach<'_> {
         }
     }
 
-    fn mail(&mut self, to: WorkerId, mail: Mail) {
-        self.outgoing[to.index()].push(mail);
+    fn deliver_by_mail(&mut self, fanned: &mut Fanned<'_>, to: &WorkerReceivers) {
+        let message = Arc::clone(fanned.kept());
+        let bytes = message.cost_bytes();
+        self.mail(to.worker, Mail::Deliver(message, Arc::clone(&to.receivers)), bytes);
+    }
+
+    fn mail(&mut self, to: WorkerId, mail: Mail, bytes: usize) {
+        let outgoing = &mut self.outgoing[to.index()];
+        outgoing.letters.push(mail);
+        outgoing.bytes += bytes;
         *self.has_mail = true;
     }
 }

@@ -30,7 +30,7 @@ impl Worker {
         // Every question is asked before anything takes effect: the packet may be handled again from its start.
         let mut allowed: SmallVec<[bool; 8]> = SmallVec::new();
         for (filter, _) in &subscribe.filters {
-            match self.may_subscribe(key, *filter) {
+            match self.may_subscribe(key, *filter, now) {
                 Answer::Ready(is_allowed) => allowed.push(is_allowed),
                 Answer::Pending => return Flow::Wait,
             }
@@ -95,7 +95,7 @@ impl Worker {
         (has_identifier && !options.subscription_identifiers).then_some(Violation::SubscriptionIdentifiers)
     }
 
-    fn may_subscribe(&mut self, key: ConnectionKey, filter: TopicFilter<'_>) -> Answer<bool> {
+    fn may_subscribe(&mut self, key: ConnectionKey, filter: TopicFilter<'_>, now: Time) -> Answer<bool> {
         let token = self.token(key);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return Answer::Ready(false);
@@ -112,7 +112,7 @@ impl Worker {
         match answer {
             // Kept in case a later filter of the packet has to wait.
             Answer::Ready(is_allowed) => connection.questions.answered(is_allowed),
-            Answer::Pending => connection.questions.wait(token.sequence),
+            Answer::Pending => self.wait_for_answer(key, token, now),
         }
         answer
     }

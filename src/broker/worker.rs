@@ -11,10 +11,10 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::endings::Ending;
-use super::mail::Mail;
+use super::mail::{Mail, Outgoing};
 use super::timers::{Reminder, Timers};
 use super::{Broker, read, write};
-use crate::codec::{self, Role};
+use crate::codec::{self, DecodeOptions, Role};
 use crate::delivery::frames::FrameBuffer;
 use crate::delivery::residents::{Residents, STALL_MS};
 use crate::metrics::Metrics;
@@ -36,12 +36,16 @@ pub struct Worker {
     pub(super) broker: Arc<Broker>,
     pub(super) residents: Residents,
     pub(super) cache: MatchCache,
+    /// A copy of the broker's: read with every packet.
+    decode: DecodeOptions,
     pub(super) frames: FrameBuffer,
     pub(super) clients: HashMap<ClientId, SlotKey, foldhash::fast::RandomState>,
     pub(super) timers: Timers,
-    pub(super) outgoing: Vec<Vec<Mail>>,
+    pub(super) outgoing: Vec<Outgoing>,
     pub(super) has_mail: bool,
-    pub(super) letters: Vec<Mail>,
+    /// Letters that have been received and not handled.
+    pub(super) letters: VecDeque<Mail>,
+    pub(super) batch: Vec<Mail>,
     pub(super) scratch: PropertiesBuf,
     pub(super) random: u64,
     pub(super) is_draining: bool,
@@ -68,8 +72,12 @@ pub enum Status {
     Gone,
 }
 
+/// How long an authenticator or authoriser may take to answer, milliseconds.
+pub(super) const ANSWER_MAX_MS: u64 = 30_000;
 /// Letters waiting for a worker above which the others do not read on.
 const MAIL_PAUSE_LETTERS: usize = 65_536;
+/// The same in bytes of messages.
+const MAIL_PAUSE_BYTES: usize = 64 << 20;
 /// Acknowledgements and the like that may wait in a connection's output.
 const REPLIES_BYTES_MAX: usize = 1 << 20;
 /// Retained messages that are removed for their expiry under one lock.
@@ -100,12 +108,14 @@ impl Worker {
             me,
             residents: Residents::new(broker.options.delivery.clone(), metrics),
             cache: MatchCache::new(generations, broker.options.cache),
+            decode: broker.options.decode,
             frames: FrameBuffer::default(),
             clients: HashMap::default(),
             timers,
-            outgoing: (0..broker.mailboxes.workers()).map(|_| Vec::new()).collect(),
+            outgoing: (0..broker.mailboxes.workers()).map(|_| Outgoing::default()).collect(),
             has_mail: false,
-            letters: Vec::new(),
+            letters: VecDeque::new(),
+            batch: Vec::new(),
             scratch: PropertiesBuf::new(),
             random: broker.seed ^ (u64::from(me.0) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1,
             is_draining: false,
@@ -135,7 +145,7 @@ impl Worker {
     pub fn open(&mut self, peer: Peer, connect_by: Time, now: Time) -> ConnectionKey {
         self.metrics().connections_accepted.increment();
         let key = ConnectionKey(self.residents.connections.insert(Connection::new(peer, now)));
-        self.timers.arm(connect_by, Reminder::Connection(key));
+        self.remind(key, connect_by);
         self.prune_timers(now);
         key
     }
@@ -166,6 +176,7 @@ impl Worker {
         connection.is_touched = false;
         connection.hand_overs += 1;
         let key = ConnectionKey(self.residents.connections.insert(connection));
+        self.prune_timers(now);
         self.enter(key, now);
         key
     }
@@ -181,25 +192,28 @@ impl Worker {
         if let Some(connection) = self.residents.connections.get_mut(key.0) {
             connection.last_received = now;
         }
-        let broker = Arc::clone(&self.broker);
+        let decode = self.decode;
         let mut taken = 0;
         while let Some(connection) = self.residents.connections.get_mut(key.0) {
             let version = match connection.phase {
                 Phase::Opening => None,
                 Phase::Authenticating(_) | Phase::Connected => Some(connection.version),
                 Phase::Admitted(_) => break,
-                Phase::Closing => return bytes.len(),
+                Phase::Closing => {
+                    taken = bytes.len();
+                    break;
+                }
             };
-            if connection.questions.is_waiting() {
+            if connection.questions.is_waiting() || connection.has_replies_to_wait_for() {
                 break;
             }
-            match codec::decode(&bytes[taken..], version, Role::Server, &broker.options.decode) {
+            match codec::decode(&bytes[taken..], version, Role::Server, &decode) {
                 Ok(Some((packet, length))) => {
                     connection.questions.begin();
-                    self.residents.metrics.packets_received.increment();
                     match self.handle(key, packet, now) {
                         Flow::Done => {
                             taken += length;
+                            self.residents.metrics.packets_received.increment();
                             if let Some(connection) = self.residents.connections.get_mut(key.0) {
                                 connection.questions.finish();
                             }
@@ -262,13 +276,11 @@ impl Worker {
     }
 
     fn ping(&mut self, key: ConnectionKey) {
+        self.residents.touch(key);
         if let Some(connection) = self.residents.connections.get_mut(key.0) {
-            connection
-                .output
-                .tail()
-                .extend_from_slice(&[(PacketType::PingResp as u8) << 4, 0]);
+            let tail = connection.output.tail();
+            tail.extend_from_slice(&[(PacketType::PingResp as u8) << 4, 0]);
             self.residents.metrics.packets_sent.increment();
-            self.residents.touch(key);
         }
     }
 
@@ -279,7 +291,7 @@ impl Worker {
         };
         match &connection.phase {
             Phase::Closing => Status::Closing,
-            _ if connection.questions.is_waiting() => Status::Waiting,
+            _ if connection.questions.is_waiting() || connection.has_replies_to_wait_for() => Status::Waiting,
             Phase::Admitted(_) => Status::HandOver(connection.destination),
             _ => Status::Open,
         }
@@ -301,10 +313,10 @@ impl Worker {
         let workers = 0..self.broker.mailboxes.workers() as u16;
         workers
             .map(WorkerId)
-            .any(|to| to != self.me && self.broker.mailboxes.waiting(to) > MAIL_PAUSE_LETTERS)
+            .any(|to| to != self.me && self.broker.mailboxes.is_over(to, MAIL_PAUSE_LETTERS, MAIL_PAUSE_BYTES))
     }
 
-    /// A connection that has got something to send, or has changed its status.
+    /// A connection that has got something to send, or has changed its status; in no particular order.
     pub fn next_touched(&mut self) -> Option<ConnectionKey> {
         let key = self.residents.touched.pop()?;
         if let Some(connection) = self.residents.connections.get_mut(key.0) {
@@ -378,6 +390,24 @@ impl Worker {
                 }
                 Reminder::Sys => self.publish_sys(now),
             }
+        }
+    }
+
+    /// Nothing more is read of a connection until its answer comes; one that never comes ends the connection.
+    pub(super) fn wait_for_answer(&mut self, key: ConnectionKey, token: Token, now: Time) {
+        if let Some(connection) = self.residents.connections.get_mut(key.0) {
+            connection.questions.wait(token.sequence, now);
+            self.remind(key, now.plus_millis(ANSWER_MAX_MS));
+        }
+    }
+
+    /// Arms a connection's reminder. It has one that counts, the earliest; others that come are of no meaning.
+    pub(super) fn remind(&mut self, key: ConnectionKey, at: Time) {
+        if let Some(connection) = self.residents.connections.get_mut(key.0)
+            && at < connection.reminded_at
+        {
+            connection.reminded_at = at;
+            self.timers.arm(at, Reminder::Connection(key));
         }
     }
 

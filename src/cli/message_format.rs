@@ -234,7 +234,7 @@ fn write_time(letter: char, now: OffsetDateTime, out: &mut Vec<u8>) {
         'l' => write!(text, "{hour_12:2}"),
         'm' => write!(text, "{:02}", date.month() as u8),
         'M' => write!(text, "{:02}", clock.minute()),
-        'n' => write!(text, "\n"),
+        'n' => writeln!(text),
         'N' => write!(text, "{:09}", clock.nanosecond()),
         'p' => write!(text, "{}", if clock.hour() < 12 { "AM" } else { "PM" }),
         'R' => write!(text, "{:02}:{:02}", clock.hour(), clock.minute()),

@@ -78,6 +78,9 @@ impl Residents {
         let Some(resident) = self.sessions.get_mut(receiver.session.key) else {
             return Delivered::Gone;
         };
+        if fanned.publication.retain {
+            resident.outbox.forget_replay_of(fanned.publication.topic);
+        }
         let qos = receiver.qos.min(fanned.publication.qos);
         let retain = receiver.retain_as_published && fanned.publication.retain;
         let connection = resident

@@ -31,6 +31,8 @@ struct Inbox<T> {
     contents: Mutex<Contents<T>>,
     /// Letters that wait, for senders that want to know without the lock.
     len: AtomicUsize,
+    /// Bytes of what they carry.
+    bytes: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -49,6 +51,7 @@ impl<T> Mailboxes<T> {
                 waker: None,
             }),
             len: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
         };
         Self {
             inboxes: (0..workers).map(|_| CachePadded::new(inbox())).collect(),
@@ -65,8 +68,19 @@ impl<T> Mailboxes<T> {
         self.inboxes[to.index()].len.load(Ordering::Relaxed)
     }
 
+    /// True while more than `letters` letters, or letters with more than `bytes` bytes, wait for a worker.
+    pub fn is_over(&self, to: WorkerId, letters: usize, bytes: usize) -> bool {
+        let inbox = &self.inboxes[to.index()];
+        inbox.len.load(Ordering::Relaxed) > letters || inbox.bytes.load(Ordering::Relaxed) > bytes
+    }
+
     /// Hands over a batch, and empties it. The receiver is woken if it sleeps.
     pub fn send(&self, to: WorkerId, batch: &mut Vec<T>) {
+        self.send_sized(to, batch, 0);
+    }
+
+    /// The same for a batch which carries `bytes` bytes.
+    pub fn send_sized(&self, to: WorkerId, batch: &mut Vec<T>, bytes: usize) {
         if batch.is_empty() {
             return;
         }
@@ -75,6 +89,9 @@ impl<T> Mailboxes<T> {
             let mut contents = lock(&inbox.contents);
             contents.letters.append(batch);
             inbox.len.store(contents.letters.len(), Ordering::Relaxed);
+            inbox
+                .bytes
+                .store(inbox.bytes.load(Ordering::Relaxed) + bytes, Ordering::Relaxed);
             contents.waker.take()
         };
         // Outside the lock: waking runs code of the receiver's runtime.
@@ -94,6 +111,7 @@ impl<T> Mailboxes<T> {
         } else {
             std::mem::swap(&mut contents.letters, letters);
             inbox.len.store(0, Ordering::Relaxed);
+            inbox.bytes.store(0, Ordering::Relaxed);
         }
     }
 }
@@ -182,8 +200,10 @@ mod tests {
         let mut letters = Vec::new();
         mailboxes.receive(WorkerId(1), &mut letters, &waker);
         assert!(letters.is_empty());
-        mailboxes.send(WorkerId(1), &mut vec![1, 2]);
-        mailboxes.send(WorkerId(1), &mut vec![3]);
+        mailboxes.send_sized(WorkerId(1), &mut vec![1, 2], 20);
+        mailboxes.send_sized(WorkerId(1), &mut vec![3], 10);
+        assert!(mailboxes.is_over(WorkerId(1), 2, 99) && mailboxes.is_over(WorkerId(1), 9, 29));
+        assert!(!mailboxes.is_over(WorkerId(1), 3, 30));
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert_eq!(mailboxes.waiting(WorkerId(1)), 3);
         mailboxes.receive(WorkerId(1), &mut letters, &waker);

@@ -7,6 +7,8 @@ use smallvec::SmallVec;
 
 use crate::protocol::message::Message;
 use crate::protocol::qos::QoS;
+use crate::protocol::time::Time;
+use crate::protocol::topic::TopicName;
 use crate::session::delivery::Delivery;
 
 /// What happens to QoS 1 and 2 deliveries at the bound. QoS 0 always drops its oldest.
@@ -85,7 +87,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// True when no QoS 0 delivery waits, so that a new one may go straight to the connection.
+    /// True when no delivery of that kind waits, so that a new one may go straight to the connection.
     #[inline]
     pub fn is_clear_for(&self, qos: QoS) -> bool {
         if qos.is_acknowledged() {
@@ -113,7 +115,9 @@ impl Outbox {
 
     /// True when another QoS 1 or 2 delivery would be refused.
     pub fn is_full(&self, options: &OutboxOptions) -> bool {
+        // QoS 0 makes room first: as long as there is some, it is not full.
         options.overflow == Overflow::Refuse
+            && self.unacknowledged.is_empty()
             && (self.acknowledged.len() >= options.messages_max || self.bytes >= options.bytes_max)
     }
 
@@ -173,6 +177,13 @@ impl Outbox {
         self.replay.push_back(replay);
     }
 
+    /// Forgets the retained message of a topic that was to be sent: a newer one is on its way, and must come last.
+    pub fn forget_replay_of(&mut self, topic: TopicName<'_>) {
+        if !self.replay.is_empty() {
+            self.replay.retain(|replay| replay.message.topic() != topic);
+        }
+    }
+
     /// The next retained message.
     pub fn front_replay(&self) -> Option<&Replay> {
         self.replay.front()
@@ -187,9 +198,27 @@ impl Outbox {
         replay
     }
 
-    /// Forgets retained messages that were not sent: a resumed session does not get them (note of section 3.3.1.3).
-    pub fn forget_replay(&mut self) {
-        self.replay = VecDeque::new();
+    /// Forgets retained messages that were not sent and are not part of a session's state: those of QoS 0, or all.
+    pub fn forget_replay(&mut self, keeps_acknowledged: bool) {
+        self.replay
+            .retain(|replay| keeps_acknowledged && replay.qos.min(replay.message.qos).is_acknowledged());
+    }
+
+    /// Drops deliveries at the front that have expired, and says how many: they must not keep out what has not.
+    pub fn drop_expired(&mut self, now: Time) -> u64 {
+        let mut dropped = 0;
+        for queue in [&mut self.unacknowledged, &mut self.acknowledged] {
+            while let Some(expired) = queue.pop_front_if(|delivery| delivery.message.is_expired(now)) {
+                self.bytes -= expired.cost_bytes();
+                dropped += 1;
+            }
+        }
+        dropped
+    }
+
+    /// True when `delivery` does not fit as things are.
+    pub fn is_over(&self, delivery: &Delivery, options: &OutboxOptions) -> bool {
+        self.len() >= options.messages_max || self.bytes + delivery.cost_bytes() > options.bytes_max
     }
 
     /// Drops every QoS 0 delivery: the connection they waited for is gone.

@@ -57,6 +57,10 @@ pub struct Resident {
     pub connection: Option<ConnectionKey>,
     /// Since when, and behind which delivery, the full window has held up others.
     pub stalled: Option<(Time, PacketId)>,
+    /// A look at `stalled` is armed.
+    pub is_watched: bool,
+    /// Its walk is in line for another turn.
+    pub is_walking: bool,
     /// Retained messages that new subscriptions are still to get, see `broker/replay`.
     pub walks: VecDeque<RetainedWalk>,
 }
@@ -150,11 +154,11 @@ impl Residents {
         };
         let qos = delivery.qos;
         let topic_of = Arc::clone(&delivery.message);
+        if resident.outbox.is_over(&delivery, &self.options.outbox) {
+            self.metrics.dropped_expired.add(resident.outbox.drop_expired(now));
+        }
         let offered = resident.outbox.offer(delivery, &self.options.outbox);
-        resident
-            .session
-            .status
-            .set_full(resident.outbox.is_full(&self.options.outbox));
+        tell_status(resident, &self.options.outbox);
         note_stall(key, resident, now, &mut self.stalled);
         let lost = match offered {
             Offered::Queued => return offered,
@@ -221,19 +225,19 @@ impl Residents {
             };
             send(connection, &mut resident.session, delivery, now, &self.metrics);
         }
-        resident
-            .session
-            .status
-            .set_full(resident.outbox.is_full(&self.options.outbox));
+        tell_status(resident, &self.options.outbox);
         note_stall(key, resident, now, &mut self.stalled);
-        resident
-            .session
-            .status
-            .set_in_flight(resident.session.outbound.in_flight().into());
         if let Some(dropped) = resident.outbox.take_drops(&self.options.outbox) {
             info!(client = %resident.session.client_id, dropped, "queue drained");
         }
     }
+}
+
+/// Lets other workers know how a session stands.
+fn tell_status(resident: &Resident, options: &OutboxOptions) {
+    let waiting = usize::from(resident.session.outbound.in_flight()) + resident.outbox.len();
+    resident.session.status.set_in_flight(waiting as u32);
+    resident.session.status.set_full(resident.outbox.is_full(options));
 }
 
 /// Sends again what was in flight when the last connection of the session ended; false when there is nothing, or no room.
@@ -272,9 +276,9 @@ fn note_stall(key: SlotKey, resident: &mut Resident, now: Time, stalled: &mut Ve
     let is_held_up = resident.connection.is_some() && !resident.outbox.is_clear_for(QoS::AtLeastOnce);
     match (is_held_up.then(|| outbound.oldest()).flatten(), resident.stalled) {
         (Some(oldest), Some((_, known))) if oldest == known => {}
-        (Some(oldest), known) => {
+        (Some(oldest), _) => {
             resident.stalled = Some((now, oldest));
-            if known.is_none() {
+            if !std::mem::replace(&mut resident.is_watched, true) {
                 stalled.push(key);
             }
         }

@@ -66,6 +66,17 @@ impl<T> Slots<T> {
         self.places.is_empty()
     }
 
+    /// Every key with its value, to change.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (SlotKey, &mut T)> {
+        self.places.iter_mut().map(|(slot, (generation, value))| {
+            let key = SlotKey {
+                slot: slot as u32,
+                generation: *generation,
+            };
+            (key, value)
+        })
+    }
+
     /// Every key with its value.
     pub fn iter(&self) -> impl Iterator<Item = (SlotKey, &T)> {
         self.places.iter().map(|(slot, (generation, value))| {

@@ -33,6 +33,9 @@ pub enum Phase {
     Closing,
 }
 
+/// Acknowledgements of one connection that may wait for a store.
+const REPLIES_MAX: usize = 4096;
+
 /// The state of one network connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -58,6 +61,8 @@ pub struct Connection {
     pub will: Option<Will>,
     /// Silence that ends the connection, milliseconds: one and a half times the keep alive; 0 for never.
     pub silence_max_ms: u64,
+    /// Keep alive as agreed, milliseconds; 0 for none.
+    pub keep_alive_ms: u64,
     /// When the last byte came.
     pub last_received: Time,
     /// Unacknowledged PUBLISH packets that the client takes.
@@ -86,6 +91,8 @@ pub struct Connection {
     pub next_request: u32,
     /// The worker that has the session of an admitted client.
     pub destination: WorkerId,
+    /// When its reminder comes that counts.
+    pub reminded_at: Time,
     /// Workers that it was handed over by.
     pub hand_overs: u8,
 }
@@ -105,6 +112,7 @@ impl Connection {
             replies: Replies::default(),
             will: None,
             silence_max_ms: 0,
+            keep_alive_ms: 0,
             last_received: now,
             receive_maximum: u16::MAX,
             unacknowledged: 0,
@@ -119,6 +127,7 @@ impl Connection {
             is_touched: false,
             next_request: 0,
             destination: WorkerId(0),
+            reminded_at: Time::NEVER,
             hand_overs: 0,
         }
     }
@@ -126,6 +135,11 @@ impl Connection {
     /// The client id for logs; empty before CONNECT.
     pub fn client_name(&self) -> &str {
         self.client_id.as_ref().map_or("", ClientId::as_str)
+    }
+
+    /// True while so many acknowledgements wait for a slow store that nothing more is read.
+    pub fn has_replies_to_wait_for(&self) -> bool {
+        self.replies.len() >= REPLIES_MAX
     }
 
     /// A number for a request that must wait, unique for this connection.
@@ -146,8 +160,8 @@ pub struct Questions {
     answers: Vec<bool>,
     /// Questions asked in this run.
     asked: usize,
-    /// The request that is out.
-    waiting: Option<u32>,
+    /// The request that is out, and since when.
+    waiting: Option<(u32, Time)>,
 }
 
 impl Questions {
@@ -181,13 +195,22 @@ impl Questions {
     }
 
     /// The question is out as that request.
-    pub const fn wait(&mut self, request: u32) {
-        self.waiting = Some(request);
+    pub const fn wait(&mut self, request: u32, now: Time) {
+        self.waiting = Some((request, now));
+    }
+
+    /// Since when an answer is awaited.
+    pub fn waiting_since(&self) -> Option<Time> {
+        self.waiting.map(|(_, since)| since)
+    }
+
+    fn is_awaited(&self, request: u32) -> bool {
+        self.waiting.is_some_and(|(awaited, _)| awaited == request)
     }
 
     /// An answer came; false when it was not awaited.
     pub fn complete(&mut self, request: u32, is_allowed: bool) -> bool {
-        if self.waiting != Some(request) {
+        if !self.is_awaited(request) {
             return false;
         }
         self.waiting = None;
@@ -197,7 +220,7 @@ impl Questions {
 
     /// The awaited answer came and was used otherwise (an authentication).
     pub fn release(&mut self, request: u32) -> bool {
-        let is_awaited = self.waiting == Some(request);
+        let is_awaited = self.is_awaited(request);
         if is_awaited {
             self.waiting = None;
         }

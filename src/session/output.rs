@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
+/// Sent bytes at the front of the tail that are worth moving the rest for.
+const COMPACT_FROM_BYTES: usize = 64 * 1024;
+
 /// The output of one connection: small packets are copied one behind the other, large payloads stand in between by reference.
 #[derive(Debug, Default)]
 pub struct Output {
@@ -69,6 +72,10 @@ impl Output {
         if self.tail_sent >= self.tail.len() {
             self.tail.clear();
             self.tail_sent = 0;
+        } else if self.tail_sent >= COMPACT_FROM_BYTES && self.tail_sent * 2 >= self.tail.len() {
+            // A reader that never catches up would otherwise keep everything it was ever sent.
+            self.tail.drain(..self.tail_sent);
+            self.tail_sent = 0;
         }
     }
 
@@ -115,6 +122,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_reader_that_never_catches_up_keeps_no_bytes_it_was_sent() {
+        let mut output = Output::default();
+        output.tail().extend_from_slice(&[0; 1000]);
+        for _ in 0..10_000 {
+            output.tail().extend_from_slice(&[0; 1000]);
+            output.advance(1000);
+        }
+        assert_eq!(output.len(), 1000);
+        assert!(output.tail.capacity() < 1 << 20);
+    }
 
     proptest! {
         #[test]

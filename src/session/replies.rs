@@ -84,21 +84,23 @@ impl Replies {
         });
     }
 
-    /// A request is done, well or not. A failed PUBLISH or SUBSCRIBE of MQTT 5 is answered with `Quota exceeded`.
-    pub fn complete(&mut self, ticket: u32, is_stored: bool, version: Version) -> Completed {
+    /// A request is done, well or not. Where it failed, an acknowledgement of MQTT 5 becomes `Quota exceeded`; any other reply has no
+    /// way to say so. The failed reply is returned too.
+    pub fn complete(&mut self, ticket: u32, is_stored: bool, version: Version) -> (Completed, Option<Reply>) {
         let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.ticket == Some(ticket)) else {
-            return Completed::Unknown;
+            return (Completed::Unknown, None);
         };
         waiting.ticket = None;
         if is_stored {
-            return Completed::Released;
+            return (Completed::Released, None);
         }
+        let failed = waiting.reply.clone();
         match &mut waiting.reply {
             Reply::Ack { reason, .. } if version.has_properties() => {
                 *reason = ReasonCode::QuotaExceeded;
-                Completed::Released
+                (Completed::Released, Some(failed))
             }
-            _ => Completed::Withheld,
+            _ => (Completed::Withheld, Some(failed)),
         }
     }
 
@@ -152,7 +154,7 @@ mod tests {
         replies.push(ack(2), None);
         replies.write_ready(Version::V311, &mut out);
         assert!(out.is_empty());
-        assert_eq!(replies.complete(7, true, Version::V311), Completed::Released);
+        assert_eq!(replies.complete(7, true, Version::V311).0, Completed::Released);
         replies.write_ready(Version::V311, &mut out);
         assert_eq!(out, [0x40, 2, 0, 1, 0x40, 2, 0, 2]);
     }
@@ -161,13 +163,16 @@ mod tests {
     fn a_failed_ticket_is_told_to_mqtt_5_and_withheld_from_3_1_1() {
         let mut replies = Replies::default();
         replies.push(ack(1), Some(1));
-        assert_eq!(replies.complete(1, false, Version::V311), Completed::Withheld);
+        assert_eq!(replies.complete(1, false, Version::V311).0, Completed::Withheld);
         let mut replies = Replies::default();
         let mut out = Vec::new();
         replies.push(ack(1), Some(1));
-        assert_eq!(replies.complete(1, false, Version::V5), Completed::Released);
+        assert_eq!(
+            replies.complete(1, false, Version::V5),
+            (Completed::Released, Some(ack(1)))
+        );
         replies.write_ready(Version::V5, &mut out);
         assert_eq!(out, [0x40, 3, 0, 1, 0x97]);
-        assert_eq!(replies.complete(1, true, Version::V5), Completed::Unknown);
+        assert_eq!(replies.complete(1, true, Version::V5).0, Completed::Unknown);
     }
 }

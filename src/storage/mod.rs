@@ -17,7 +17,7 @@ pub enum Ticket {
 /// Something that a broker which starts again has to know.
 #[derive(Clone, Debug)]
 pub enum Record<'a> {
-    /// A message was accepted that must reach somebody later: it is retained, or somebody's session outlives a connection.
+    /// A message was accepted that is acknowledged or retained. Whether somebody must still get it later is the store's to find out.
     Publish(&'a Publication<'a>),
     /// A client's QoS 2 packet identifier was released.
     Release(&'a ClientId, PacketId),

@@ -203,6 +203,9 @@ impl Driver {
             }
             broker.sent(self.key, written, local.clock.now());
         }
+        if local.broker.borrow().has_walks() {
+            local.dispatch();
+        }
         if self.stream.has_buffered_output() {
             self.stream.poll_flush(cx)
         } else {

@@ -9,7 +9,7 @@ use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 
 use super::accept::{self, Gate, Placement};
 use super::driver::Driver;
@@ -27,6 +27,8 @@ use crate::session::peer::{ListenerRules, Peer, PeerCertificate};
 pub const READ_BUFFER_BYTES: usize = 256 * 1024;
 /// How often a worker's working time is read.
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
+/// How long a stopping worker waits between publishing wills and letting clients go, so that they arrive.
+const WILLS_PAUSE: Duration = Duration::from_millis(20);
 /// How often a stopping worker looks whether its connections are gone.
 const GONE_POLL: Duration = Duration::from_millis(5);
 /// Connections that may be on their way to a worker.
@@ -183,9 +185,14 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         peers,
     });
     let tasks = LocalSet::new();
-    tasks.spawn_local(Rc::clone(&local).take_arrivals(arrivals));
-    tasks.spawn_local(Rc::clone(&local).read_mail());
-    tasks.spawn_local(Rc::clone(&local).keep_time());
+    let own = [
+        tasks.spawn_local(Rc::clone(&local).take_arrivals(arrivals)),
+        tasks.spawn_local(Rc::clone(&local).read_mail()),
+        tasks.spawn_local(Rc::clone(&local).keep_time()),
+    ];
+    for task in own {
+        tasks.spawn_local(must_not_end(task));
+    }
     tasks.spawn_local(measure(handle));
     for (listener, rules) in listeners {
         let gate = Gate {
@@ -199,6 +206,9 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
     tasks.block_on(&runtime, async {
         // The sender lives as long as the server does; without it there is nobody to wait for.
         let _ = stop.wait_for(|stop| *stop >= Stop::Draining).await;
+        local.broker.borrow_mut().publish_wills(clock.now());
+        local.dispatch();
+        tokio::time::sleep(WILLS_PAUSE).await;
         local.broker.borrow_mut().drain(clock.now());
         local.dispatch();
         let all_gone = async {
@@ -335,9 +345,14 @@ impl Local {
 
     fn drive(self: Rc<Self>, key: ConnectionKey, stream: Stream, slot: Slot, unread: Vec<u8>) {
         let place = ConnectionPlace::take(&self.connections);
+        let guard = PanicGuard {
+            local: Rc::clone(&self),
+            key,
+        };
         let driver = Driver::new(Rc::clone(&self), key, stream, slot, unread);
         tokio::task::spawn_local(async move {
             driver.run().await;
+            drop(guard);
             drop(place);
         });
     }
@@ -376,6 +391,29 @@ impl Local {
                 () = self.rearm.notified() => {}
             }
         }
+    }
+}
+
+/// Ends a connection whose task panics: its session would be online for ever.
+struct PanicGuard {
+    local: Rc<Local>,
+    key: ConnectionKey,
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() && self.local.broker.try_borrow_mut().is_ok() {
+            self.local
+                .lost(self.key, "internal error: the connection's task panicked");
+        }
+    }
+}
+
+/// A worker without one of its own tasks is deaf: better the whole process ends, and is started again.
+async fn must_not_end(task: JoinHandle<()>) {
+    if task.await.is_err_and(|error| error.is_panic()) {
+        tracing::error!("internal error: a worker's own task panicked; the process ends");
+        std::process::abort();
     }
 }
 
