@@ -83,14 +83,11 @@ impl Residents {
         }
         let qos = receiver.qos.min(fanned.publication.qos);
         let retain = receiver.retain_as_published && fanned.publication.retain;
-        let connection = resident
-            .connection
-            .and_then(|key| Some((key, self.connections.get_mut(key.0)?)));
-        let Some((key, connection)) = connection else {
+        let key = resident.connection;
+        let Some((key, connection)) = key.and_then(|key| Some((key, self.connections.get_mut(key.0)?))) else {
             // QoS 0 for a client that is away may be left out [MQTT-3.1.2-5].
             let may_queue = qos.is_acknowledged() || self.options.outbox.queue_qos0_offline;
-            let is_left_out = !may_queue || !resident.session.is_persistent();
-            if is_left_out {
+            if !may_queue || !resident.session.is_persistent() {
                 return Delivered::Taken;
             }
             return self.queue(fanned, receiver, qos, retain, group, now);
