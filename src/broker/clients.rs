@@ -7,7 +7,6 @@ use super::registry::Claim;
 use super::worker::Worker;
 use crate::auth::{Access, Answer, Identity, Refusal, Verdict};
 use crate::codec::encode;
-use crate::delivery::outbox::Outbox;
 use crate::delivery::residents::Resident;
 use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey};
 use crate::protocol::packet::{ConnAck, Connect, Packet};
@@ -18,7 +17,7 @@ use crate::protocol::time::Time;
 use crate::protocol::version::Version;
 use crate::session::connection::{Connection, Phase};
 use crate::session::request::ConnectRequest;
-use crate::session::state::Session;
+use crate::session::state::{Session, Takeovers};
 use crate::session::topic_alias::{InboundAliases, OutboundAliases};
 
 /// The largest Maximum Packet Size that is announced: some clients take one above the longest remaining length for an error.
@@ -287,10 +286,11 @@ impl Worker {
     /// The session of a client: the one there is, or a new one. An old connection is taken over, with its will published before
     /// the new CONNACK, so that what the client says next comes last.
     fn take_session(&mut self, client_id: &ClientId, request: &ConnectRequest, now: Time) -> (SlotKey, bool) {
+        let mut takeovers = Takeovers::default();
         if let Some(slot) = self.clients.get(client_id.as_str()).copied() {
             if let Some(old) = self.connection_of(slot) {
                 self.metrics().sessions_taken_over.increment();
-                self.record_takeover(slot, old, now);
+                takeovers = self.record_takeover(slot, old, now);
                 self.end_connection(old, Ending::TakenOver, now); // [MQTT-3.1.4-3]
             }
             if request.clean_start {
@@ -303,27 +303,22 @@ impl Worker {
         }
         self.metrics().sessions_created.increment();
         self.metrics().sessions.increment();
-        let session = Session::new(client_id.clone(), 0);
-        let slot = self.residents.sessions.insert(Resident {
-            session,
-            outbox: Outbox::default(),
-            connection: None,
-            stalled: None,
-            is_watched: false,
-            is_walking: false,
-            walks: std::collections::VecDeque::new(),
-        });
+        let mut session = Session::new(client_id.clone(), 0);
+        session.takeovers = takeovers;
+        let slot = self.residents.sessions.insert(Resident::new(session));
         self.clients.insert(client_id.clone(), slot);
         (slot, false)
     }
 
     /// Two clients with one id are told about, by both their addresses.
-    fn record_takeover(&mut self, slot: SlotKey, old: ConnectionKey, now: Time) {
+    fn record_takeover(&mut self, slot: SlotKey, old: ConnectionKey, now: Time) -> Takeovers {
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
-            return;
+            return Takeovers::default();
         };
-        let Some(takeovers) = resident.session.takeovers.record(now) else {
-            return;
+        let due = resident.session.takeovers.record(now);
+        let record = resident.session.takeovers;
+        let Some(takeovers) = due else {
+            return record;
         };
         let address = |key: Option<ConnectionKey>| {
             let connection = key.and_then(|key| self.residents.connections.get(key.0));
@@ -334,12 +329,13 @@ impl Worker {
                 && connection.client_id.as_ref() == Some(&resident.session.client_id)
         });
         warn!(
-            client = %resident.session.client_id,
+            client = resident.session.client_id.as_str(),
             addr = address(Some(old)),
             other = address(entering.map(|(key, _)| ConnectionKey(key))),
             takeovers,
             "two clients seem to share one client id and disconnect each other"
         );
+        record
     }
 
     /// Puts what was negotiated into connection and session, and ties the two together.

@@ -275,7 +275,7 @@ impl Worker {
                 continue;
             }
             if goes_on {
-                self.residents.enqueue(slot, *delivery, now);
+                self.residents.enqueue(slot, *delivery, true, now);
             } else {
                 self.metrics().dropped_session_ended.increment();
             }
@@ -367,7 +367,7 @@ impl Worker {
         }
         resident.stalled = None;
         warn!(
-            client = %resident.session.client_id,
+            client = resident.session.client_id.as_str(),
             in_flight = resident.session.outbound.in_flight(),
             queued = resident.outbox.len(),
             oldest_ms = now.millis_since(since),

@@ -69,6 +69,11 @@ pub enum Outcome {
 }
 
 impl Worker {
+    /// Handles everything that has come to this worker's mailbox so far: the broker stops.
+    pub fn receive_last_mail(&mut self, now: Time) {
+        while self.receive_mail(std::task::Waker::noop(), now) {}
+    }
+
     /// Handles what is in this worker's mailbox, some at a time so that its connections have their turn; when there is nothing, `waker` is woken by the next letter. True when there was
     /// something.
     pub fn receive_mail(&mut self, waker: &std::task::Waker, now: Time) -> bool {
@@ -127,6 +132,7 @@ impl Worker {
             receivers.len(),
             now,
         );
+        fanned.is_promised = true;
         let (broker, publisher) = (&self.broker, publication.publisher);
         let own = || super::read(&broker.subscriptions).matches_own(publication.topic, publisher?);
         self.residents.fan_out(&mut fanned, receivers, own, now);

@@ -149,7 +149,7 @@ impl Residents {
     ) -> Delivered {
         let delivery = delivery(fanned, receiver, qos, retain, group);
         // What a policy that was asked for drops is counted, and nobody's failure.
-        match self.enqueue(receiver.session.key, delivery, now) {
+        match self.enqueue(receiver.session.key, delivery, fanned.is_promised, now) {
             Offered::Refused => Delivered::Refused,
             _ => Delivered::Taken,
         }

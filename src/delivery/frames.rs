@@ -23,6 +23,8 @@ pub const SHARE_FROM_BYTES: usize = 8 * 1024;
 pub struct Fanned<'a> {
     /// The publication.
     pub publication: &'a Publication<'a>,
+    /// It has been acknowledged to its publisher.
+    pub is_promised: bool,
     /// Its kept form, once somebody needs it.
     kept: Option<Arc<Message>>,
     forms: Forms<'a>,
@@ -84,6 +86,7 @@ impl<'a> Fanned<'a> {
         };
         Self {
             publication,
+            is_promised: false,
             kept,
             forms,
         }

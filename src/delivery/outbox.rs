@@ -121,6 +121,19 @@ impl Outbox {
             && (self.acknowledged.len() >= options.messages_max || self.bytes >= options.bytes_max)
     }
 
+    /// Takes a delivery that was acknowledged to its publisher before this outbox was asked: by a publisher on another worker, which
+    /// could not see that the bound was reached a moment ago, or because another member of a shared subscription gave it back.
+    /// Where the policy is to refuse it is too late for that, and it is taken above the bound.
+    pub fn offer_promised(&mut self, delivery: Delivery, options: &OutboxOptions) -> Offered {
+        let is_kept = delivery.qos.is_acknowledged() && options.overflow == Overflow::Refuse;
+        if !is_kept || !self.is_over(&delivery, options) {
+            return self.offer(delivery, options);
+        }
+        self.bytes += delivery.cost_bytes();
+        self.acknowledged.push_back(delivery);
+        Offered::Queued
+    }
+
     /// Takes a delivery, or does with it what the policy says.
     pub fn offer(&mut self, delivery: Delivery, options: &OutboxOptions) -> Offered {
         let cost = delivery.cost_bytes();
@@ -350,6 +363,21 @@ mod tests {
             Offered::Dropped
         );
         assert!(outbox.is_full(&options));
+    }
+
+    #[test]
+    fn what_was_acknowledged_already_is_taken_above_the_bound() {
+        let options = options(1, Overflow::Refuse);
+        let mut outbox = Outbox::default();
+        for payload in [b"1", b"2"] {
+            let delivery = delivery(QoS::AtLeastOnce, payload);
+            assert_eq!(outbox.offer_promised(delivery, &options), Offered::Queued);
+        }
+        assert_eq!(outbox.len(), 2);
+        assert_eq!(
+            outbox.offer(delivery(QoS::AtLeastOnce, b"3"), &options),
+            Offered::Refused
+        );
     }
 
     #[test]

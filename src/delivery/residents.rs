@@ -65,6 +65,21 @@ pub struct Resident {
     pub walks: VecDeque<RetainedWalk>,
 }
 
+impl Resident {
+    /// A session without connection, and nothing waiting for it.
+    pub fn new(session: Session) -> Self {
+        Self {
+            session,
+            outbox: Outbox::default(),
+            connection: None,
+            stalled: None,
+            is_watched: false,
+            is_walking: false,
+            walks: VecDeque::new(),
+        }
+    }
+}
+
 /// A subscription's way through the retained messages.
 #[derive(Debug)]
 pub struct RetainedWalk {
@@ -147,8 +162,9 @@ impl Residents {
         Some((connection, resident))
     }
 
-    /// Puts a delivery into a session's outbox; logs and counts by policy.
-    pub fn enqueue(&mut self, key: SlotKey, delivery: Delivery, now: Time) -> Offered {
+    /// Puts a delivery into a session's outbox; logs and counts by policy. `is_promised` where its publisher has been told that it
+    /// arrives, see [`Outbox::offer_promised`].
+    pub fn enqueue(&mut self, key: SlotKey, delivery: Delivery, is_promised: bool, now: Time) -> Offered {
         let Some(resident) = self.sessions.get_mut(key) else {
             return Offered::Refused;
         };
@@ -157,7 +173,11 @@ impl Residents {
         if resident.outbox.is_over(&delivery, &self.options.outbox) {
             self.metrics.dropped_expired.add(resident.outbox.drop_expired(now));
         }
-        let offered = resident.outbox.offer(delivery, &self.options.outbox);
+        let offered = if is_promised {
+            resident.outbox.offer_promised(delivery, &self.options.outbox)
+        } else {
+            resident.outbox.offer(delivery, &self.options.outbox)
+        };
         tell_status(resident, &self.options.outbox);
         note_stall(key, resident, now, &mut self.stalled);
         let lost = match offered {
@@ -172,7 +192,7 @@ impl Residents {
         }
         if resident.outbox.record_drop(lost) {
             let (client, queued, bytes) = (
-                &resident.session.client_id,
+                resident.session.client_id.as_str(),
                 resident.outbox.len(),
                 resident.outbox.bytes(),
             );
@@ -180,7 +200,7 @@ impl Residents {
                 policy_name(qos, self.options.outbox.overflow),
                 topic_of.topic().as_str(),
             );
-            warn!(%client, queued, bytes, policy, topic, "queue full");
+            warn!(client, queued, bytes, policy, topic, "queue full");
         }
         if offered == Offered::Disconnect {
             self.overflowed.push(key);
@@ -228,7 +248,7 @@ impl Residents {
         tell_status(resident, &self.options.outbox);
         note_stall(key, resident, now, &mut self.stalled);
         if let Some(dropped) = resident.outbox.take_drops(&self.options.outbox) {
-            info!(client = %resident.session.client_id, dropped, "queue drained");
+            info!(client = resident.session.client_id.as_str(), dropped, "queue drained");
         }
     }
 }

@@ -209,6 +209,7 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         local.broker.borrow_mut().publish_wills(clock.now());
         local.dispatch();
         tokio::time::sleep(WILLS_PAUSE).await;
+        local.broker.borrow_mut().receive_last_mail(clock.now());
         local.broker.borrow_mut().drain(clock.now());
         local.dispatch();
         let all_gone = async {
