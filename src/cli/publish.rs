@@ -62,7 +62,7 @@ Examples:
   sundew pub -t home/lamp -m on
   sundew pub -t home/lamp -m on -q 1 -r -h broker.example --cafile ca.pem
   tail -f log | sundew pub -t logs -l
-  sundew pub -L mqtt://user:password@broker.example/home/lamp -n -r";
+  sundew pub -L mqtt://user:password@broker.example/lamp -n -r";
 
 /// Lines that were read and not yet published.
 const LINES_MAX: usize = 64;

@@ -158,8 +158,8 @@ pub async fn connect(options: &ConnectOptions) -> Result<ClientStream, ConnectEr
 async fn steps(options: &ConnectOptions, config: Option<Arc<ClientConfig>>) -> Result<ClientStream, ConnectError> {
     let mut socket = open(options).await.map_err(|source| {
         let advice = match source.kind() {
-            io::ErrorKind::ConnectionRefused => "; is a broker running there, on this port? start one with `sundew`",
-            io::ErrorKind::NotFound => "; is the broker running?",
+            io::ErrorKind::ConnectionRefused => "; is a broker running, and on this port? start one with `sundew`",
+            io::ErrorKind::NotFound => "; is a broker running? start one with `sundew`",
             _ => "",
         };
         ConnectError::Connect {
@@ -436,9 +436,9 @@ mod tests {
         run(async {
             let mut site = Site::new("tcp");
             drop(site.listen());
-            assert!(error(&site.client).await.contains("is the broker running"));
+            assert!(error(&site.client).await.contains("is a broker running"));
             let nowhere = ConnectOptions::new(Endpoint::Unix("/nonexistent/mqtt.sock".into()));
-            assert!(error(&nowhere).await.contains("is the broker running"));
+            assert!(error(&nowhere).await.contains("is a broker running"));
 
             // Nobody accepts: the kernel takes the connection, and nothing is ever answered.
             let _silent = site.listen();
