@@ -14,6 +14,7 @@ mod command_line;
 mod connect;
 mod delivery;
 mod devices;
+mod hostile;
 mod limits;
 mod listeners;
 mod malformed;

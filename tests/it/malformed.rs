@@ -4,6 +4,7 @@ use sundew::protocol::property::{PropertiesBuf, PropertyId};
 use sundew::protocol::version::Version;
 
 use crate::broker::{BOTH, V5, story};
+use crate::hostile::resident_bytes;
 use crate::wire::{self, Connect, Packet, Publish, frame};
 
 /// [MQTT-2.1.3-1] [MQTT-3.6.1-1] [MQTT-3.15.1-1] [MQTT311-2.2.2-1] [MQTT311-2.2.2-2] [MQTT311-3.6.1-1]
@@ -239,14 +240,6 @@ fn an_announced_length_costs_nothing() {
         let grown = resident_bytes().saturating_sub(before);
         assert!(grown < 64 << 20, "{} KiB more", grown >> 10);
     });
-}
-
-fn resident_bytes() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<usize>().ok())
-        .unwrap_or(0)
-        << 10
 }
 
 /// Why it was is told in words, unless the client does not want to know.
