@@ -226,9 +226,10 @@ impl Driver {
         });
         let _ = tokio::time::timeout(LAST_WORDS, last_words).await;
         self.local.remove(self.key);
-        let mut rest = [0; 4096];
         let linger = poll_fn(|cx| {
             for _ in 0..READS_PER_TURN {
+                // A buffer of its own would stand in every connection's task from its start.
+                let mut rest = self.local.read_buffer.borrow_mut();
                 if !matches!(ready!(self.stream.poll_read(cx, &mut rest)), Ok(1..)) {
                     return Poll::Ready(());
                 }
@@ -256,5 +257,20 @@ impl Driver {
         self.local
             .send_arrival(to, Arrival::HandedOver(Box::new(arrival)))
             .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What an idle connection costs beside its session: a buffer in the task would be paid by every one of them.
+    #[test]
+    fn the_task_of_a_connection_is_small() {
+        fn size_of_future<F: Future>(_: impl FnOnce(Driver) -> F) -> usize {
+            size_of::<F>()
+        }
+        let size = size_of_future(Driver::run);
+        assert!(size <= 1024, "{size} bytes");
     }
 }
