@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::listener::Listener;
+use super::listener::{Listener, ListenerShared};
 use super::worker::{Arrival, Local, Stop, WorkerHandle};
 use crate::protocol::ids::WorkerId;
 use crate::session::peer::ListenerRules;
@@ -35,6 +35,8 @@ pub(super) struct Gate {
     pub(super) placement: Placement,
     pub(super) connections_max: usize,
     pub(super) workers: Vec<WorkerHandle>,
+    /// All listeners: `connections_max` is theirs together.
+    pub(super) listeners: Vec<Arc<ListenerShared>>,
     pub(super) me: WorkerId,
 }
 
@@ -58,12 +60,9 @@ pub(super) async fn accept(
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop != Stop::Running) => return,
         };
-        let total: usize = gate
-            .workers
-            .iter()
-            .map(|worker| worker.connections.load(Ordering::Relaxed))
-            .sum();
-        if total >= gate.connections_max {
+        // This one, and those whose handshake is not over, are counted too: each has its descriptor.
+        let total: usize = gate.listeners.iter().map(|listener| listener.connections()).sum();
+        if total > gate.connections_max {
             refused += 1;
             local
                 .broker

@@ -194,11 +194,16 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         tasks.spawn_local(must_not_end(task));
     }
     tasks.spawn_local(measure(handle));
+    let all: Vec<_> = listeners
+        .iter()
+        .map(|(listener, _)| Arc::clone(listener.shared()))
+        .collect();
     for (listener, rules) in listeners {
         let gate = Gate {
             placement: placement.clone(),
             connections_max,
             workers: local.peers.clone(),
+            listeners: all.clone(),
             me,
         };
         tasks.spawn_local(accept::accept(Rc::clone(&local), listener, rules, gate, stop.clone()));

@@ -282,6 +282,19 @@ fn the_number_of_connections_of_a_listener_is_bounded() {
     });
 }
 
+/// The bound of all listeners counts those who are not through their handshake: each of them has a descriptor.
+#[test]
+fn connections_that_have_not_finished_their_handshake_count() {
+    let set = |options: &mut ServerOptions, _: &mut sundew::broker::Parts| {
+        options.connections_max = 2;
+        options.listeners[0].0.websocket = Some(sundew::transport::options::WebSocketOptions::default());
+    };
+    story_with(set, BOTH, |broker, version| {
+        let _silent = [broker.open(version), broker.open(version)];
+        broker.open(version).expect_closed();
+    });
+}
+
 /// Topics of very many levels are for attackers. The option has a default that no device meets.
 #[test]
 fn a_topic_of_too_many_levels_is_refused() {
