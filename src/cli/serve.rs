@@ -192,13 +192,13 @@ pub(super) fn local_only_warning(loaded: &Loaded) -> Option<String> {
 
 /// Listeners where whoever reaches them reads and writes everything.
 pub(super) fn open_to_everybody(config: &Config) -> impl Iterator<Item = String> + '_ {
-    let is_everywhere = config.auth.allow_anonymous == schema::Anonymous::Everywhere;
     let asks_certificate = |listener: &schema::Listener| {
         let tls = listener.tls.as_ref();
         tls.is_some_and(|tls| tls.client_certificate == schema::ClientCertificate::Required)
     };
-    let is_open =
-        move |listener: &&schema::Listener| is_everywhere && !listener.is_local() && !asks_certificate(listener);
+    let is_open = move |listener: &&schema::Listener| {
+        listener.lets_everyone_in(&config.auth) && !listener.is_local() && !asks_certificate(listener)
+    };
     config.listeners.iter().filter(is_open).map(|listener| {
         let addresses: Vec<_> = listener.address.iter().map(ToString::to_string).collect();
         format!(

@@ -60,6 +60,7 @@ impl Config {
             },
             server_keep_alive: mqtt.server_keep_alive.map(whole_seconds),
             allow_empty_client_id: mqtt.allow_empty_client_id,
+            assigned_client_id_prefix: mqtt.assigned_client_id_prefix.clone(),
             client_id_bytes_max: usize::from(limits.client_id_bytes_max),
             session_expiry_max: mqtt.session_expiry_max.seconds(),
             session_expiry_v3: mqtt.session_expiry_v3.seconds(),
@@ -116,15 +117,10 @@ impl Config {
 
     /// Who lets clients in.
     pub fn authenticator(&self) -> Arc<dyn Authenticator> {
-        let allows = |listener: &&Listener| match self.auth.allow_anonymous {
-            schema::Anonymous::Everywhere => true,
-            schema::Anonymous::Loopback => listener.is_local(),
-            schema::Anonymous::Nowhere => false,
-        };
         let names = self
             .listeners
             .iter()
-            .filter(allows)
+            .filter(|listener| listener.lets_everyone_in(&self.auth))
             .map(Listener::display_name)
             .collect();
         Arc::new(AnonymousOn { listeners: names })

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     problem::Problems,
-    schema::{Anonymous, ClientCertificate, Config, Listener, LogTarget, Protocol, Tls},
+    schema::{Anonymous, Auth, ClientCertificate, Config, Listener, LogTarget, Protocol, Tls},
     value::Address,
 };
 
@@ -170,10 +170,7 @@ fn name_listeners(listeners: &mut [Listener], problems: &mut Problems) {
 
 fn check_anonymous(config: &Config, problems: &mut Problems) {
     for (index, listener) in config.listeners.iter().enumerate() {
-        if listener.address.is_empty() || config.auth.allow_anonymous == Anonymous::Everywhere {
-            continue;
-        }
-        if config.auth.allow_anonymous == Anonymous::Nowhere || !listener.is_local() {
+        if !listener.address.is_empty() && !listener.lets_everyone_in(&config.auth) {
             problems.warning(
                 &format!("listeners[{index}]"),
                 "every client is refused here: there are no users, and auth.allow_anonymous is not true",
@@ -183,6 +180,15 @@ fn check_anonymous(config: &Config, problems: &mut Problems) {
 }
 
 impl Listener {
+    /// Whether clients without a user name may enter through it.
+    pub fn lets_everyone_in(&self, auth: &Auth) -> bool {
+        match self.allow_anonymous.unwrap_or(auth.allow_anonymous) {
+            Anonymous::Everywhere => true,
+            Anonymous::Loopback => self.is_local(),
+            Anonymous::Nowhere => false,
+        }
+    }
+
     /// Whether only programs of this machine can reach it.
     pub fn is_local(&self) -> bool {
         self.address.iter().all(Address::is_local)

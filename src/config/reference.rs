@@ -73,6 +73,7 @@ fn entry(out: &mut String, option: &OptionInfo, path: &str, commented: bool) {
 fn example(path: &str, name: &str) -> Option<&'static str> {
     Some(match (path, name) {
         ("listeners", "name") => "\"mqtt\"",
+        ("listeners", "allow_anonymous") => "true",
         ("listeners", "maximum_qos") => "1",
         ("listeners", "address") => "[\"0.0.0.0:1883\", \"[::]:1883\"]",
         ("listeners.websocket", "path") => "\"/mqtt\"",

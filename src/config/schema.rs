@@ -67,6 +67,9 @@ section! {
         allowed_versions: Vec<Version> = vec![Version::V31, Version::V311, Version::V5];
         /// Highest QoS for clients of this listener, if it is to be less than `mqtt.maximum_qos`. Default: absent. Cost: none.
         maximum_qos: Option<u8> = None, in Some(0) => Some(2);
+        /// Whether clients without a user name are let in here, if that is to differ from `auth.allow_anonymous`.
+        /// Default: absent. Cost: see there.
+        allow_anonymous: Option<Anonymous> = None;
         /// Connections at once through this listener. Cost: a file descriptor and 2 to 4 KiB each.
         connections_max: Limit = Limit::UNLIMITED;
         /// Time from the first byte of TCP to a whole CONNECT, TLS and WebSocket included.
@@ -269,7 +272,7 @@ section! {
     pub struct Limits {
         /// Largest packet that is accepted; announced to MQTT 5 clients, beyond it 0x95 and the connection ends.
         /// Cost: a connection may hold one such packet while it arrives.
-        packet_bytes_max: Bytes = Bytes(32 << 20), in Bytes(128) => Bytes(268_435_460);
+        packet_bytes_max: Bytes = Bytes(32 << 20), in Bytes(32) => Bytes(268_435_460);
         /// Longest client id. Cost: kept once a session.
         client_id_bytes_max: u16 = 512, in 23 => 65_535;
         /// Levels (parts between `/`) of a topic or filter. Cost: a node of the tree of subscriptions each, about 100 bytes.
@@ -314,6 +317,8 @@ section! {
         server_keep_alive: Option<Duration> = None, in Some(seconds(1)) => Some(seconds(65_535));
         /// Whether a client may leave its id empty and be given one. Cost: none.
         allow_empty_client_id: bool = true;
+        /// What the ids that we give begin with; a UUID follows. Cost: none.
+        assigned_client_id_prefix: String = "auto-".to_owned();
         /// Longest time a session of an MQTT 5 client is kept while the client is away. Cost: memory of forgotten sessions.
         session_expiry_max: Expiry = Expiry::Never;
         /// How long a session of an MQTT 3.1 or 3.1.1 client with clean session 0 is kept while the client is away.

@@ -6,7 +6,7 @@ use super::{
 };
 
 /// Names people bring from mosquitto.conf, and what they are called here.
-const FROM_MOSQUITTO: [(&str, &str); 24] = [
+const FROM_MOSQUITTO: [(&str, &str); 25] = [
     ("listener", "[[listeners]] with address = \"0.0.0.0:1883\""),
     ("port", "[[listeners]] with address = \"0.0.0.0:1883\""),
     ("bind_address", "listeners.address"),
@@ -22,6 +22,7 @@ const FROM_MOSQUITTO: [(&str, &str); 24] = [
     ("max_keepalive", "mqtt.keep_alive_max"),
     ("max_packet_size", "limits.packet_bytes_max"),
     ("message_size_limit", "limits.packet_bytes_max"),
+    ("auto_id_prefix", "mqtt.assigned_client_id_prefix"),
     ("max_qos", "mqtt.maximum_qos"),
     ("max_queued_messages", "queue.messages_max"),
     ("max_queued_bytes", "queue.bytes_max"),

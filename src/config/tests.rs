@@ -79,7 +79,7 @@ fn a_value_of_the_wrong_kind_is_told_what_is_right() {
         ),
         (
             "limits.packet_bytes_max = \"1GiB\"",
-            "limits.packet_bytes_max: \"1GiB\" is out of range, expected \"128B\" to \"268435460B\"",
+            "limits.packet_bytes_max: \"1GiB\" is out of range, expected \"32B\" to \"268435460B\"",
         ),
         (
             "auth.allow_anonymous = \"yes\"",
@@ -174,6 +174,23 @@ fn a_listener_nobody_can_use_is_warned_of() {
     assert!(loaded.warnings[0].to_string().ends_with(
         "sundew.toml:1:1: warning: listeners[0]: every client is refused here: there are no users, and auth.allow_anonymous is not true"
     ), "{}", loaded.warnings[0]);
+}
+
+#[test]
+fn a_listener_may_let_in_others_than_the_rest() {
+    let loaded = load_text(
+        "auth.allow_anonymous = false\n[[listeners]]\naddress = \"0.0.0.0:1883\"\n\
+         [[listeners]]\naddress = \"0.0.0.0:1884\"\nallow_anonymous = true\n",
+    )
+    .unwrap();
+    assert_eq!(loaded.warnings.len(), 1, "{:?}", loaded.warnings);
+    let lets_in: Vec<_> = loaded
+        .config
+        .listeners
+        .iter()
+        .map(|listener| listener.lets_everyone_in(&loaded.config.auth))
+        .collect();
+    assert_eq!(lets_in, [false, true]);
 }
 
 #[test]

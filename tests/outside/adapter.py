@@ -19,12 +19,14 @@ def listener(described, missing):
         lines.append('protocol = "websocket"')
     if described.get("max_connections", -1) >= 0:
         lines.append("connections_max = %d" % described["max_connections"])
+    security = described["security"]
+    lines.append("allow_anonymous = %s" % json.dumps(described.get("listener_allow_anonymous", security.get("allow_anonymous", True))))
     if "max_qos" in described:
         lines.append("maximum_qos = %d" % described["max_qos"])
     versions = [VERSIONS[word] for word in map(str.strip, described.get("accept_protocol_versions", "").split(",")) if word in VERSIONS]
     if versions:
         lines.append("allowed_versions = %s" % json.dumps(versions))
-    known = ("port", "bind", "unix_path", "protocol", "max_connections", "max_qos", "accept_protocol_versions", "security", "tls")
+    known = ("listener_allow_anonymous", "port", "bind", "unix_path", "protocol", "max_connections", "max_qos", "accept_protocol_versions", "security", "tls")
     missing += ["listener: " + key for key in described if key not in known]
     tls = described.get("tls", {})
     if "certfile" in tls:
@@ -77,19 +79,20 @@ def main():
         described = json.load(file)
     missing = ["unknown: %s" % key for key, _ in described["unknown"]]
     # As mosquitto: 20 messages under way, 200 slashes, any client id, characters checked, the newest of a full queue dropped.
-    sections = {"auth": [], "limits": ["topic_levels_max = 201", "client_id_bytes_max = 65535"], "mqtt": ["strict_utf8 = true"], "queue": ['policy = "drop_newest"'], "sys": []}
+    sections = {"limits": ["topic_levels_max = 201", "client_id_bytes_max = 65535"], "mqtt": ["strict_utf8 = true"], "queue": ['policy = "drop_newest"'], "sys": []}
     if "max_inflight_messages" not in described["limits"]:
         sections["mqtt"] += ["max_inflight = 20", "receive_maximum = 20"]
     limits(described["limits"], sections, missing)
     options(described["options"], sections, missing)
     security = dict(described["security"] or described["listeners"][0]["security"])
     for other in described["listeners"]:
-        if other["security"] != security:
+        if {**other["security"], "allow_anonymous": None} != {**security, "allow_anonymous": None}:
             missing.append("security of each listener")
-    sections["auth"].append("allow_anonymous = %s" % json.dumps(security.pop("allow_anonymous", True)))
+    if "auto_id_prefix" in security:
+        sections["mqtt"].append("assigned_client_id_prefix = %s" % json.dumps(security.pop("auto_id_prefix")))
     if "allow_zero_length_clientid" in security:
         sections["mqtt"].append("allow_empty_client_id = %s" % json.dumps(security.pop("allow_zero_length_clientid")))
-    missing += ["security: " + key for key in security if key not in ("passwords", "acl")]
+    missing += ["security: " + key for key in security if key not in ("allow_anonymous", "passwords", "acl")]
     lines = []
     for name, content in sections.items():
         lines += ["[%s]" % name, *content]
