@@ -1,0 +1,125 @@
+//! Faults on purpose, between the drivers and the workers: each breaks one invariant, and the simulation must say which.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use sundew::broker::mail::Outcome;
+use sundew::broker::{Broker, Mail};
+use sundew::protocol::ids::WorkerId;
+use sundew::protocol::message::Message;
+use sundew::protocol::qos::QoS;
+use sundew::router::Receiver;
+
+/// What is done wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A letter with a QoS 1 message for another worker is lost.
+    LoseDelivery,
+    /// A letter with a QoS 2 message is delivered twice.
+    DoubleDelivery,
+    /// Two letters of one publisher change places.
+    SwapDeliveries,
+    /// A letter goes to the receivers of another.
+    MisdirectDelivery,
+    /// A store never says that a record survives.
+    SwallowAnswer,
+    /// Two PUBACK packets change places.
+    SwapAcknowledgements,
+    /// A retained message disappears.
+    LoseRetained,
+    /// A client that asks for its session gets a new one.
+    LoseSession,
+    /// The broker is told a larger window than the client has.
+    WidenWindow,
+    /// Closed connections are not removed.
+    KeepConnections,
+}
+
+/// Does it.
+#[derive(Debug)]
+pub struct Saboteur {
+    fault: Option<Fault>,
+    seen: usize,
+    receivers: Option<Arc<[Receiver]>>,
+}
+
+impl Saboteur {
+    pub fn new(fault: Option<Fault>) -> Self {
+        Self { fault, seen: 0, receivers: None }
+    }
+
+    pub fn is(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    /// True once in a while.
+    fn strikes(&mut self, every: usize) -> bool {
+        self.seen += 1;
+        self.seen.is_multiple_of(every)
+    }
+
+    pub fn swallows(&mut self, outcome: &Outcome) -> bool {
+        self.is(Fault::SwallowAnswer) && matches!(outcome, Outcome::Stored(true)) && self.strikes(10)
+    }
+
+    pub fn forgets_to_remove(&mut self) -> bool {
+        self.is(Fault::KeepConnections) && self.strikes(3)
+    }
+
+    /// Opens the letters that wait for a worker before it does.
+    pub fn open_letters(&mut self, broker: &Broker, worker: usize) {
+        use Fault as F;
+        if !matches!(self.fault, Some(F::LoseDelivery | F::DoubleDelivery | F::SwapDeliveries | F::MisdirectDelivery)) {
+            return;
+        }
+        let mut letters = Vec::new();
+        broker.mailboxes.receive(WorkerId(worker as u16), &mut letters, Waker::noop());
+        let mut opened = Vec::new();
+        for letter in letters {
+            match letter {
+                Mail::Deliver(message, receivers) => self.forward(message, receivers, &mut opened),
+                other => opened.push(other),
+            }
+        }
+        if self.is(F::SwapDeliveries) {
+            swap_first_pair(&mut opened);
+        }
+        broker.mailboxes.send(WorkerId(worker as u16), &mut opened);
+    }
+
+    fn forward(&mut self, message: Arc<Message>, receivers: Arc<[Receiver]>, opened: &mut Vec<Mail>) {
+        let fault = self.fault;
+        let qos = message.qos;
+        match fault {
+            Some(Fault::LoseDelivery) if qos == QoS::AtLeastOnce => {
+                if !self.strikes(5) {
+                    opened.push(Mail::Deliver(message, receivers));
+                }
+            }
+            Some(Fault::DoubleDelivery) if qos == QoS::ExactlyOnce => {
+                opened.push(Mail::Deliver(Arc::clone(&message), Arc::clone(&receivers)));
+                opened.push(Mail::Deliver(message, receivers));
+            }
+            Some(Fault::MisdirectDelivery) => {
+                let kept = self.receivers.get_or_insert_with(|| Arc::clone(&receivers));
+                let receivers = Arc::clone(kept);
+                opened.push(Mail::Deliver(message, receivers));
+            }
+            _ => opened.push(Mail::Deliver(message, receivers)),
+        }
+    }
+}
+
+fn swap_first_pair(letters: &mut [Mail]) {
+    let twin = |a: &Mail, b: &Mail| match (a, b) {
+        (Mail::Deliver(a, _), Mail::Deliver(b, _)) => {
+            a.topic() == b.topic() && a.publisher == b.publisher && a.qos == b.qos && a.payload() != b.payload()
+        }
+        _ => false,
+    };
+    for first in 0..letters.len() {
+        if let Some(second) = (first + 1..letters.len()).find(|second| twin(&letters[first], &letters[*second])) {
+            return letters.swap(first, second);
+        }
+    }
+}

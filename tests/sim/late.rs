@@ -1,0 +1,117 @@
+//! An authenticator, an authoriser and a store that answer when the seed says.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use sundew::auth::{Access, Answer, Authenticator, Authorizer, Identity, Refusal, Verdict};
+use sundew::broker::mail::Outcome;
+use sundew::protocol::ids::Token;
+use sundew::protocol::qos::QoS;
+use sundew::protocol::reason::ReasonCode;
+use sundew::protocol::topic::{TopicFilter, TopicName};
+use sundew::session::peer::Peer;
+use sundew::session::request::ConnectRequest;
+use sundew::storage::{Record, Store, Ticket};
+
+use crate::random::Random;
+
+/// How often each of them answers late, and how often wrong, in percent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Habits {
+    pub authenticator_late: usize,
+    pub authorizer_late: usize,
+    pub store_late: usize,
+    pub refuses: usize,
+    pub store_fails: usize,
+}
+
+#[derive(Debug)]
+struct Desk {
+    random: Random,
+    habits: Habits,
+    waiting: Vec<(Token, Outcome)>,
+}
+
+/// All three in one.
+#[derive(Clone, Debug)]
+pub struct Late(Arc<Mutex<Desk>>);
+
+impl Late {
+    pub fn new(seed: u64, habits: Habits) -> Self {
+        Self(Arc::new(Mutex::new(Desk { random: Random::new(seed), habits, waiting: Vec::new() })))
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.0.lock().unwrap()
+    }
+
+    /// From now on nothing fails.
+    pub fn calm_down(&self) {
+        let habits = &mut self.desk().habits;
+        (habits.refuses, habits.store_fails) = (0, 0);
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.desk().waiting.len()
+    }
+
+    /// Takes out one of the answers that wait, by chance.
+    pub fn take(&self, random: &mut Random) -> Option<(Token, Outcome)> {
+        let mut desk = self.desk();
+        let at = random.below(desk.waiting.len());
+        (at < desk.waiting.len()).then(|| desk.waiting.swap_remove(at))
+    }
+
+    fn answer_allowed(&self, is_allowed: bool, token: Token) -> Answer<bool> {
+        let mut desk = self.desk();
+        let chance = desk.habits.authorizer_late;
+        if !desk.random.percent(chance) {
+            return Answer::Ready(is_allowed);
+        }
+        desk.waiting.push((token, Outcome::Allowed(is_allowed)));
+        Answer::Pending
+    }
+}
+
+impl Authenticator for Late {
+    fn connect(&self, _request: &ConnectRequest, _peer: &Peer, token: Token) -> Answer<Verdict> {
+        let mut desk = self.desk();
+        let habits = desk.habits;
+        let verdict = if desk.random.percent(habits.refuses) {
+            Verdict::Refuse(Refusal { reason: ReasonCode::NotAuthorized, why: "by_chance" })
+        } else {
+            Verdict::Admit(Identity::default())
+        };
+        if !desk.random.percent(habits.authenticator_late) {
+            return Answer::Ready(verdict);
+        }
+        desk.waiting.push((token, Outcome::Verdict(verdict)));
+        Answer::Pending
+    }
+}
+
+impl Authorizer for Late {
+    fn publish(&self, _who: &Access<'_>, topic: TopicName<'_>, _qos: QoS, _retain: bool, token: Token) -> Answer<bool> {
+        self.answer_allowed(!topic.as_str().starts_with("d/"), token)
+    }
+
+    fn subscribe(&self, _who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool> {
+        self.answer_allowed(!filter.as_str().starts_with("d/"), token)
+    }
+}
+
+impl Store for Late {
+    fn append(&self, record: &Record<'_>, token: Token) -> Ticket {
+        let mut desk = self.desk();
+        let habits = desk.habits;
+        // Only a PUBLISH may fail: nothing else has a way to be told but the end of the connection, which is a story of its own.
+        let is_stored = !matches!(record, Record::Publish(_)) || !desk.random.percent(habits.store_fails);
+        if desk.random.percent(habits.store_late) {
+            desk.waiting.push((token, Outcome::Stored(is_stored)));
+            Ticket::Pending
+        } else if is_stored {
+            Ticket::Done
+        } else {
+            Ticket::Failed
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! What was promised: every message, every session and every subscription as the clients see them, and the judgement over it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use sundew::protocol::qos::QoS;
+use sundew::protocol::topic::{TopicFilter, matches};
+
+/// What the simulation asserts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Invariant {
+    AtLeastOnce,
+    ExactlyOnce,
+    Order,
+    NoLostAcknowledgement,
+    AcknowledgementOrder,
+    OnlySubscribed,
+    Retained,
+    SessionKept,
+    Bounded,
+    NothingLeft,
+    WellFormed,
+    NoPanic,
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AtLeastOnce => "what is acknowledged arrives",
+            Self::ExactlyOnce => "nothing arrives more often than its QoS allows",
+            Self::Order => "order by topic, publisher and QoS",
+            Self::NoLostAcknowledgement => "every request is answered",
+            Self::AcknowledgementOrder => "acknowledgements leave in the order of the requests",
+            Self::OnlySubscribed => "nothing arrives without a matching subscription",
+            Self::Retained => "the retained store is what was published",
+            Self::SessionKept => "a session lives as long as it was promised",
+            Self::Bounded => "windows and queues stay within their bounds",
+            Self::NothingLeft => "nothing is left when everybody has gone",
+            Self::WellFormed => "the broker speaks MQTT",
+            Self::NoPanic => "nothing panics",
+        })
+    }
+}
+
+/// A broken invariant.
+#[derive(Clone, Debug)]
+pub struct Breach {
+    pub invariant: Invariant,
+    pub what: String,
+}
+
+pub type MessageId = usize;
+
+/// A message as its publisher knows it. Moments are steps of the simulation.
+#[derive(Clone, Debug)]
+pub struct Message {
+    pub publisher: usize,
+    pub topic: String,
+    pub qos: QoS,
+    pub retain: bool,
+    pub is_clear: bool,
+    pub is_will: bool,
+    /// How often it was sent.
+    pub sends: usize,
+    pub first_sent: u64,
+    /// When the broker's acceptance reached the publisher.
+    pub accepted: Option<u64>,
+    pub padding: usize,
+}
+
+impl Message {
+    pub fn payload(&self, id: MessageId) -> Vec<u8> {
+        if self.is_clear {
+            return Vec::new();
+        }
+        let mut payload = format!("{id}:").into_bytes();
+        payload.resize(payload.len() + self.padding, b'x');
+        payload
+    }
+}
+
+/// A subscription as its client knows it.
+#[derive(Clone, Debug)]
+pub struct Sub {
+    pub filter: String,
+    pub qos: QoS,
+    pub no_local: bool,
+    pub asked: u64,
+    pub granted: Option<u64>,
+    pub end_asked: Option<u64>,
+    pub ended: Option<u64>,
+}
+
+impl Sub {
+    fn bare(&self) -> &str {
+        TopicFilter::parse(&self.filter).unwrap().filter()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.filter.starts_with("$share/")
+    }
+
+    pub fn matches(&self, topic: &str) -> bool {
+        matches(self.bare(), topic)
+    }
+
+    /// It was there for certain, from before the message was sent until after it was accepted.
+    fn covers(&self, message: &Message) -> bool {
+        self.granted.is_some_and(|granted| granted < message.first_sent)
+            && message.accepted.is_some_and(|accepted| self.end_asked.is_none_or(|end| end > accepted))
+    }
+}
+
+/// How often a message came.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Receipt {
+    /// Copies that count: first ones, and those of QoS 2 that were new to the client.
+    pub copies: usize,
+    /// Copies of QoS 2 that were new to the client.
+    pub exactly_once: usize,
+    pub repeated: usize,
+}
+
+/// One session from its creation to its end, as its client knows it.
+#[derive(Clone, Debug)]
+pub struct Epoch {
+    pub client: usize,
+    pub began: u64,
+    pub is_over: bool,
+    pub connections: usize,
+    pub subs: Vec<Sub>,
+    pub received: BTreeMap<MessageId, Receipt>,
+    /// Retained messages that came for a new subscription, by topic.
+    pub replayed: BTreeMap<String, MessageId>,
+    last: BTreeMap<(usize, String, QoS, QoS), MessageId>,
+}
+
+/// A PUBLISH as it came to a client.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived<'a> {
+    pub topic: &'a str,
+    pub payload: &'a [u8],
+    pub qos: QoS,
+    pub retain: bool,
+    pub dup: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pub step: u64,
+    pub messages: Vec<Message>,
+    pub epochs: Vec<Epoch>,
+    pub breach: Option<Breach>,
+    /// Deliveries that the broker said it dropped, see [`Ledger::judge`].
+    pub losses_allowed: u64,
+    pub trace: Option<Vec<String>>,
+}
+
+impl Ledger {
+    pub fn fail(&mut self, invariant: Invariant, what: impl FnOnce() -> String) {
+        if self.breach.is_none() {
+            let what = format!("step {}: {}", self.step, what());
+            self.note(|| what.clone());
+            self.breach = Some(Breach { invariant, what });
+        }
+    }
+
+    pub fn note(&mut self, what: impl FnOnce() -> String) {
+        if let Some(trace) = &mut self.trace {
+            trace.push(format!("{:5} {}", self.step, what()));
+        }
+    }
+
+    pub fn publish(&mut self, message: Message) -> MessageId {
+        self.messages.push(message);
+        self.messages.len() - 1
+    }
+
+    pub fn begin_epoch(&mut self, client: usize, subs: Vec<Sub>) -> usize {
+        self.epochs.push(Epoch {
+            client,
+            began: self.step,
+            is_over: false,
+            connections: 0,
+            subs,
+            received: BTreeMap::new(),
+            replayed: BTreeMap::new(),
+            last: BTreeMap::new(),
+        });
+        self.epochs.len() - 1
+    }
+
+    /// A PUBLISH has come to a client. `is_new` is false for a QoS 2 packet that the client has already.
+    pub fn arrived(&mut self, epoch: usize, arrived: Arrived<'_>, is_new: bool) {
+        let Arrived { topic, payload, qos, retain, dup } = arrived;
+        let client = self.epochs[epoch].client;
+        let id = std::str::from_utf8(payload).ok().and_then(|text| text.split_once(':')).and_then(|(id, _)| id.parse().ok());
+        let Some(id): Option<MessageId> = id else {
+            if !payload.is_empty() {
+                self.fail(Invariant::WellFormed, || format!("client {client} got a payload that nobody sent on {topic}"));
+            }
+            return;
+        };
+        let Some(message) = self.messages.get(id).cloned() else {
+            return self.fail(Invariant::WellFormed, || format!("client {client} got message {id} that nobody sent"));
+        };
+        if message.topic != topic || message.payload(id) != payload {
+            self.fail(Invariant::WellFormed, || format!("client {client} got message {id} altered, on {topic}"));
+        }
+        self.check_subscribed(epoch, id, &message, arrived);
+        if retain {
+            // A copy for a new subscription: not one of those that are counted.
+            self.epochs[epoch].replayed.insert(topic.to_owned(), id);
+            if !message.retain {
+                self.fail(Invariant::Retained, || format!("client {client} got message {id}, which is not retained, as such"));
+            }
+            return;
+        }
+        let entry = &mut self.epochs[epoch];
+        let is_first = !entry.received.contains_key(&id);
+        let connections = entry.connections;
+        let receipt = entry.received.entry(id).or_default();
+        if dup && connections <= 1 {
+            self.fail(Invariant::ExactlyOnce, || format!("client {client} got message {id} with DUP on its first connection"));
+            return;
+        }
+        receipt.repeated += usize::from(dup);
+        if qos == QoS::ExactlyOnce {
+            receipt.copies += usize::from(is_new);
+            receipt.exactly_once += usize::from(is_new);
+        } else {
+            receipt.copies += usize::from(!dup);
+        }
+        let copies = receipt.copies;
+        let allowed = if message.qos == QoS::AtLeastOnce { message.sends } else { 1 };
+        if copies > allowed {
+            self.fail(Invariant::ExactlyOnce, || format!("client {client} got message {id} on {topic} {copies} times"));
+        }
+        if is_first && !message.is_will && !topic.starts_with("s/") {
+            self.check_order(epoch, id, &message, qos);
+        }
+    }
+
+    fn check_order(&mut self, epoch: usize, id: MessageId, message: &Message, qos: QoS) {
+        let key = (message.publisher, message.topic.clone(), message.qos, qos);
+        let last = self.epochs[epoch].last.insert(key, id);
+        if let Some(last) = last.filter(|last| *last > id) {
+            let client = self.epochs[epoch].client;
+            self.fail(Invariant::Order, || format!("client {client} got message {id} on {} after {last}", message.topic));
+        }
+    }
+
+    fn check_subscribed(&mut self, epoch: usize, id: MessageId, message: &Message, arrived: Arrived<'_>) {
+        let entry = &self.epochs[epoch];
+        let client = entry.client;
+        let is_own = message.publisher == client && message.first_sent > entry.began && !message.is_will;
+        let mut fitting = entry.subs.iter().filter(|sub| {
+            sub.matches(arrived.topic)
+                && sub.ended.is_none_or(|ended| ended > message.first_sent)
+                && !(is_own && sub.no_local && !arrived.retain)
+        });
+        let is_wanted = fitting.any(|sub| arrived.qos <= sub.qos.min(message.qos));
+        if !is_wanted || arrived.topic.starts_with("d/") {
+            let qos = arrived.qos.bits();
+            self.fail(Invariant::OnlySubscribed, || {
+                format!("client {client} got message {id} on {} with QoS {qos} without asking for it", message.topic)
+            });
+        }
+    }
+
+    /// At the end, when everybody is connected and nothing is under way.
+    pub fn judge(&mut self) {
+        let mut missing: Vec<(QoS, String)> = Vec::new();
+        for (id, message) in self.messages.iter().enumerate() {
+            let is_promised = message.accepted.is_some()
+                && message.qos.is_acknowledged()
+                && !message.is_clear
+                && !message.topic.starts_with("d/");
+            if !is_promised {
+                continue;
+            }
+            for epoch in self.epochs.iter().filter(|epoch| !epoch.is_over) {
+                let is_own = epoch.client == message.publisher;
+                if is_own && epoch.subs.iter().any(|sub| sub.no_local) {
+                    continue;
+                }
+                let covers = |sub: &&Sub| {
+                    !sub.is_shared() && sub.qos.is_acknowledged() && sub.matches(&message.topic) && sub.covers(message)
+                };
+                if let Some(sub) = epoch.subs.iter().find(covers)
+                    && !epoch.received.contains_key(&id)
+                {
+                    let what = format!("client {} never got message {id} on {}", epoch.client, message.topic);
+                    missing.push((sub.qos.min(message.qos), what));
+                }
+            }
+            self.judge_groups(id, message, &mut missing);
+        }
+        if missing.len() as u64 > self.losses_allowed {
+            let (qos, what) = missing[0].clone();
+            let invariant = if qos == QoS::ExactlyOnce { Invariant::ExactlyOnce } else { Invariant::AtLeastOnce };
+            let (count, allowed) = (missing.len(), self.losses_allowed);
+            self.fail(invariant, || format!("{what} ({count} are missing, the broker owns up to {allowed})"));
+        }
+    }
+
+    /// A message to a shared group reaches a member; with QoS 2 no more than one.
+    fn judge_groups(&self, id: MessageId, message: &Message, missing: &mut Vec<(QoS, String)>) {
+        let shared = || self.epochs.iter().flat_map(|epoch| epoch.subs.iter().map(move |sub| (epoch, sub)));
+        let groups: BTreeSet<&str> = shared()
+            .filter(|(_, sub)| sub.is_shared() && sub.matches(&message.topic))
+            .map(|(_, sub)| &*sub.filter)
+            .collect();
+        for group in groups {
+            let members = || shared().filter(|(_, sub)| sub.filter == group);
+            let has_certain = members().any(|(epoch, sub)| {
+                !epoch.is_over && sub.qos.is_acknowledged() && sub.end_asked.is_none() && sub.covers(message)
+            });
+            // QoS 2 that was sent to a member goes with the member's session [MQTT-4.8.2-5].
+            let may_have_gone = message.qos == QoS::ExactlyOnce && members().any(|(epoch, _)| epoch.is_over);
+            let clients: BTreeSet<usize> = members().map(|(epoch, _)| epoch.client).collect();
+            let has_arrived =
+                self.epochs.iter().any(|epoch| clients.contains(&epoch.client) && epoch.received.contains_key(&id));
+            if has_certain && !may_have_gone && !has_arrived {
+                missing.push((message.qos, format!("no member of {group} got message {id} on {}", message.topic)));
+            }
+        }
+    }
+
+    /// QoS 2 reaches one member of a shared group and no second one.
+    pub fn judge_single_members(&mut self) {
+        let mut twice = None;
+        for (id, message) in self.messages.iter().enumerate().filter(|(_, m)| m.topic.starts_with("s/")) {
+            let mut by_group: BTreeMap<&str, usize> = BTreeMap::new();
+            for epoch in &self.epochs {
+                let group = epoch.subs.iter().find(|sub| sub.is_shared() && sub.matches(&message.topic));
+                if let (Some(group), Some(receipt)) = (group, epoch.received.get(&id)) {
+                    *by_group.entry(&group.filter).or_default() += receipt.exactly_once;
+                }
+            }
+            twice = twice.or(by_group.into_iter().find(|(_, count)| *count > 1).map(|(group, _)| (id, group.to_owned())));
+        }
+        if let Some((id, group)) = twice {
+            self.fail(Invariant::ExactlyOnce, || format!("two members of {group} got message {id}"));
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! A deterministic simulation of the broker's pure half: many clients, one broker of several workers, and a network, a clock,
+//! mailboxes and late answers that obey one seed. No sockets, no threads, no clock.
+//!
+//! `SUNDEW_SIM_SEED=123 cargo test --test sim` runs one seed and shows what happened; `SUNDEW_SIM_SEEDS=100000` runs that many,
+//! from `SUNDEW_SIM_FIRST` on.
+
+mod client;
+mod end;
+mod fault;
+mod host;
+mod late;
+mod ledger;
+mod network;
+mod random;
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use fault::Fault;
+use ledger::{Breach, Invariant};
+
+/// Seeds of a run that nobody asked more of.
+const SEEDS: u64 = 300;
+/// Events that are shown of a seed that failed.
+const SHOWN: usize = 80;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+fn run(seed: u64, fault: Option<Fault>) -> Result<(), Breach> {
+    catch_unwind(AssertUnwindSafe(|| world::run(seed, fault, false).0)).unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).into()));
+        Err(Breach { invariant: Invariant::NoPanic, what: what.unwrap_or_default() })
+    })
+}
+
+fn story(seed: u64) -> String {
+    let told = catch_unwind(|| world::run(seed, None, true).1.trace.unwrap_or_default());
+    let told = told.unwrap_or_default();
+    let shown = number("SUNDEW_SIM_SHOWN").map_or(SHOWN, |shown| shown as usize);
+    told[told.len().saturating_sub(shown)..].join("\n")
+}
+
+#[test]
+fn every_seed_keeps_every_promise() {
+    let seeds = match number("SUNDEW_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => {
+            let first = number("SUNDEW_SIM_FIRST").unwrap_or(1);
+            first..first + number("SUNDEW_SIM_SEEDS").unwrap_or(SEEDS)
+        }
+    };
+    for seed in seeds {
+        if let Err(breach) = run(seed, None) {
+            panic!(
+                "{}\n\nbroken in seed {seed}: {}\n{}\nrun it again: SUNDEW_SIM_SEED={seed} cargo test --test sim\n",
+                story(seed),
+                breach.invariant,
+                breach.what
+            );
+        }
+    }
+}
+
+#[test]
+fn a_seed_tells_the_same_story_every_time() {
+    for seed in 1..6 {
+        assert_eq!(story(seed), story(seed), "seed {seed}");
+    }
+}

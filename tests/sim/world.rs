@@ -1,0 +1,425 @@
+//! Everything together: what a seed decides, and one step after the other.
+
+use std::collections::BTreeMap;
+
+use sundew::broker::BrokerOptions;
+use sundew::protocol::packet::{RetainHandling, SubscriptionOptions};
+use sundew::protocol::qos::QoS;
+use sundew::protocol::time::Time;
+use sundew::protocol::version::Version;
+
+use crate::client::{Character, Client, Greeting, State, plain};
+use crate::fault::Fault;
+use crate::host::Host;
+use crate::late::{Habits, Late};
+use crate::ledger::{Breach, Invariant, Ledger, Message, MessageId};
+use crate::network::{Link, LinkId};
+use crate::random::Random;
+
+const STEPS: u64 = 1500;
+const FILTERS: [&str; 9] = ["t/0", "t/1", "t/+", "t/#", "#", "+/1", "r/+", "w/#", "s/0"];
+const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
+
+pub struct World {
+    pub random: Random,
+    pub now: Time,
+    pub host: Host,
+    pub clients: Vec<Client>,
+    pub links: Vec<Link>,
+    /// Whose a link is, and the will that was said on it.
+    owners: Vec<(usize, Option<MessageId>)>,
+    pub ledger: Ledger,
+    fault: Option<Fault>,
+}
+
+/// Runs a seed to its end.
+pub fn run(seed: u64, fault: Option<Fault>, trace: bool) -> (Result<(), Breach>, Ledger) {
+    let mut world = World::new(seed, fault);
+    world.ledger.trace = trace.then(Vec::new);
+    for step in 1..=STEPS {
+        world.ledger.step = step;
+        world.step();
+        if world.ledger.breach.is_some() {
+            break;
+        }
+    }
+    if world.ledger.breach.is_none() {
+        world.end();
+    }
+    (world.ledger.breach.take().map_or(Ok(()), Err), world.ledger)
+}
+
+fn options(random: &mut Random) -> BrokerOptions {
+    let mut options = BrokerOptions { sys_interval_secs: 0, ..BrokerOptions::default() };
+    options.delivery.in_flight_max = random.pick(&[1, 2, 5, 20, 1024]);
+    options.delivery.output_bytes_max = random.pick(&[50, 500, 5_000, 1 << 20]);
+    if random.percent(15) {
+        options.delivery.outbox.messages_max = random.between(3, 20);
+    }
+    options.delivery.outbox.queue_qos0_offline = random.percent(20);
+    options.cache.topics_max = random.pick(&[0, 4, 1024]);
+    options.receive_maximum = random.pick(&[2, 5, 20, 1024]);
+    options.redistribute_on_disconnect = random.percent(20);
+    options
+}
+
+fn habits(random: &mut Random) -> Habits {
+    Habits {
+        authenticator_late: random.pick(&[0, 0, 50, 100]),
+        authorizer_late: random.pick(&[0, 0, 30, 100]),
+        store_late: random.pick(&[0, 0, 30, 100]),
+        refuses: random.pick(&[0, 0, 10]),
+        store_fails: random.pick(&[0, 0, 0, 10]),
+    }
+}
+
+fn character(number: usize, random: &mut Random) -> Character {
+    let is_persistent = random.percent(60);
+    let version = match random.below(10) {
+        0 if !is_persistent => Version::V31, // which is not told whether its session was kept
+        0..=4 => Version::V311,
+        _ => Version::V5,
+    };
+    let is_expiring = is_persistent && version == Version::V5 && random.percent(20);
+    Character {
+        number,
+        version,
+        is_persistent,
+        expiry_secs: is_expiring.then(|| random.between(1, 5) as u32),
+        keep_alive: random.pick(&[0, 0, 0, 5, 60]),
+        group: random.pick(&[None, None, None, Some("$share/g/s/+"), Some("$share/h/s/0")]),
+        ids_max: random.pick(&[12, 40, 65_535]),
+        will_delay_secs: random.pick(&[None, None, Some(2)]),
+    }
+}
+
+impl World {
+    fn new(seed: u64, fault: Option<Fault>) -> Self {
+        let mut random = Random::new(seed);
+        let workers = random.between(1, 4);
+        let late = Late::new(random.next(), habits(&mut random));
+        let host = Host::new(options(&mut random), workers, late, random.next(), fault);
+        let clients = (0..random.between(2, 7)).map(|number| Client::new(character(number, &mut random), fault)).collect();
+        Self {
+            random,
+            now: Time(1000),
+            host,
+            clients,
+            links: Vec::new(),
+            owners: Vec::new(),
+            ledger: Ledger::default(),
+            fault,
+        }
+    }
+
+    fn step(&mut self) {
+        let roll = self.random.below(100);
+        let worker = self.random.below(self.host.workers.len());
+        let client = self.random.below(self.clients.len());
+        match roll {
+            0..28 => {
+                let runnable: Vec<LinkId> =
+                    self.host.drivers.keys().copied().filter(|id| self.host.is_runnable(*id, &self.links[*id])).collect();
+                if !runnable.is_empty() {
+                    let id = self.random.pick(&runnable);
+                    self.turn(id);
+                }
+            }
+            28..50 => self.read(client),
+            50..62 => self.flush(client),
+            62..69 => self.host.read_mail(worker, self.now),
+            69..74 => self.host.answer(&mut self.random),
+            74..78 => self.host.arrive(worker, self.now),
+            78 => self.host.walk(worker, self.now),
+            79..82 => self.pass_time(),
+            82 => self.close_abandoned(),
+            _ => self.act(client),
+        }
+        self.note_lost();
+    }
+
+    pub fn turn(&mut self, id: LinkId) {
+        self.host.turn(id, &mut self.links[id], self.now, &mut self.random, &mut self.ledger);
+    }
+
+    /// A will is due when a connection was lost [MQTT-3.1.2-8].
+    pub fn note_lost(&mut self) {
+        for link in std::mem::take(&mut self.host.lost) {
+            let (owner, will) = self.owners[link];
+            self.ledger.note(|| format!("link {link} of client {owner} is lost"));
+            let character = &self.clients[owner].character;
+            let is_at_once = character.will_delay_secs.is_none() || !character.version.has_properties();
+            if let Some(will) = will.filter(|_| is_at_once) {
+                self.ledger.messages[will].accepted = Some(self.ledger.step);
+            }
+        }
+    }
+
+    fn pass_time(&mut self) {
+        let millis = if self.random.percent(5) { 3000 } else { 50 };
+        self.now = self.now.plus_millis(self.random.between(1, millis) as u64);
+        for worker in 0..self.host.workers.len() {
+            if self.random.percent(70) {
+                self.host.expire(worker, self.now);
+            }
+        }
+        self.host.wake_closing();
+    }
+
+    fn close_abandoned(&mut self) {
+        let open: Vec<LinkId> =
+            (0..self.links.len()).filter(|id| self.links[*id].is_abandoned && !self.links[*id].is_client_gone).collect();
+        if !open.is_empty() {
+            let id = self.random.pick(&open);
+            let arriving = self.random.below(self.links[id].up.len() + 1);
+            self.links[id].lose(arriving);
+        }
+    }
+
+    pub fn read(&mut self, client: usize) {
+        let client = &mut self.clients[client];
+        let Some(id) = client.link else { return };
+        let link = &mut self.links[id];
+        let count = self.random.between(0, link.down.len());
+        client.read(link, count, &mut self.ledger);
+        let is_over = link.is_server_gone && link.down.is_empty();
+        let has_said_all = client.is_hung_up && client.unsent.is_empty();
+        if is_over || has_said_all {
+            link.is_client_gone = true;
+            client.leave(&mut self.ledger);
+        }
+    }
+
+    pub fn flush(&mut self, client: usize) {
+        let client = &mut self.clients[client];
+        if let Some(id) = client.link {
+            let count = if self.random.percent(50) { self.random.between(1, 20) } else { usize::MAX };
+            client.flush(&mut self.links[id], count);
+        }
+    }
+
+    /// A client does what it likes.
+    fn act(&mut self, client: usize) {
+        match self.clients[client].state {
+            State::Offline => {
+                if self.random.percent(40) {
+                    let is_reset = self.random.percent(4);
+                    self.connect(client, is_reset);
+                }
+            }
+            State::Connecting => {
+                if self.random.percent(4) {
+                    self.lose(client);
+                }
+            }
+            State::Connected if self.clients[client].is_hung_up => {}
+            State::Connected => self.act_connected(client),
+        }
+    }
+
+    fn act_connected(&mut self, client: usize) {
+        match self.random.below(100) {
+            0..55 => self.publish(client),
+            55..67 => self.subscribe(client),
+            67..71 => {
+                let filters = self.clients[client].filters(&self.ledger);
+                if !filters.is_empty() && self.clients[client].may_ask() {
+                    let at = self.random.below(filters.len());
+                    self.clients[client].unsubscribe(&filters[at], &mut self.ledger);
+                }
+            }
+            71..88 => self.clients[client].pay(),
+            88..93 if self.clients[client].may_ask() => self.clients[client].ping(),
+            93..95 => {
+                let ends_session = self.clients[client].character.is_persistent && self.random.percent(20);
+                self.clients[client].disconnect(ends_session, &mut self.ledger);
+            }
+            95..98 => self.lose(client),
+            98 => {
+                if let Some(id) = self.clients[client].link {
+                    self.links[id].is_abandoned = true;
+                }
+                self.connect(client, false);
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection breaks, at any byte.
+    fn lose(&mut self, client: usize) {
+        let client = &mut self.clients[client];
+        if let Some(id) = client.link {
+            let arriving = self.random.below(self.links[id].up.len() + 1);
+            self.links[id].lose(arriving);
+            client.leave(&mut self.ledger);
+        }
+    }
+
+    /// Opens a connection on some worker. Where an attempt with clean start may still be under way its end is waited for: nobody
+    /// could say otherwise which session is whose.
+    pub fn connect(&mut self, number: usize, is_reset: bool) {
+        let host = &self.host;
+        let is_mine_alive = || self.owners.iter().enumerate().any(|(id, (owner, _))| *owner == number && host.knows(id));
+        let client = &self.clients[number];
+        if client.character.is_persistent && (client.is_unsure || is_reset) && is_mine_alive() {
+            return;
+        }
+        let character = client.character.clone();
+        let will = self.random.percent(30).then(|| self.will(number));
+        let greeting = Greeting {
+            clean_start: !character.is_persistent || is_reset,
+            receive_maximum: self.random.pick(&[1, 2, 5, 20, 65_535]),
+            topic_aliases: if self.random.percent(30) { 10 } else { 0 },
+            will,
+            expiry_secs: if character.is_persistent { character.expiry_secs.unwrap_or(u32::MAX) } else { 0 },
+        };
+        let id = self.links.len();
+        self.links.push(Link::new(self.random.pick(&[1, 7, 40, 300, 5000])));
+        self.owners.push((number, will));
+        let worker = self.random.below(self.host.workers.len());
+        self.host.accept(id, worker);
+        self.clients[number].connect(id, greeting, &mut self.ledger);
+    }
+
+    fn will(&mut self, number: usize) -> MessageId {
+        let message = self.message(number, format!("w/{number}"));
+        self.ledger.publish(Message { is_will: true, sends: 1, ..message })
+    }
+
+    fn message(&mut self, publisher: usize, topic: String) -> Message {
+        let padding = match self.random.below(20) {
+            0 => 9_000,
+            1..4 => self.random.between(100, 300),
+            _ => self.random.below(30),
+        };
+        Message {
+            publisher,
+            topic,
+            qos: self.random.pick(&QOS),
+            retain: false,
+            is_clear: false,
+            is_will: false,
+            sends: 0,
+            first_sent: self.ledger.step,
+            accepted: None,
+            padding,
+        }
+    }
+
+    fn publish(&mut self, number: usize) {
+        let topic = match self.random.below(20) {
+            0..3 => format!("r/{number}"),
+            3..7 => format!("s/{}", self.random.below(2)),
+            7 => "d/0".into(),
+            _ => format!("t/{}", self.random.below(4)),
+        };
+        let mut message = self.message(number, topic);
+        if message.topic.starts_with("r/") {
+            // One publisher and one QoS for each, so that it is clear which one is last.
+            message.retain = true;
+            message.qos = QOS[1 + number % 2];
+            message.is_clear = self.random.percent(15);
+        }
+        if self.clients[number].may_publish(message.qos) {
+            let id = self.ledger.publish(message);
+            self.clients[number].publish(id, &mut self.ledger);
+        }
+    }
+
+    fn subscribe(&mut self, number: usize) {
+        if !self.clients[number].may_ask() {
+            return;
+        }
+        let character = self.clients[number].character.clone();
+        let mut filters: BTreeMap<String, SubscriptionOptions> = BTreeMap::new();
+        if let Some(group) = character.group {
+            filters.insert(group.into(), plain(QOS[1 + self.random.below(2)]));
+        } else {
+            for _ in 0..self.random.between(1, 3) {
+                let mut options = plain(self.random.pick(&QOS));
+                if character.version.has_properties() {
+                    options.no_local = self.random.percent(15);
+                    options.retain_handling =
+                        self.random.pick(&[RetainHandling::Send, RetainHandling::SendIfNew, RetainHandling::DoNotSend]);
+                }
+                let filter = if self.random.percent(3) { "d/#" } else { self.random.pick(&FILTERS) };
+                filters.insert(filter.into(), options);
+            }
+        }
+        let filters: Vec<_> = filters.into_iter().collect();
+        self.clients[number].subscribe(&filters, &mut self.ledger);
+    }
+
+    /// Lets everything come to rest; with `reconnects` everybody is connected then.
+    pub fn settle(&mut self, reconnects: bool) {
+        let mut idle = 0;
+        for _ in 0..20_000 {
+            self.ledger.step += 1;
+            if self.ledger.breach.is_some() || idle > 3 {
+                return;
+            }
+            if self.settle_once(reconnects) {
+                idle = 0;
+            } else {
+                idle += 1;
+                self.now = self.now.plus_millis(100);
+                for worker in 0..self.host.workers.len() {
+                    self.host.expire(worker, self.now);
+                }
+                self.host.wake_closing();
+            }
+        }
+        self.ledger.fail(Invariant::NoLostAcknowledgement, || "it does not come to rest".into());
+    }
+
+    /// One round in which everybody does what there is to do; false when there was nothing.
+    fn settle_once(&mut self, reconnects: bool) -> bool {
+        let mut has_moved = false;
+        for id in 0..self.links.len() {
+            self.links[id].capacity = 100_000;
+            if self.links[id].is_abandoned && !self.links[id].is_client_gone {
+                self.links[id].is_client_gone = true;
+                has_moved = true;
+            }
+            if self.host.is_runnable(id, &self.links[id]) {
+                self.turn(id);
+                has_moved = true;
+            }
+        }
+        self.note_lost();
+        for worker in 0..self.host.workers.len() {
+            let id = self.host.workers[worker].id();
+            has_moved |= self.host.has_arrivals(worker) || self.host.broker.mailboxes.waiting(id) > 0;
+            has_moved |= self.host.workers[worker].has_walks();
+            self.host.arrive(worker, self.now);
+            self.host.read_mail(worker, self.now);
+            self.host.walk(worker, self.now);
+        }
+        has_moved |= self.host.late.waiting() > 0;
+        self.host.answer(&mut self.random);
+        for client in 0..self.clients.len() {
+            let before = (self.clients[client].state, self.clients[client].unsent.len());
+            if self.clients[client].state == State::Offline && reconnects {
+                self.connect(client, false);
+                has_moved = true;
+            }
+            while self.clients[client].owes() {
+                self.clients[client].pay();
+            }
+            self.flush(client);
+            let waiting = self.clients[client].link.map_or(0, |id| self.links[id].down.len());
+            self.read(client);
+            has_moved |= waiting > 0 || before != (self.clients[client].state, self.clients[client].unsent.len());
+        }
+        has_moved
+    }
+
+    pub fn is_sabotaged_by(&self, fault: Fault) -> bool {
+        self.fault == Some(fault)
+    }
+
+    pub fn add_client(&mut self, character: Character) -> usize {
+        self.clients.push(Client::new(Character { number: self.clients.len(), ..character }, None));
+        self.clients.len() - 1
+    }
+}
