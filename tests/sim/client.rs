@@ -362,6 +362,8 @@ impl Client {
         if ends_session && self.character.version.has_properties() {
             properties.push_u32(PropertyId::SessionExpiryInterval, 0);
             self.forget_session(ledger);
+            // It may never arrive.
+            self.has_ghost = true;
         }
         self.send(&Packet::Disconnect(Disconnect { reason: ReasonCode::Success, properties: properties.view() }));
         self.is_hung_up = true;

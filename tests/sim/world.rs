@@ -266,12 +266,14 @@ impl World {
         }
         let character = client.character.clone();
         let will = self.random.percent(30).then(|| self.will(number));
+        // Clean session of 3.1.1 means both: a new session, and one that ends with the connection.
+        let is_kept = character.is_persistent && (character.version.has_properties() || !is_reset);
         let greeting = Greeting {
             clean_start: !character.is_persistent || is_reset,
             receive_maximum: self.random.pick(&[1, 2, 5, 20, 65_535]),
             topic_aliases: if self.random.percent(30) { 10 } else { 0 },
             will,
-            expiry_secs: if character.is_persistent { character.expiry_secs.unwrap_or(u32::MAX) } else { 0 },
+            expiry_secs: if is_kept { character.expiry_secs.unwrap_or(u32::MAX) } else { 0 },
         };
         let id = self.links.len();
         self.links.push(Link::new(self.random.pick(&[1, 7, 40, 300, 5000])));
