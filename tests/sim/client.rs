@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sundew::codec::{self, DecodeOptions, Role, encode, write_ack};
 use sundew::protocol::ids::PacketId;
 use sundew::protocol::packet::{
-    Ack, ConnAck, Connect, Disconnect, Packet, PacketType, Publish, RetainHandling, SubAck, Subscribe, SubscriptionOptions,
-    UnsubAck, Unsubscribe, Will,
+    Ack, ConnAck, Connect, Disconnect, Packet, PacketType, Publish, RetainHandling, SubAck, Subscribe,
+    SubscriptionOptions, UnsubAck, Unsubscribe, Will,
 };
 use sundew::protocol::property::{Properties, PropertiesBuf, PropertyId};
 use sundew::protocol::qos::QoS;
@@ -83,8 +83,8 @@ pub struct Client {
     pub has_ghost: bool,
     /// The CONNECT of a ghost had clean start: what we think is kept may be gone.
     pub is_unsure: bool,
-    /// Connections may be refused with these, and no more are expected.
-    pub refusals: usize,
+    /// The next CONNECT must have clean start.
+    pub must_reset: bool,
     inbox: Vec<u8>,
     outgoing: VecDeque<Outgoing>,
     /// QoS 2 messages received and not released.
@@ -124,7 +124,7 @@ impl Client {
             greeting: None,
             has_ghost: false,
             is_unsure: false,
-            refusals: 0,
+            must_reset: false,
             inbox: Vec::new(),
             outgoing: VecDeque::new(),
             incoming: BTreeSet::new(),
@@ -163,7 +163,8 @@ impl Client {
         self.leave(ledger);
         let number = self.number();
         ledger.note(|| format!("client {number} connects on link {link}: {greeting:?}"));
-        (self.state, self.link, self.greeting, self.is_hung_up) = (State::Connecting, Some(link), Some(greeting), false);
+        (self.state, self.link, self.greeting, self.is_hung_up) =
+            (State::Connecting, Some(link), Some(greeting), false);
         if greeting.clean_start {
             self.forget_session(ledger);
             self.is_unsure = self.character.is_persistent;
@@ -171,7 +172,10 @@ impl Client {
         let mut properties = PropertiesBuf::new();
         if self.character.version.has_properties() {
             let more = if self.fault == Some(Fault::WidenWindow) { 3 } else { 0 };
-            properties.push_u16(PropertyId::ReceiveMaximum, greeting.receive_maximum.saturating_add(more));
+            properties.push_u16(
+                PropertyId::ReceiveMaximum,
+                greeting.receive_maximum.saturating_add(more),
+            );
             if greeting.topic_aliases > 0 {
                 properties.push_u16(PropertyId::TopicAliasMaximum, greeting.topic_aliases);
             }
@@ -186,7 +190,10 @@ impl Client {
             will_properties.push_u32(PropertyId::WillDelayInterval, delay);
         }
         let will = greeting.will.map(|id| (id, ledger.messages[id].clone()));
-        let payload = will.as_ref().map(|(id, message)| message.payload(*id)).unwrap_or_default();
+        let payload = will
+            .as_ref()
+            .map(|(id, message)| message.payload(*id))
+            .unwrap_or_default();
         let name = self.name();
         let connect = Connect {
             version: self.character.version,
@@ -265,7 +272,12 @@ impl Client {
             return self.transmit(message, None, false, ledger);
         }
         let Some(id) = self.next_id() else { return };
-        self.outgoing.push_back(Outgoing { id, message, qos, is_released: false });
+        self.outgoing.push_back(Outgoing {
+            id,
+            message,
+            qos,
+            is_released: false,
+        });
         self.transmit(message, Some(id), false, ledger);
     }
 
@@ -274,7 +286,12 @@ impl Client {
         entry.sends += 1;
         let entry = entry.clone();
         let number = self.number();
-        ledger.note(|| format!("client {number} publishes {message} as {id:?} on {} {:?} dup={dup}", entry.topic, entry.qos));
+        ledger.note(|| {
+            format!(
+                "client {number} publishes {message} as {id:?} on {} {:?} dup={dup}",
+                entry.topic, entry.qos
+            )
+        });
         let payload = entry.payload(message);
         let mut properties = PropertiesBuf::new();
         let mut topic = Some(TopicName::parse(&entry.topic).unwrap());
@@ -289,7 +306,11 @@ impl Client {
             }
         }
         if let Some(id) = id {
-            let kind = if entry.qos == QoS::ExactlyOnce { PacketType::PubRec } else { PacketType::PubAck };
+            let kind = if entry.qos == QoS::ExactlyOnce {
+                PacketType::PubRec
+            } else {
+                PacketType::PubAck
+            };
             self.awaited.entry(kind).or_default().push_back(id);
         }
         let publish = Publish {
@@ -306,11 +327,17 @@ impl Client {
 
     fn release(&mut self, id: u16) {
         self.awaited.entry(PacketType::PubComp).or_default().push_back(id);
-        self.send(&Packet::PubRel(Ack { packet_id: packet_id(id), reason: ReasonCode::Success, properties: Properties::EMPTY }));
+        self.send(&Packet::PubRel(Ack {
+            packet_id: packet_id(id),
+            reason: ReasonCode::Success,
+            properties: Properties::EMPTY,
+        }));
     }
 
     pub fn subscribe(&mut self, filters: &[(String, SubscriptionOptions)], ledger: &mut Ledger) {
-        let (Some(epoch), Some(id)) = (self.epoch, self.next_id()) else { return };
+        let (Some(epoch), Some(id)) = (self.epoch, self.next_id()) else {
+            return;
+        };
         let number = self.number();
         ledger.note(|| format!("client {number} subscribes {filters:?}"));
         let step = ledger.step;
@@ -330,25 +357,51 @@ impl Client {
                 ended: None,
             });
         }
-        self.requests.push_back(Request { id, is_subscribe: true, subs: (first..first + filters.len()).collect() });
-        let filters = filters.iter().map(|(filter, options)| (TopicFilter::parse(filter).unwrap(), *options)).collect();
-        self.send(&Packet::Subscribe(Subscribe { packet_id: packet_id(id), properties: Properties::EMPTY, filters }));
+        self.requests.push_back(Request {
+            id,
+            is_subscribe: true,
+            subs: (first..first + filters.len()).collect(),
+        });
+        let filters = filters
+            .iter()
+            .map(|(filter, options)| (TopicFilter::parse(filter).unwrap(), *options))
+            .collect();
+        self.send(&Packet::Subscribe(Subscribe {
+            packet_id: packet_id(id),
+            properties: Properties::EMPTY,
+            filters,
+        }));
     }
 
     /// Ends one of the subscriptions.
     pub fn unsubscribe(&mut self, filter: &str, ledger: &mut Ledger) {
-        let (Some(epoch), Some(id)) = (self.epoch, self.next_id()) else { return };
+        let (Some(epoch), Some(id)) = (self.epoch, self.next_id()) else {
+            return;
+        };
         let number = self.number();
         ledger.note(|| format!("client {number} unsubscribes {filter}"));
         let step = ledger.step;
         let mut places = Vec::new();
-        for (place, sub) in ledger.epochs[epoch].subs.iter_mut().enumerate().filter(|(_, sub)| sub.filter == filter) {
+        for (place, sub) in ledger.epochs[epoch]
+            .subs
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, sub)| sub.filter == filter)
+        {
             sub.end_asked.get_or_insert(step);
             places.push(place);
         }
-        self.requests.push_back(Request { id, is_subscribe: false, subs: places });
+        self.requests.push_back(Request {
+            id,
+            is_subscribe: false,
+            subs: places,
+        });
         let filters = vec![TopicFilter::parse(filter).unwrap()];
-        self.send(&Packet::Unsubscribe(Unsubscribe { packet_id: packet_id(id), properties: Properties::EMPTY, filters }));
+        self.send(&Packet::Unsubscribe(Unsubscribe {
+            packet_id: packet_id(id),
+            properties: Properties::EMPTY,
+            filters,
+        }));
     }
 
     pub fn ping(&mut self) {
@@ -363,9 +416,12 @@ impl Client {
             properties.push_u32(PropertyId::SessionExpiryInterval, 0);
             self.forget_session(ledger);
             // It may never arrive.
-            self.has_ghost = true;
+            self.is_unsure = true;
         }
-        self.send(&Packet::Disconnect(Disconnect { reason: ReasonCode::Success, properties: properties.view() }));
+        self.send(&Packet::Disconnect(Disconnect {
+            reason: ReasonCode::Success,
+            properties: properties.view(),
+        }));
         self.is_hung_up = true;
     }
 
@@ -380,7 +436,9 @@ impl Client {
 
     /// Sends the oldest acknowledgement that we owe.
     pub fn pay(&mut self) {
-        let Some((kind, id)) = self.owed.pop_front() else { return };
+        let Some((kind, id)) = self.owed.pop_front() else {
+            return;
+        };
         if matches!(kind, PacketType::PubAck | PacketType::PubComp) {
             self.held.remove(&id.get());
         }
@@ -411,7 +469,9 @@ impl Client {
                 Ok(None) => break,
                 Err(error) => {
                     let number = self.number();
-                    ledger.fail(Invariant::WellFormed, || format!("client {number} cannot read the broker: {error}"));
+                    ledger.fail(Invariant::WellFormed, || {
+                        format!("client {number} cannot read the broker: {error}")
+                    });
                 }
             }
         }
@@ -424,20 +484,27 @@ impl Client {
         let number = self.number();
         ledger.note(|| format!("client {number} gets {}", brief(packet)));
         if matches!(packet, Packet::ConnAck(_)) != (self.state == State::Connecting) {
-            return ledger.fail(Invariant::WellFormed, || format!("client {number} did not expect {}", brief(packet)));
+            return ledger.fail(Invariant::WellFormed, || {
+                format!("client {number} did not expect {}", brief(packet))
+            });
         }
         match packet {
             Packet::ConnAck(ack) => self.connack(ack, ledger),
             Packet::Publish(publish) => self.arrived(publish, ledger),
-            Packet::PubAck(ack) if self.fault == Some(Fault::SwapAcknowledgements) => {
-                match self.held_back.take() {
-                    None => self.held_back = Some(ack.packet_id.get()),
-                    Some(first) => {
-                        self.acknowledged(PacketType::PubAck, ack, ledger);
-                        self.acknowledged(PacketType::PubAck, &Ack { packet_id: packet_id(first), ..*ack }, ledger);
-                    }
+            Packet::PubAck(ack) if self.fault == Some(Fault::SwapAcknowledgements) => match self.held_back.take() {
+                None => self.held_back = Some(ack.packet_id.get()),
+                Some(first) => {
+                    self.acknowledged(PacketType::PubAck, ack, ledger);
+                    self.acknowledged(
+                        PacketType::PubAck,
+                        &Ack {
+                            packet_id: packet_id(first),
+                            ..*ack
+                        },
+                        ledger,
+                    );
                 }
-            }
+            },
             Packet::PubAck(ack) => self.acknowledged(PacketType::PubAck, ack, ledger),
             Packet::PubRec(ack) => self.acknowledged(PacketType::PubRec, ack, ledger),
             Packet::PubComp(ack) => self.acknowledged(PacketType::PubComp, ack, ledger),
@@ -450,11 +517,15 @@ impl Client {
             Packet::PingResp => {
                 self.pings = self.pings.wrapping_sub(1);
                 if self.pings == usize::MAX {
-                    ledger.fail(Invariant::WellFormed, || format!("client {number} got PINGRESP without asking"));
+                    ledger.fail(Invariant::WellFormed, || {
+                        format!("client {number} got PINGRESP without asking")
+                    });
                 }
             }
             Packet::Disconnect(disconnect) => self.disconnected(disconnect.reason, ledger),
-            other => ledger.fail(Invariant::WellFormed, || format!("client {number} got {}", brief(other))),
+            other => ledger.fail(Invariant::WellFormed, || {
+                format!("client {number} got {}", brief(other))
+            }),
         }
     }
 
@@ -462,7 +533,9 @@ impl Client {
         use ReasonCode as R;
         let number = self.number();
         if !matches!(reason, R::SessionTakenOver | R::KeepAliveTimeout | R::QuotaExceeded) {
-            ledger.fail(Invariant::WellFormed, || format!("client {number} was disconnected: {}", reason.name()));
+            ledger.fail(Invariant::WellFormed, || {
+                format!("client {number} was disconnected: {}", reason.name())
+            });
         }
         self.is_hung_up = true;
     }
@@ -477,27 +550,30 @@ impl Client {
         self.state = State::Connected;
         self.server_receive_maximum = ack.properties.u16(PropertyId::ReceiveMaximum).unwrap_or(u16::MAX);
         self.server_topic_aliases = ack.properties.u16(PropertyId::TopicAliasMaximum).unwrap_or(0);
-        if ack.session_present && (greeting.clean_start || (self.epoch.is_none() && !self.has_ghost && !self.is_unsure)) {
-            ledger.fail(Invariant::SessionKept, || format!("client {number} was given a session that it did not ask for"));
+        if ack.session_present && (greeting.clean_start || (self.epoch.is_none() && !self.has_ghost && !self.is_unsure))
+        {
+            ledger.fail(Invariant::SessionKept, || {
+                format!("client {number} was given a session that it did not ask for")
+            });
         }
         let is_for_ever = self.character.is_persistent && self.character.expiry_secs.is_none();
         if !ack.session_present && self.epoch.is_some() && is_for_ever && !self.is_unsure {
-            ledger.fail(Invariant::SessionKept, || format!("client {number} has lost its session"));
+            ledger.fail(Invariant::SessionKept, || {
+                format!("client {number} has lost its session")
+            });
         }
-        let old_subs = self.epoch.map(|epoch| ledger.epochs[epoch].subs.clone()).unwrap_or_default();
         if !ack.session_present {
             self.forget_session(ledger);
             self.epoch = Some(ledger.begin_epoch(number, Vec::new()));
-        } else if self.epoch.is_none() || self.is_unsure {
-            // A session that we know nothing for certain of; nothing is promised for what was subscribed before.
-            let subs = old_subs.into_iter().map(|sub| Sub { granted: None, ..sub }).collect();
-            self.forget_session(ledger);
-            self.epoch = Some(ledger.begin_epoch(number, subs));
-            if let Some(epoch) = self.epoch {
-                ledger.epochs[epoch].connections = 1;
-            }
+        } else if self.is_unsure {
+            // We have given up the session that the broker still has [MQTT-3.2.2-4].
+            self.is_hung_up = true;
+            self.must_reset = true;
+            return;
+        } else if self.epoch.is_none() {
+            self.epoch = Some(ledger.begin_epoch(number, Vec::new()));
         }
-        (self.has_ghost, self.is_unsure) = (false, false);
+        (self.has_ghost, self.is_unsure, self.must_reset) = (false, false, false);
         if let Some(epoch) = self.epoch {
             ledger.epochs[epoch].connections += 1;
         }
@@ -521,13 +597,17 @@ impl Client {
             (None, alias) => match alias.and_then(|alias| self.aliases_in.get(&alias)) {
                 Some(topic) => topic.clone(),
                 None => {
-                    return ledger.fail(Invariant::WellFormed, || format!("client {number} got an unknown topic alias"));
+                    return ledger.fail(Invariant::WellFormed, || {
+                        format!("client {number} got an unknown topic alias")
+                    });
                 }
             },
         };
         let maximum = self.greeting.map_or(0, |greeting| greeting.topic_aliases);
         if alias.is_some_and(|alias| alias > maximum) {
-            ledger.fail(Invariant::WellFormed, || format!("client {number} got topic alias {alias:?} over {maximum}"));
+            ledger.fail(Invariant::WellFormed, || {
+                format!("client {number} got topic alias {alias:?} over {maximum}")
+            });
         }
         let mut is_new = true;
         if let Some(id) = publish.packet_id {
@@ -542,11 +622,18 @@ impl Client {
         let maximum = self.greeting.map_or(u16::MAX, |greeting| greeting.receive_maximum);
         if self.character.version.has_properties() && self.held.len() > usize::from(maximum) {
             let held = self.held.len();
-            ledger.fail(Invariant::Bounded, || format!("client {number} got {held} PUBLISH at once, its maximum is {maximum}"));
+            ledger.fail(Invariant::Bounded, || {
+                format!("client {number} got {held} PUBLISH at once, its maximum is {maximum}")
+            });
         }
         let Some(epoch) = self.epoch else { return };
-        let arrived =
-            Arrived { topic: &topic, payload: publish.payload, qos: publish.qos, retain: publish.retain, dup: publish.dup };
+        let arrived = Arrived {
+            topic: &topic,
+            payload: publish.payload,
+            qos: publish.qos,
+            retain: publish.retain,
+            dup: publish.dup,
+        };
         ledger.arrived(epoch, arrived, is_new);
     }
 
@@ -560,7 +647,9 @@ impl Client {
             });
         }
         let step = ledger.step;
-        let Some(at) = self.outgoing.iter().position(|out| out.id == id) else { return };
+        let Some(at) = self.outgoing.iter().position(|out| out.id == id) else {
+            return;
+        };
         let out = &mut self.outgoing[at];
         match kind {
             PacketType::PubRec if !ack.reason.is_error() => {
@@ -580,16 +669,23 @@ impl Client {
 
     fn answered(&mut self, id: PacketId, is_subscribe: bool, ledger: &mut Ledger) -> Option<Request> {
         let number = self.number();
-        let at = self.requests.iter().position(|request| request.id == id.get() && request.is_subscribe == is_subscribe);
+        let at = self
+            .requests
+            .iter()
+            .position(|request| request.id == id.get() && request.is_subscribe == is_subscribe);
         if at != Some(0) {
-            ledger.fail(Invariant::AcknowledgementOrder, || format!("client {number} got an answer to request {id}, out of turn"));
+            ledger.fail(Invariant::AcknowledgementOrder, || {
+                format!("client {number} got an answer to request {id}, out of turn")
+            });
         }
         at.and_then(|at| self.requests.remove(at))
     }
 
     fn subscribed(&mut self, ack: &SubAck<'_>, ledger: &mut Ledger) {
         let step = ledger.step;
-        let Some(request) = self.answered(ack.packet_id, true, ledger) else { return };
+        let Some(request) = self.answered(ack.packet_id, true, ledger) else {
+            return;
+        };
         let Some(epoch) = self.epoch else { return };
         let subs = &mut ledger.epochs[epoch].subs;
         for (place, reason) in request.subs.into_iter().zip(&ack.reasons) {
@@ -608,7 +704,9 @@ impl Client {
 
     fn unsubscribed(&mut self, ack: &UnsubAck<'_>, ledger: &mut Ledger) {
         let step = ledger.step;
-        let Some(request) = self.answered(ack.packet_id, false, ledger) else { return };
+        let Some(request) = self.answered(ack.packet_id, false, ledger) else {
+            return;
+        };
         let Some(epoch) = self.epoch else { return };
         for place in request.subs {
             ledger.epochs[epoch].subs[place].ended.get_or_insert(step);
@@ -623,15 +721,27 @@ impl Client {
 
     /// Filters that the client has, or may have.
     pub fn filters(&self, ledger: &Ledger) -> Vec<String> {
-        let subs = self.epoch.map(|epoch| &ledger.epochs[epoch].subs[..]).unwrap_or_default();
-        let filters: BTreeSet<&String> = subs.iter().filter(|sub| sub.ended.is_none()).map(|sub| &sub.filter).collect();
+        let subs = self
+            .epoch
+            .map(|epoch| &ledger.epochs[epoch].subs[..])
+            .unwrap_or_default();
+        let filters: BTreeSet<&String> = subs
+            .iter()
+            .filter(|sub| sub.ended.is_none())
+            .map(|sub| &sub.filter)
+            .collect();
         filters.into_iter().cloned().collect()
     }
 }
 
 /// Options of a subscription with nothing special.
 pub fn plain(qos: QoS) -> SubscriptionOptions {
-    SubscriptionOptions { qos, no_local: false, retain_as_published: false, retain_handling: RetainHandling::Send }
+    SubscriptionOptions {
+        qos,
+        no_local: false,
+        retain_as_published: false,
+        retain_handling: RetainHandling::Send,
+    }
 }
 
 fn brief(packet: &Packet<'_>) -> String {
@@ -639,10 +749,18 @@ fn brief(packet: &Packet<'_>) -> String {
         Packet::Publish(publish) => {
             let payload = String::from_utf8_lossy(&publish.payload[..publish.payload.len().min(12)]).into_owned();
             let (id, qos, dup, retain) = (publish.packet_id, publish.qos.bits(), publish.dup, publish.retain);
-            format!("PUBLISH {id:?} {payload} on {:?} QoS {qos} dup={dup} retain={retain}", publish.topic)
+            format!(
+                "PUBLISH {id:?} {payload} on {:?} QoS {qos} dup={dup} retain={retain}",
+                publish.topic
+            )
         }
         Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack) => {
-            format!("{} {} {}", packet.packet_type().name(), ack.packet_id, ack.reason.name())
+            format!(
+                "{} {} {}",
+                packet.packet_type().name(),
+                ack.packet_id,
+                ack.reason.name()
+            )
         }
         Packet::ConnAck(ack) => format!("CONNACK {} present={}", ack.reason.name(), ack.session_present),
         Packet::SubAck(ack) => format!("SUBACK {} {:?}", ack.packet_id, ack.reasons),

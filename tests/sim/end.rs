@@ -36,9 +36,13 @@ impl World {
             let number = client.number();
             if client.state != State::Connected {
                 let state = client.state;
-                self.ledger.fail(Invariant::NoLostAcknowledgement, || format!("client {number} does not get in: {state:?}"));
+                self.ledger.fail(Invariant::NoLostAcknowledgement, || {
+                    format!("client {number} does not get in: {state:?}")
+                });
             } else if let Some(what) = client.waits_for() {
-                self.ledger.fail(Invariant::NoLostAcknowledgement, || format!("client {number} waits for ever: {what}"));
+                self.ledger.fail(Invariant::NoLostAcknowledgement, || {
+                    format!("client {number} waits for ever: {what}")
+                });
             }
         }
     }
@@ -57,14 +61,25 @@ impl World {
 
     fn lose_retained(&mut self) {
         for topic in self.retained_topics() {
-            self.host.broker.retained.write().unwrap().clear(TopicName::parse(&topic).unwrap());
+            self.host
+                .broker
+                .retained
+                .write()
+                .unwrap()
+                .clear(TopicName::parse(&topic).unwrap());
         }
     }
 
     /// What is retained is what was accepted last, or something that was sent after it and never answered. A new subscriber gets it.
     fn judge_retained(&mut self) {
         for topic in self.retained_topics() {
-            let sent: Vec<_> = self.ledger.messages.iter().enumerate().filter(|(_, m)| m.topic == topic && m.sends > 0).collect();
+            let sent: Vec<_> = self
+                .ledger
+                .messages
+                .iter()
+                .enumerate()
+                .filter(|(_, m)| m.topic == topic && m.sends > 0)
+                .collect();
             let last = sent.iter().rposition(|(_, message)| message.accepted.is_some());
             let found = self.retained(&topic);
             let mut possible = sent[last.unwrap_or(0)..].iter();
@@ -74,7 +89,9 @@ impl World {
             };
             if !is_right {
                 let last = last.map(|last| sent[last].0);
-                self.ledger.fail(Invariant::Retained, || format!("{topic} retains {found:?}, accepted last was {last:?}"));
+                self.ledger.fail(Invariant::Retained, || {
+                    format!("{topic} retains {found:?}, accepted last was {last:?}")
+                });
             }
         }
         let auditor = self.add_client(Character {
@@ -91,11 +108,18 @@ impl World {
         self.clients[auditor].subscribe(&[("#".into(), plain(QoS::ExactlyOnce))], &mut self.ledger);
         self.settle(true);
         self.check_answered();
-        let Some(epoch) = self.clients[auditor].epoch else { return };
+        let Some(epoch) = self.clients[auditor].epoch else {
+            return;
+        };
         for topic in self.retained_topics() {
-            let (got, kept) = (self.ledger.epochs[epoch].replayed.get(&topic).copied(), self.retained(&topic));
+            let (got, kept) = (
+                self.ledger.epochs[epoch].replayed.get(&topic).copied(),
+                self.retained(&topic),
+            );
             if got != kept {
-                self.ledger.fail(Invariant::Retained, || format!("a new subscriber got {got:?} on {topic}, retained is {kept:?}"));
+                self.ledger.fail(Invariant::Retained, || {
+                    format!("a new subscriber got {got:?} on {topic}, retained is {kept:?}")
+                });
             }
         }
     }
@@ -138,7 +162,8 @@ impl World {
         drop(subscriptions);
         for (what, count) in left {
             if count != 0 {
-                self.ledger.fail(Invariant::NothingLeft, || format!("{count} {what} are left"));
+                self.ledger
+                    .fail(Invariant::NothingLeft, || format!("{count} {what} are left"));
             }
         }
     }

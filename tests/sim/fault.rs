@@ -45,7 +45,11 @@ pub struct Saboteur {
 
 impl Saboteur {
     pub fn new(fault: Option<Fault>) -> Self {
-        Self { fault, seen: 0, receivers: None }
+        Self {
+            fault,
+            seen: 0,
+            receivers: None,
+        }
     }
 
     pub fn is(&self, fault: Fault) -> bool {
@@ -69,11 +73,16 @@ impl Saboteur {
     /// Opens the letters that wait for a worker before it does.
     pub fn open_letters(&mut self, broker: &Broker, worker: usize) {
         use Fault as F;
-        if !matches!(self.fault, Some(F::LoseDelivery | F::DoubleDelivery | F::SwapDeliveries | F::MisdirectDelivery)) {
+        if !matches!(
+            self.fault,
+            Some(F::LoseDelivery | F::DoubleDelivery | F::SwapDeliveries | F::MisdirectDelivery)
+        ) {
             return;
         }
         let mut letters = Vec::new();
-        broker.mailboxes.receive(WorkerId(worker as u16), &mut letters, Waker::noop());
+        broker
+            .mailboxes
+            .receive(WorkerId(worker as u16), &mut letters, Waker::noop());
         let mut opened = Vec::new();
         for letter in letters {
             match letter {

@@ -86,7 +86,9 @@ impl Host {
             seed,
         };
         let broker = Broker::new(options, workers, parts);
-        let made = (0..workers).map(|me| Worker::new(Arc::clone(&broker), WorkerId(me as u16), Time(0))).collect();
+        let made = (0..workers)
+            .map(|me| Worker::new(Arc::clone(&broker), WorkerId(me as u16), Time(0)))
+            .collect();
         Self {
             broker,
             workers: made,
@@ -110,13 +112,16 @@ impl Host {
 
     /// True while the broker has, or is about to have, something of a link.
     pub fn knows(&self, link: LinkId) -> bool {
-        let is_it = |arrival: &Arrival| matches!(arrival, Arrival::Accepted(l) | Arrival::HandedOver(l, ..) if *l == link);
+        let is_it =
+            |arrival: &Arrival| matches!(arrival, Arrival::Accepted(l) | Arrival::HandedOver(l, ..) if *l == link);
         self.drivers.contains_key(&link) || self.arrivals.iter().flatten().any(is_it)
     }
 
     /// The next connection that is on its way to a worker arrives.
     pub fn arrive(&mut self, worker: usize, now: Time) {
-        let Some(arrival) = self.arrivals[worker].pop_front() else { return };
+        let Some(arrival) = self.arrivals[worker].pop_front() else {
+            return;
+        };
         let (link, key, unread) = match arrival {
             Arrival::Accepted(link) => {
                 let peer = Peer {
@@ -126,7 +131,11 @@ impl Host {
                     certificate: None,
                     rules: Arc::default(),
                 };
-                (link, self.workers[worker].open(peer, now.plus_millis(CONNECT_MS), now), Vec::new())
+                (
+                    link,
+                    self.workers[worker].open(peer, now.plus_millis(CONNECT_MS), now),
+                    Vec::new(),
+                )
             }
             Arrival::HandedOver(link, connection, unread) => {
                 self.hand_overs += 1;
@@ -140,7 +149,11 @@ impl Host {
 
     fn dispatch(&mut self, worker: usize) {
         while let Some(key) = self.workers[worker].next_touched() {
-            if let Some(driver) = self.by_key.get(&(worker, key)).and_then(|link| self.drivers.get_mut(link)) {
+            if let Some(driver) = self
+                .by_key
+                .get(&(worker, key))
+                .and_then(|link| self.drivers.get_mut(link))
+            {
                 driver.is_woken = true;
             }
         }
@@ -167,9 +180,13 @@ impl Host {
 
     /// One of the late answers is given.
     pub fn answer(&mut self, random: &mut Random) {
-        let Some((token, outcome)) = self.late.take(random) else { return };
+        let Some((token, outcome)) = self.late.take(random) else {
+            return;
+        };
         if !self.saboteur.swallows(&outcome) {
-            self.broker.mailboxes.send(token.worker, &mut vec![Mail::Complete(token, outcome)]);
+            self.broker
+                .mailboxes
+                .send(token.worker, &mut vec![Mail::Complete(token, outcome)]);
         }
     }
 
@@ -183,14 +200,20 @@ impl Host {
 
     /// Closing connections have their time.
     pub fn wake_closing(&mut self) {
-        for driver in self.drivers.values_mut().filter(|driver| driver.closing_since.is_some()) {
+        for driver in self
+            .drivers
+            .values_mut()
+            .filter(|driver| driver.closing_since.is_some())
+        {
             driver.is_woken = true;
         }
     }
 
     /// One turn of a connection's driver.
     pub fn turn(&mut self, id: LinkId, link: &mut Link, now: Time, random: &mut Random, ledger: &mut Ledger) {
-        let Some(mut driver) = self.drivers.remove(&id) else { return };
+        let Some(mut driver) = self.drivers.remove(&id) else {
+            return;
+        };
         (driver.is_woken, driver.wants_to_read, driver.wants_to_write) = (false, false, false);
         let worker = driver.worker;
         if self.serve(id, &mut driver, link, now, random) {
@@ -206,7 +229,9 @@ impl Host {
     fn serve(&mut self, id: LinkId, driver: &mut Driver, link: &mut Link, now: Time, random: &mut Random) -> bool {
         if let Some(since) = driver.closing_since {
             let has_written = self.write(driver, link, now);
-            let is_empty = self.workers[driver.worker].output(driver.key).is_none_or(|output| output.is_empty());
+            let is_empty = self.workers[driver.worker]
+                .output(driver.key)
+                .is_none_or(|output| output.is_empty());
             if has_written && !is_empty && now.millis_since(since) < LAST_WORDS_MS {
                 return true;
             }
@@ -271,7 +296,10 @@ impl Host {
     /// False when the network connection is gone.
     fn write(&mut self, driver: &mut Driver, link: &mut Link, now: Time) -> bool {
         loop {
-            let Some(output) = self.workers[driver.worker].output(driver.key).filter(|output| !output.is_empty()) else {
+            let Some(output) = self.workers[driver.worker]
+                .output(driver.key)
+                .filter(|output| !output.is_empty())
+            else {
                 return true;
             };
             if !driver.has_written {
@@ -294,7 +322,10 @@ impl Host {
     }
 
     fn lose(&mut self, id: LinkId, driver: &mut Driver, link: &mut Link, now: Time) -> bool {
-        let is_open = matches!(self.workers[driver.worker].status(driver.key), Status::Open | Status::Waiting);
+        let is_open = matches!(
+            self.workers[driver.worker].status(driver.key),
+            Status::Open | Status::Waiting
+        );
         if driver.is_greeted && is_open {
             self.lost.push(id);
         }
@@ -306,10 +337,14 @@ impl Host {
     fn check_bounds(&mut self, id: LinkId, ledger: &mut Ledger) {
         let bound = self.broker.options.delivery.output_bytes_max;
         let Some(driver) = self.drivers.get(&id) else { return };
-        let length = self.workers[driver.worker].output(driver.key).map_or(0, |output| output.len());
+        let length = self.workers[driver.worker]
+            .output(driver.key)
+            .map_or(0, |output| output.len());
         // Above the bound nothing new is added but what one read of the network asks for, and one packet.
         if length > bound + 64 * 1024 {
-            ledger.fail(Invariant::Bounded, || format!("{length} bytes wait for link {id}, the bound is {bound}"));
+            ledger.fail(Invariant::Bounded, || {
+                format!("{length} bytes wait for link {id}, the bound is {bound}")
+            });
         }
     }
 }

@@ -37,7 +37,11 @@ pub struct Late(Arc<Mutex<Desk>>);
 
 impl Late {
     pub fn new(seed: u64, habits: Habits) -> Self {
-        Self(Arc::new(Mutex::new(Desk { random: Random::new(seed), habits, waiting: Vec::new() })))
+        Self(Arc::new(Mutex::new(Desk {
+            random: Random::new(seed),
+            habits,
+            waiting: Vec::new(),
+        })))
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
@@ -77,7 +81,10 @@ impl Authenticator for Late {
         let mut desk = self.desk();
         let habits = desk.habits;
         let verdict = if desk.random.percent(habits.refuses) {
-            Verdict::Refuse(Refusal { reason: ReasonCode::NotAuthorized, why: "by_chance" })
+            Verdict::Refuse(Refusal {
+                reason: ReasonCode::NotAuthorized,
+                why: "by_chance",
+            })
         } else {
             Verdict::Admit(Identity::default())
         };

@@ -107,7 +107,9 @@ impl Sub {
     /// It was there for certain, from before the message was sent until after it was accepted.
     fn covers(&self, message: &Message) -> bool {
         self.granted.is_some_and(|granted| granted < message.first_sent)
-            && message.accepted.is_some_and(|accepted| self.end_asked.is_none_or(|end| end > accepted))
+            && message
+                .accepted
+                .is_some_and(|accepted| self.end_asked.is_none_or(|end| end > accepted))
     }
 }
 
@@ -192,27 +194,44 @@ impl Ledger {
 
     /// A PUBLISH has come to a client. `is_new` is false for a QoS 2 packet that the client has already.
     pub fn arrived(&mut self, epoch: usize, arrived: Arrived<'_>, is_new: bool) {
-        let Arrived { topic, payload, qos, retain, dup } = arrived;
+        let Arrived {
+            topic,
+            payload,
+            qos,
+            retain,
+            dup,
+        } = arrived;
         let client = self.epochs[epoch].client;
-        let id = std::str::from_utf8(payload).ok().and_then(|text| text.split_once(':')).and_then(|(id, _)| id.parse().ok());
+        let id = std::str::from_utf8(payload)
+            .ok()
+            .and_then(|text| text.split_once(':'))
+            .and_then(|(id, _)| id.parse().ok());
         let Some(id): Option<MessageId> = id else {
             if !payload.is_empty() {
-                self.fail(Invariant::WellFormed, || format!("client {client} got a payload that nobody sent on {topic}"));
+                self.fail(Invariant::WellFormed, || {
+                    format!("client {client} got a payload that nobody sent on {topic}")
+                });
             }
             return;
         };
         let Some(message) = self.messages.get(id).cloned() else {
-            return self.fail(Invariant::WellFormed, || format!("client {client} got message {id} that nobody sent"));
+            return self.fail(Invariant::WellFormed, || {
+                format!("client {client} got message {id} that nobody sent")
+            });
         };
         if message.topic != topic || message.payload(id) != payload {
-            self.fail(Invariant::WellFormed, || format!("client {client} got message {id} altered, on {topic}"));
+            self.fail(Invariant::WellFormed, || {
+                format!("client {client} got message {id} altered, on {topic}")
+            });
         }
         self.check_subscribed(epoch, id, &message, arrived);
         if retain {
             // A copy for a new subscription: not one of those that are counted.
             self.epochs[epoch].replayed.insert(topic.to_owned(), id);
             if !message.retain {
-                self.fail(Invariant::Retained, || format!("client {client} got message {id}, which is not retained, as such"));
+                self.fail(Invariant::Retained, || {
+                    format!("client {client} got message {id}, which is not retained, as such")
+                });
             }
             return;
         }
@@ -221,7 +240,9 @@ impl Ledger {
         let connections = entry.connections;
         let receipt = entry.received.entry(id).or_default();
         if dup && connections <= 1 {
-            self.fail(Invariant::ExactlyOnce, || format!("client {client} got message {id} with DUP on its first connection"));
+            self.fail(Invariant::ExactlyOnce, || {
+                format!("client {client} got message {id} with DUP on its first connection")
+            });
             return;
         }
         receipt.repeated += usize::from(dup);
@@ -232,9 +253,15 @@ impl Ledger {
             receipt.copies += usize::from(!dup);
         }
         let copies = receipt.copies;
-        let allowed = if message.qos == QoS::AtLeastOnce { message.sends } else { 1 };
+        let allowed = if message.qos == QoS::AtLeastOnce {
+            message.sends
+        } else {
+            1
+        };
         if copies > allowed {
-            self.fail(Invariant::ExactlyOnce, || format!("client {client} got message {id} on {topic} {copies} times"));
+            self.fail(Invariant::ExactlyOnce, || {
+                format!("client {client} got message {id} on {topic} {copies} times")
+            });
         }
         if is_first && !message.is_will && !topic.starts_with("s/") {
             self.check_order(epoch, id, &message, qos);
@@ -246,7 +273,9 @@ impl Ledger {
         let last = self.epochs[epoch].last.insert(key, id);
         if let Some(last) = last.filter(|last| *last > id) {
             let client = self.epochs[epoch].client;
-            self.fail(Invariant::Order, || format!("client {client} got message {id} on {} after {last}", message.topic));
+            self.fail(Invariant::Order, || {
+                format!("client {client} got message {id} on {} after {last}", message.topic)
+            });
         }
     }
 
@@ -263,7 +292,10 @@ impl Ledger {
         if !is_wanted || arrived.topic.starts_with("d/") {
             let qos = arrived.qos.bits();
             self.fail(Invariant::OnlySubscribed, || {
-                format!("client {client} got message {id} on {} with QoS {qos} without asking for it", message.topic)
+                format!(
+                    "client {client} got message {id} on {} with QoS {qos} without asking for it",
+                    message.topic
+                )
             });
         }
     }
@@ -298,15 +330,25 @@ impl Ledger {
         }
         if missing.len() as u64 > self.losses_allowed {
             let (qos, what) = missing[0].clone();
-            let invariant = if qos == QoS::ExactlyOnce { Invariant::ExactlyOnce } else { Invariant::AtLeastOnce };
+            let invariant = if qos == QoS::ExactlyOnce {
+                Invariant::ExactlyOnce
+            } else {
+                Invariant::AtLeastOnce
+            };
             let (count, allowed) = (missing.len(), self.losses_allowed);
-            self.fail(invariant, || format!("{what} ({count} are missing, the broker owns up to {allowed})"));
+            self.fail(invariant, || {
+                format!("{what} ({count} are missing, the broker owns up to {allowed})")
+            });
         }
     }
 
     /// A message to a shared group reaches a member; with QoS 2 no more than one.
     fn judge_groups(&self, id: MessageId, message: &Message, missing: &mut Vec<(QoS, String)>) {
-        let shared = || self.epochs.iter().flat_map(|epoch| epoch.subs.iter().map(move |sub| (epoch, sub)));
+        let shared = || {
+            self.epochs
+                .iter()
+                .flat_map(|epoch| epoch.subs.iter().map(move |sub| (epoch, sub)))
+        };
         let groups: BTreeSet<&str> = shared()
             .filter(|(_, sub)| sub.is_shared() && sub.matches(&message.topic))
             .map(|(_, sub)| &*sub.filter)
@@ -319,10 +361,15 @@ impl Ledger {
             // QoS 2 that was sent to a member goes with the member's session [MQTT-4.8.2-5].
             let may_have_gone = message.qos == QoS::ExactlyOnce && members().any(|(epoch, _)| epoch.is_over);
             let clients: BTreeSet<usize> = members().map(|(epoch, _)| epoch.client).collect();
-            let has_arrived =
-                self.epochs.iter().any(|epoch| clients.contains(&epoch.client) && epoch.received.contains_key(&id));
+            let has_arrived = self
+                .epochs
+                .iter()
+                .any(|epoch| clients.contains(&epoch.client) && epoch.received.contains_key(&id));
             if has_certain && !may_have_gone && !has_arrived {
-                missing.push((message.qos, format!("no member of {group} got message {id} on {}", message.topic)));
+                missing.push((
+                    message.qos,
+                    format!("no member of {group} got message {id} on {}", message.topic),
+                ));
             }
         }
     }
@@ -330,18 +377,31 @@ impl Ledger {
     /// QoS 2 reaches one member of a shared group and no second one.
     pub fn judge_single_members(&mut self) {
         let mut twice = None;
-        for (id, message) in self.messages.iter().enumerate().filter(|(_, m)| m.topic.starts_with("s/")) {
+        for (id, message) in self
+            .messages
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| m.topic.starts_with("s/"))
+        {
             let mut by_group: BTreeMap<&str, usize> = BTreeMap::new();
             for epoch in &self.epochs {
-                let group = epoch.subs.iter().find(|sub| sub.is_shared() && sub.matches(&message.topic));
+                let group = epoch
+                    .subs
+                    .iter()
+                    .find(|sub| sub.is_shared() && sub.matches(&message.topic));
                 if let (Some(group), Some(receipt)) = (group, epoch.received.get(&id)) {
                     *by_group.entry(&group.filter).or_default() += receipt.exactly_once;
                 }
             }
-            twice = twice.or(by_group.into_iter().find(|(_, count)| *count > 1).map(|(group, _)| (id, group.to_owned())));
+            twice = twice.or(by_group
+                .into_iter()
+                .find(|(_, count)| *count > 1)
+                .map(|(group, _)| (id, group.to_owned())));
         }
         if let Some((id, group)) = twice {
-            self.fail(Invariant::ExactlyOnce, || format!("two members of {group} got message {id}"));
+            self.fail(Invariant::ExactlyOnce, || {
+                format!("two members of {group} got message {id}")
+            });
         }
     }
 }

@@ -30,8 +30,14 @@ fn number(variable: &str) -> Option<u64> {
 
 fn run(seed: u64, fault: Option<Fault>) -> Result<(), Breach> {
     catch_unwind(AssertUnwindSafe(|| world::run(seed, fault, false).0)).unwrap_or_else(|panic| {
-        let what = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).into()));
-        Err(Breach { invariant: Invariant::NoPanic, what: what.unwrap_or_default() })
+        let what = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).into()));
+        Err(Breach {
+            invariant: Invariant::NoPanic,
+            what: what.unwrap_or_default(),
+        })
     })
 }
 

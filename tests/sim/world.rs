@@ -50,7 +50,10 @@ pub fn run(seed: u64, fault: Option<Fault>, trace: bool) -> (Result<(), Breach>,
 }
 
 fn options(random: &mut Random) -> BrokerOptions {
-    let mut options = BrokerOptions { sys_interval_secs: 0, ..BrokerOptions::default() };
+    let mut options = BrokerOptions {
+        sys_interval_secs: 0,
+        ..BrokerOptions::default()
+    };
     options.delivery.in_flight_max = random.pick(&[1, 2, 5, 20, 1024]);
     options.delivery.output_bytes_max = random.pick(&[50, 500, 5_000, 1 << 20]);
     if random.percent(15) {
@@ -99,7 +102,9 @@ impl World {
         let workers = random.between(1, 4);
         let late = Late::new(random.next(), habits(&mut random));
         let host = Host::new(options(&mut random), workers, late, random.next(), fault);
-        let clients = (0..random.between(2, 7)).map(|number| Client::new(character(number, &mut random), fault)).collect();
+        let clients = (0..random.between(2, 7))
+            .map(|number| Client::new(character(number, &mut random), fault))
+            .collect();
         Self {
             random,
             now: Time(1000),
@@ -118,8 +123,13 @@ impl World {
         let client = self.random.below(self.clients.len());
         match roll {
             0..28 => {
-                let runnable: Vec<LinkId> =
-                    self.host.drivers.keys().copied().filter(|id| self.host.is_runnable(*id, &self.links[*id])).collect();
+                let runnable: Vec<LinkId> = self
+                    .host
+                    .drivers
+                    .keys()
+                    .copied()
+                    .filter(|id| self.host.is_runnable(*id, &self.links[*id]))
+                    .collect();
                 if !runnable.is_empty() {
                     let id = self.random.pick(&runnable);
                     self.turn(id);
@@ -139,7 +149,8 @@ impl World {
     }
 
     pub fn turn(&mut self, id: LinkId) {
-        self.host.turn(id, &mut self.links[id], self.now, &mut self.random, &mut self.ledger);
+        self.host
+            .turn(id, &mut self.links[id], self.now, &mut self.random, &mut self.ledger);
     }
 
     /// A will is due when a connection was lost [MQTT-3.1.2-8].
@@ -167,8 +178,9 @@ impl World {
     }
 
     fn close_abandoned(&mut self) {
-        let open: Vec<LinkId> =
-            (0..self.links.len()).filter(|id| self.links[*id].is_abandoned && !self.links[*id].is_client_gone).collect();
+        let open: Vec<LinkId> = (0..self.links.len())
+            .filter(|id| self.links[*id].is_abandoned && !self.links[*id].is_client_gone)
+            .collect();
         if !open.is_empty() {
             let id = self.random.pick(&open);
             let arriving = self.random.below(self.links[id].up.len() + 1);
@@ -193,7 +205,11 @@ impl World {
     pub fn flush(&mut self, client: usize) {
         let client = &mut self.clients[client];
         if let Some(id) = client.link {
-            let count = if self.random.percent(50) { self.random.between(1, 20) } else { usize::MAX };
+            let count = if self.random.percent(50) {
+                self.random.between(1, 20)
+            } else {
+                usize::MAX
+            };
             client.flush(&mut self.links[id], count);
         }
     }
@@ -259,21 +275,31 @@ impl World {
     /// could say otherwise which session is whose.
     pub fn connect(&mut self, number: usize, is_reset: bool) {
         let host = &self.host;
-        let is_mine_alive = || self.owners.iter().enumerate().any(|(id, (owner, _))| *owner == number && host.knows(id));
+        let is_mine_alive = || {
+            self.owners
+                .iter()
+                .enumerate()
+                .any(|(id, (owner, _))| *owner == number && host.knows(id))
+        };
         let client = &self.clients[number];
         if client.character.is_persistent && (client.is_unsure || is_reset) && is_mine_alive() {
             return;
         }
+        let is_reset = is_reset || client.must_reset;
         let character = client.character.clone();
         let will = self.random.percent(30).then(|| self.will(number));
         // Clean session of 3.1.1 means both: a new session, and one that ends with the connection.
         let is_kept = character.is_persistent && (character.version.has_properties() || !is_reset);
         let greeting = Greeting {
             clean_start: !character.is_persistent || is_reset,
-            receive_maximum: self.random.pick(&[1, 2, 5, 20, 65_535]),
+            receive_maximum: [1, 2, 5, 20, 65_535][number % 5],
             topic_aliases: if self.random.percent(30) { 10 } else { 0 },
             will,
-            expiry_secs: if is_kept { character.expiry_secs.unwrap_or(u32::MAX) } else { 0 },
+            expiry_secs: if is_kept {
+                character.expiry_secs.unwrap_or(u32::MAX)
+            } else {
+                0
+            },
         };
         let id = self.links.len();
         self.links.push(Link::new(self.random.pick(&[1, 7, 40, 300, 5000])));
@@ -285,7 +311,11 @@ impl World {
 
     fn will(&mut self, number: usize) -> MessageId {
         let message = self.message(number, format!("w/{number}"));
-        self.ledger.publish(Message { is_will: true, sends: 1, ..message })
+        self.ledger.publish(Message {
+            is_will: true,
+            sends: 1,
+            ..message
+        })
     }
 
     fn message(&mut self, publisher: usize, topic: String) -> Message {
@@ -341,10 +371,17 @@ impl World {
                 let mut options = plain(self.random.pick(&QOS));
                 if character.version.has_properties() {
                     options.no_local = self.random.percent(15);
-                    options.retain_handling =
-                        self.random.pick(&[RetainHandling::Send, RetainHandling::SendIfNew, RetainHandling::DoNotSend]);
+                    options.retain_handling = self.random.pick(&[
+                        RetainHandling::Send,
+                        RetainHandling::SendIfNew,
+                        RetainHandling::DoNotSend,
+                    ]);
                 }
-                let filter = if self.random.percent(3) { "d/#" } else { self.random.pick(&FILTERS) };
+                let filter = if self.random.percent(3) {
+                    "d/#"
+                } else {
+                    self.random.pick(&FILTERS)
+                };
                 filters.insert(filter.into(), options);
             }
         }
@@ -371,7 +408,8 @@ impl World {
                 self.host.wake_closing();
             }
         }
-        self.ledger.fail(Invariant::NoLostAcknowledgement, || "it does not come to rest".into());
+        self.ledger
+            .fail(Invariant::NoLostAcknowledgement, || "it does not come to rest".into());
     }
 
     /// One round in which everybody does what there is to do; false when there was nothing.
@@ -421,7 +459,13 @@ impl World {
     }
 
     pub fn add_client(&mut self, character: Character) -> usize {
-        self.clients.push(Client::new(Character { number: self.clients.len(), ..character }, None));
+        self.clients.push(Client::new(
+            Character {
+                number: self.clients.len(),
+                ..character
+            },
+            None,
+        ));
         self.clients.len() - 1
     }
 }
