@@ -81,7 +81,10 @@ impl Worker {
         for group in &matched.groups {
             match reach.member(&mut fanned, group, SmallVec::new()) {
                 true => tally.taken += 1,
-                false if publication.qos.is_acknowledged() => tally.refused += 1,
+                false if publication.qos.is_acknowledged() => {
+                    reach.residents.metrics.dropped_queue_full_qos1_2.increment();
+                    tally.refused += 1;
+                }
                 false => reach.residents.metrics.dropped_offline_qos0.increment(),
             }
         }
@@ -173,6 +176,8 @@ impl Reach<'_> {
             tally.refused += here.refused;
         } else if publication.qos.is_acknowledged() {
             if to.receivers.iter().all(|receiver| receiver.status.is_full()) {
+                let dropped = &self.residents.metrics.dropped_queue_full_qos1_2;
+                dropped.add(to.receivers.len() as u64);
                 tally.refused += 1;
                 return;
             }
