@@ -100,7 +100,12 @@ impl World {
     fn new(seed: u64, fault: Option<Fault>) -> Self {
         let mut random = Random::new(seed);
         let workers = random.between(1, 4);
-        let late = Late::new(random.next(), habits(&mut random));
+        let habits = habits(&mut random);
+        let ledger = Ledger {
+            has_failing_store: habits.store_fails > 0,
+            ..Ledger::default()
+        };
+        let late = Late::new(random.next(), habits);
         let host = Host::new(options(&mut random), workers, late, random.next(), fault);
         let clients = (0..random.between(2, 7))
             .map(|number| Client::new(character(number, &mut random), fault))
@@ -112,7 +117,7 @@ impl World {
             clients,
             links: Vec::new(),
             owners: Vec::new(),
-            ledger: Ledger::default(),
+            ledger,
             fault,
         }
     }
