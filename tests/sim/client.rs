@@ -20,7 +20,7 @@ use crate::network::{Link, LinkId};
 
 /// What a client is for all of its life.
 #[derive(Clone, Debug)]
-pub struct Character {
+pub(crate) struct Character {
     pub number: usize,
     pub version: Version,
     pub is_persistent: bool,
@@ -36,7 +36,7 @@ pub struct Character {
 
 /// What a client says in one CONNECT.
 #[derive(Clone, Copy, Debug)]
-pub struct Greeting {
+pub(crate) struct Greeting {
     pub clean_start: bool,
     pub receive_maximum: u16,
     pub topic_aliases: u16,
@@ -45,7 +45,7 @@ pub struct Greeting {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub(crate) enum State {
     Offline,
     /// CONNECT is under way.
     Connecting,
@@ -71,7 +71,7 @@ struct Request {
 }
 
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     pub character: Character,
     pub state: State,
     pub link: Option<LinkId>,
@@ -114,7 +114,7 @@ fn packet_id(id: u16) -> PacketId {
 }
 
 impl Client {
-    pub fn new(character: Character, fault: Option<Fault>) -> Self {
+    pub(crate) fn new(character: Character, fault: Option<Fault>) -> Self {
         Self {
             character,
             state: State::Offline,
@@ -144,11 +144,11 @@ impl Client {
         }
     }
 
-    pub fn number(&self) -> usize {
+    pub(crate) fn number(&self) -> usize {
         self.character.number
     }
 
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         format!("client-{}", self.number())
     }
 
@@ -159,7 +159,7 @@ impl Client {
     }
 
     /// Opens a connection: CONNECT.
-    pub fn connect(&mut self, link: LinkId, greeting: Greeting, ledger: &mut Ledger) {
+    pub(crate) fn connect(&mut self, link: LinkId, greeting: Greeting, ledger: &mut Ledger) {
         self.leave(ledger);
         let number = self.number();
         ledger.note(|| format!("client {number} connects on link {link}: {greeting:?}"));
@@ -216,7 +216,7 @@ impl Client {
     }
 
     /// The connection is gone, or we turn away from it.
-    pub fn leave(&mut self, ledger: &mut Ledger) {
+    pub(crate) fn leave(&mut self, ledger: &mut Ledger) {
         if self.state == State::Connecting {
             self.has_ghost = true;
         }
@@ -261,12 +261,12 @@ impl Client {
     }
 
     /// True when the rules allow another PUBLISH of that QoS.
-    pub fn may_publish(&self, qos: QoS) -> bool {
+    pub(crate) fn may_publish(&self, qos: QoS) -> bool {
         let limit = usize::from(self.server_receive_maximum.min(self.character.ids_max / 2));
         self.state == State::Connected && (!qos.is_acknowledged() || self.outgoing.len() < limit)
     }
 
-    pub fn publish(&mut self, message: MessageId, ledger: &mut Ledger) {
+    pub(crate) fn publish(&mut self, message: MessageId, ledger: &mut Ledger) {
         let qos = ledger.messages[message].qos;
         if !qos.is_acknowledged() {
             return self.transmit(message, None, false, ledger);
@@ -334,7 +334,7 @@ impl Client {
         }));
     }
 
-    pub fn subscribe(&mut self, filters: &[(String, SubscriptionOptions)], ledger: &mut Ledger) {
+    pub(crate) fn subscribe(&mut self, filters: &[(String, SubscriptionOptions)], ledger: &mut Ledger) {
         let (Some(epoch), Some(id)) = (self.epoch, self.next_id()) else {
             return;
         };
@@ -374,7 +374,7 @@ impl Client {
     }
 
     /// Ends one of the subscriptions.
-    pub fn unsubscribe(&mut self, filter: &str, ledger: &mut Ledger) {
+    pub(crate) fn unsubscribe(&mut self, filter: &str, ledger: &mut Ledger) {
         let (Some(epoch), Some(id)) = (self.epoch, self.next_id()) else {
             return;
         };
@@ -404,13 +404,13 @@ impl Client {
         }));
     }
 
-    pub fn ping(&mut self) {
+    pub(crate) fn ping(&mut self) {
         self.pings += 1;
         self.send(&Packet::PingReq);
     }
 
     /// DISCONNECT, which removes the will; the connection is closed once it is on its way. With `ends_session` the session ends too.
-    pub fn disconnect(&mut self, ends_session: bool, ledger: &mut Ledger) {
+    pub(crate) fn disconnect(&mut self, ends_session: bool, ledger: &mut Ledger) {
         let mut properties = PropertiesBuf::new();
         if ends_session && self.character.version.has_properties() {
             properties.push_u32(PropertyId::SessionExpiryInterval, 0);
@@ -426,16 +426,16 @@ impl Client {
     }
 
     /// True when the client may ask for something else.
-    pub fn may_ask(&self) -> bool {
+    pub(crate) fn may_ask(&self) -> bool {
         self.state == State::Connected && !self.is_hung_up && self.requests.len() < 4 && self.pings < 4
     }
 
-    pub fn owes(&self) -> bool {
+    pub(crate) fn owes(&self) -> bool {
         !self.owed.is_empty()
     }
 
     /// Sends the oldest acknowledgement that we owe.
-    pub fn pay(&mut self) {
+    pub(crate) fn pay(&mut self) {
         let Some((kind, id)) = self.owed.pop_front() else {
             return;
         };
@@ -448,13 +448,13 @@ impl Client {
     }
 
     /// Moves up to `count` bytes to the network.
-    pub fn flush(&mut self, link: &mut Link, count: usize) {
+    pub(crate) fn flush(&mut self, link: &mut Link, count: usize) {
         let count = count.min(link.room_up()).min(self.unsent.len());
         link.up.extend(self.unsent.drain(..count));
     }
 
     /// Takes up to `count` bytes from the network and handles the packets that are complete.
-    pub fn read(&mut self, link: &mut Link, count: usize, ledger: &mut Ledger) {
+    pub(crate) fn read(&mut self, link: &mut Link, count: usize, ledger: &mut Ledger) {
         let count = count.min(link.down.len());
         self.inbox.extend(link.down.drain(..count));
         let inbox = std::mem::take(&mut self.inbox);
@@ -714,13 +714,13 @@ impl Client {
     }
 
     /// What the broker still owes this connection.
-    pub fn waits_for(&self) -> Option<String> {
+    pub(crate) fn waits_for(&self) -> Option<String> {
         let is_waiting = !self.outgoing.is_empty() || !self.requests.is_empty() || self.pings > 0;
         is_waiting.then(|| format!("{:?} {:?} {} pings", self.outgoing, self.requests, self.pings))
     }
 
     /// Filters that the client has, or may have.
-    pub fn filters(&self, ledger: &Ledger) -> Vec<String> {
+    pub(crate) fn filters(&self, ledger: &Ledger) -> Vec<String> {
         let subs = self
             .epoch
             .map(|epoch| &ledger.epochs[epoch].subs[..])
@@ -735,7 +735,7 @@ impl Client {
 }
 
 /// Options of a subscription with nothing special.
-pub fn plain(qos: QoS) -> SubscriptionOptions {
+pub(crate) fn plain(qos: QoS) -> SubscriptionOptions {
     SubscriptionOptions {
         qos,
         no_local: false,

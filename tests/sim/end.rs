@@ -10,7 +10,7 @@ use crate::ledger::{Invariant, MessageId};
 use crate::world::World;
 
 impl World {
-    pub fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.host.late.calm_down();
         self.settle(true);
         self.check_answered();

@@ -12,7 +12,7 @@ use sundew::router::Receiver;
 
 /// What is done wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// A letter with a QoS 1 message for another worker is lost.
     LoseDelivery,
     /// A letter with a QoS 2 message is delivered twice.
@@ -37,14 +37,14 @@ pub enum Fault {
 
 /// Does it.
 #[derive(Debug)]
-pub struct Saboteur {
+pub(crate) struct Saboteur {
     fault: Option<Fault>,
     seen: usize,
     receivers: Option<Arc<[Receiver]>>,
 }
 
 impl Saboteur {
-    pub fn new(fault: Option<Fault>) -> Self {
+    pub(crate) fn new(fault: Option<Fault>) -> Self {
         Self {
             fault,
             seen: 0,
@@ -52,7 +52,7 @@ impl Saboteur {
         }
     }
 
-    pub fn is(&self, fault: Fault) -> bool {
+    pub(crate) fn is(&self, fault: Fault) -> bool {
         self.fault == Some(fault)
     }
 
@@ -62,16 +62,16 @@ impl Saboteur {
         self.seen.is_multiple_of(every)
     }
 
-    pub fn swallows(&mut self, outcome: &Outcome) -> bool {
+    pub(crate) fn swallows(&mut self, outcome: &Outcome) -> bool {
         self.is(Fault::SwallowAnswer) && matches!(outcome, Outcome::Stored(true)) && self.strikes(10)
     }
 
-    pub fn forgets_to_remove(&mut self) -> bool {
+    pub(crate) fn forgets_to_remove(&mut self) -> bool {
         self.is(Fault::KeepConnections) && self.strikes(3)
     }
 
     /// Opens the letters that wait for a worker before it does.
-    pub fn open_letters(&mut self, broker: &Broker, worker: usize) {
+    pub(crate) fn open_letters(&mut self, broker: &Broker, worker: usize) {
         use Fault as F;
         if !matches!(
             self.fault,

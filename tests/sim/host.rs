@@ -26,7 +26,7 @@ const READS_PER_TURN: usize = 4;
 
 /// One connection on the worker that drives it.
 #[derive(Debug)]
-pub struct Driver {
+pub(crate) struct Driver {
     worker: usize,
     key: ConnectionKey,
     unread: Vec<u8>,
@@ -64,7 +64,7 @@ enum Arrival {
     HandedOver(LinkId, Box<Connection>, Vec<u8>),
 }
 
-pub struct Host {
+pub(crate) struct Host {
     pub broker: Arc<Broker>,
     pub workers: Vec<Worker>,
     pub drivers: BTreeMap<LinkId, Driver>,
@@ -78,7 +78,7 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(options: BrokerOptions, workers: usize, late: Late, seed: u64, fault: Option<Fault>) -> Self {
+    pub(crate) fn new(options: BrokerOptions, workers: usize, late: Late, seed: u64, fault: Option<Fault>) -> Self {
         let parts = Parts {
             authenticator: Arc::new(late.clone()),
             authorizer: Arc::new(late.clone()),
@@ -102,23 +102,23 @@ impl Host {
         }
     }
 
-    pub fn accept(&mut self, link: LinkId, worker: usize) {
+    pub(crate) fn accept(&mut self, link: LinkId, worker: usize) {
         self.arrivals[worker].push_back(Arrival::Accepted(link));
     }
 
-    pub fn has_arrivals(&self, worker: usize) -> bool {
+    pub(crate) fn has_arrivals(&self, worker: usize) -> bool {
         !self.arrivals[worker].is_empty()
     }
 
     /// True while the broker has, or is about to have, something of a link.
-    pub fn knows(&self, link: LinkId) -> bool {
+    pub(crate) fn knows(&self, link: LinkId) -> bool {
         let is_it =
             |arrival: &Arrival| matches!(arrival, Arrival::Accepted(l) | Arrival::HandedOver(l, ..) if *l == link);
         self.drivers.contains_key(&link) || self.arrivals.iter().flatten().any(is_it)
     }
 
     /// The next connection that is on its way to a worker arrives.
-    pub fn arrive(&mut self, worker: usize, now: Time) {
+    pub(crate) fn arrive(&mut self, worker: usize, now: Time) {
         let Some(arrival) = self.arrivals[worker].pop_front() else {
             return;
         };
@@ -160,18 +160,18 @@ impl Host {
         self.workers[worker].send_mail();
     }
 
-    pub fn read_mail(&mut self, worker: usize, now: Time) {
+    pub(crate) fn read_mail(&mut self, worker: usize, now: Time) {
         self.saboteur.open_letters(&self.broker, worker);
         self.workers[worker].receive_mail(Waker::noop(), now);
         self.dispatch(worker);
     }
 
-    pub fn walk(&mut self, worker: usize, now: Time) {
+    pub(crate) fn walk(&mut self, worker: usize, now: Time) {
         self.workers[worker].continue_walks(now);
         self.dispatch(worker);
     }
 
-    pub fn expire(&mut self, worker: usize, now: Time) {
+    pub(crate) fn expire(&mut self, worker: usize, now: Time) {
         if self.workers[worker].next_deadline().is_some_and(|at| at <= now) {
             self.workers[worker].expire(now);
             self.dispatch(worker);
@@ -179,7 +179,7 @@ impl Host {
     }
 
     /// One of the late answers is given.
-    pub fn answer(&mut self, random: &mut Random) {
+    pub(crate) fn answer(&mut self, random: &mut Random) {
         let Some((token, outcome)) = self.late.take(random) else {
             return;
         };
@@ -190,7 +190,7 @@ impl Host {
         }
     }
 
-    pub fn is_runnable(&self, id: LinkId, link: &Link) -> bool {
+    pub(crate) fn is_runnable(&self, id: LinkId, link: &Link) -> bool {
         self.drivers.get(&id).is_some_and(|driver| {
             driver.is_woken
                 || driver.wants_to_read && (!link.up.is_empty() || link.is_client_gone)
@@ -199,7 +199,7 @@ impl Host {
     }
 
     /// Closing connections have their time.
-    pub fn wake_closing(&mut self) {
+    pub(crate) fn wake_closing(&mut self) {
         for driver in self
             .drivers
             .values_mut()
@@ -210,7 +210,7 @@ impl Host {
     }
 
     /// One turn of a connection's driver.
-    pub fn turn(&mut self, id: LinkId, link: &mut Link, now: Time, random: &mut Random, ledger: &mut Ledger) {
+    pub(crate) fn turn(&mut self, id: LinkId, link: &mut Link, now: Time, random: &mut Random, ledger: &mut Ledger) {
         let Some(mut driver) = self.drivers.remove(&id) else {
             return;
         };

@@ -16,7 +16,7 @@ use crate::random::Random;
 
 /// How often each of them answers late, and how often wrong, in percent.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Habits {
+pub(crate) struct Habits {
     pub authenticator_late: usize,
     pub authorizer_late: usize,
     pub store_late: usize,
@@ -33,10 +33,10 @@ struct Desk {
 
 /// All three in one.
 #[derive(Clone, Debug)]
-pub struct Late(Arc<Mutex<Desk>>);
+pub(crate) struct Late(Arc<Mutex<Desk>>);
 
 impl Late {
-    pub fn new(seed: u64, habits: Habits) -> Self {
+    pub(crate) fn new(seed: u64, habits: Habits) -> Self {
         Self(Arc::new(Mutex::new(Desk {
             random: Random::new(seed),
             habits,
@@ -49,17 +49,17 @@ impl Late {
     }
 
     /// From now on nothing fails.
-    pub fn calm_down(&self) {
+    pub(crate) fn calm_down(&self) {
         let habits = &mut self.desk().habits;
         (habits.refuses, habits.store_fails) = (0, 0);
     }
 
-    pub fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.desk().waiting.len()
     }
 
     /// Takes out one of the answers that wait, by chance.
-    pub fn take(&self, random: &mut Random) -> Option<(Token, Outcome)> {
+    pub(crate) fn take(&self, random: &mut Random) -> Option<(Token, Outcome)> {
         let mut desk = self.desk();
         let at = random.below(desk.waiting.len());
         (at < desk.waiting.len()).then(|| desk.waiting.swap_remove(at))

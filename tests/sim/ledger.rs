@@ -8,7 +8,7 @@ use sundew::protocol::topic::{TopicFilter, matches};
 
 /// What the simulation asserts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Invariant {
+pub(crate) enum Invariant {
     AtLeastOnce,
     ExactlyOnce,
     Order,
@@ -44,16 +44,16 @@ impl fmt::Display for Invariant {
 
 /// A broken invariant.
 #[derive(Clone, Debug)]
-pub struct Breach {
+pub(crate) struct Breach {
     pub invariant: Invariant,
     pub what: String,
 }
 
-pub type MessageId = usize;
+pub(crate) type MessageId = usize;
 
 /// A message as its publisher knows it. Moments are steps of the simulation.
 #[derive(Clone, Debug)]
-pub struct Message {
+pub(crate) struct Message {
     pub publisher: usize,
     pub topic: String,
     pub qos: QoS,
@@ -69,7 +69,7 @@ pub struct Message {
 }
 
 impl Message {
-    pub fn payload(&self, id: MessageId) -> Vec<u8> {
+    pub(crate) fn payload(&self, id: MessageId) -> Vec<u8> {
         if self.is_clear {
             return Vec::new();
         }
@@ -81,7 +81,7 @@ impl Message {
 
 /// A subscription as its client knows it.
 #[derive(Clone, Debug)]
-pub struct Sub {
+pub(crate) struct Sub {
     pub filter: String,
     pub qos: QoS,
     pub no_local: bool,
@@ -100,7 +100,7 @@ impl Sub {
         self.filter.starts_with("$share/")
     }
 
-    pub fn matches(&self, topic: &str) -> bool {
+    pub(crate) fn matches(&self, topic: &str) -> bool {
         matches(self.bare(), topic)
     }
 
@@ -115,7 +115,7 @@ impl Sub {
 
 /// How often a message came.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Receipt {
+pub(crate) struct Receipt {
     /// Copies that count: first ones, and those of QoS 2 that were new to the client.
     pub copies: usize,
     /// Copies of QoS 2 that were new to the client.
@@ -125,7 +125,7 @@ pub struct Receipt {
 
 /// One session from its creation to its end, as its client knows it.
 #[derive(Clone, Debug)]
-pub struct Epoch {
+pub(crate) struct Epoch {
     pub client: usize,
     pub began: u64,
     pub is_over: bool,
@@ -139,7 +139,7 @@ pub struct Epoch {
 
 /// A PUBLISH as it came to a client.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrived<'a> {
+pub(crate) struct Arrived<'a> {
     pub topic: &'a str,
     pub payload: &'a [u8],
     pub qos: QoS,
@@ -148,7 +148,7 @@ pub struct Arrived<'a> {
 }
 
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     pub step: u64,
     pub messages: Vec<Message>,
     pub epochs: Vec<Epoch>,
@@ -162,7 +162,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    pub fn fail(&mut self, invariant: Invariant, what: impl FnOnce() -> String) {
+    pub(crate) fn fail(&mut self, invariant: Invariant, what: impl FnOnce() -> String) {
         if self.breach.is_none() {
             let what = format!("step {}: {}", self.step, what());
             self.note(|| what.clone());
@@ -170,18 +170,18 @@ impl Ledger {
         }
     }
 
-    pub fn note(&mut self, what: impl FnOnce() -> String) {
+    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:5} {}", self.step, what()));
         }
     }
 
-    pub fn publish(&mut self, message: Message) -> MessageId {
+    pub(crate) fn publish(&mut self, message: Message) -> MessageId {
         self.messages.push(message);
         self.messages.len() - 1
     }
 
-    pub fn begin_epoch(&mut self, client: usize, subs: Vec<Sub>) -> usize {
+    pub(crate) fn begin_epoch(&mut self, client: usize, subs: Vec<Sub>) -> usize {
         self.epochs.push(Epoch {
             client,
             began: self.step,
@@ -196,7 +196,7 @@ impl Ledger {
     }
 
     /// A PUBLISH has come to a client. `is_new` is false for a QoS 2 packet that the client has already.
-    pub fn arrived(&mut self, epoch: usize, arrived: Arrived<'_>, is_new: bool) {
+    pub(crate) fn arrived(&mut self, epoch: usize, arrived: Arrived<'_>, is_new: bool) {
         let Arrived {
             topic,
             payload,
@@ -306,7 +306,7 @@ impl Ledger {
     }
 
     /// At the end, when everybody is connected and nothing is under way.
-    pub fn judge(&mut self) {
+    pub(crate) fn judge(&mut self) {
         let mut missing: Vec<(QoS, String)> = Vec::new();
         for (id, message) in self.messages.iter().enumerate() {
             let is_promised = message.accepted.is_some()
@@ -380,7 +380,7 @@ impl Ledger {
     }
 
     /// QoS 2 reaches one member of a shared group and no second one.
-    pub fn judge_single_members(&mut self) {
+    pub(crate) fn judge_single_members(&mut self) {
         let mut twice = None;
         for (id, message) in self
             .messages

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 
 /// The number of a network connection; never used twice.
-pub type LinkId = usize;
+pub(crate) type LinkId = usize;
 
 /// One network connection.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// From the client to the broker.
     pub up: VecDeque<u8>,
     /// From the broker to the client.
@@ -23,7 +23,7 @@ pub struct Link {
 }
 
 impl Link {
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
             up: VecDeque::new(),
             down: VecDeque::new(),
@@ -35,17 +35,17 @@ impl Link {
     }
 
     /// Room towards the client.
-    pub fn room_down(&self) -> usize {
+    pub(crate) fn room_down(&self) -> usize {
         self.capacity.saturating_sub(self.down.len())
     }
 
     /// Room towards the broker.
-    pub fn room_up(&self) -> usize {
+    pub(crate) fn room_up(&self) -> usize {
         self.capacity.saturating_sub(self.up.len())
     }
 
     /// The client's end is lost after `arriving` more bytes.
-    pub fn lose(&mut self, arriving: usize) {
+    pub(crate) fn lose(&mut self, arriving: usize) {
         self.up.truncate(arriving);
         self.is_client_gone = true;
     }

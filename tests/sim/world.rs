@@ -20,7 +20,7 @@ const STEPS: u64 = 1500;
 const FILTERS: [&str; 9] = ["t/0", "t/1", "t/+", "t/#", "#", "+/1", "r/+", "w/#", "s/0"];
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
-pub struct World {
+pub(crate) struct World {
     pub random: Random,
     pub now: Time,
     pub host: Host,
@@ -33,7 +33,7 @@ pub struct World {
 }
 
 /// Runs a seed to its end.
-pub fn run(seed: u64, fault: Option<Fault>, trace: bool) -> (Result<(), Breach>, Ledger) {
+pub(crate) fn run(seed: u64, fault: Option<Fault>, trace: bool) -> (Result<(), Breach>, Ledger) {
     let mut world = World::new(seed, fault);
     world.ledger.trace = trace.then(Vec::new);
     for step in 1..=STEPS {
@@ -160,13 +160,13 @@ impl World {
         self.note_lost();
     }
 
-    pub fn turn(&mut self, id: LinkId) {
+    pub(crate) fn turn(&mut self, id: LinkId) {
         self.host
             .turn(id, &mut self.links[id], self.now, &mut self.random, &mut self.ledger);
     }
 
     /// A will is due when a connection was lost [MQTT-3.1.2-8].
-    pub fn note_lost(&mut self) {
+    pub(crate) fn note_lost(&mut self) {
         for link in std::mem::take(&mut self.host.lost) {
             let (owner, will) = self.owners[link];
             self.ledger.note(|| format!("link {link} of client {owner} is lost"));
@@ -200,7 +200,7 @@ impl World {
         }
     }
 
-    pub fn read(&mut self, client: usize) {
+    pub(crate) fn read(&mut self, client: usize) {
         let client = &mut self.clients[client];
         let Some(id) = client.link else { return };
         let link = &mut self.links[id];
@@ -214,7 +214,7 @@ impl World {
         }
     }
 
-    pub fn flush(&mut self, client: usize) {
+    pub(crate) fn flush(&mut self, client: usize) {
         let client = &mut self.clients[client];
         if let Some(id) = client.link {
             let count = if self.random.percent(50) {
@@ -285,7 +285,7 @@ impl World {
 
     /// Opens a connection on some worker. Where an attempt with clean start may still be under way its end is waited for: nobody
     /// could say otherwise which session is whose.
-    pub fn connect(&mut self, number: usize, is_reset: bool) {
+    pub(crate) fn connect(&mut self, number: usize, is_reset: bool) {
         let host = &self.host;
         let is_mine_alive = || {
             self.owners
@@ -402,7 +402,7 @@ impl World {
     }
 
     /// Lets everything come to rest; with `reconnects` everybody is connected then.
-    pub fn settle(&mut self, reconnects: bool) {
+    pub(crate) fn settle(&mut self, reconnects: bool) {
         let mut idle = 0;
         for _ in 0..20_000 {
             self.ledger.step += 1;
@@ -466,11 +466,11 @@ impl World {
         has_moved
     }
 
-    pub fn is_sabotaged_by(&self, fault: Fault) -> bool {
+    pub(crate) fn is_sabotaged_by(&self, fault: Fault) -> bool {
         self.fault == Some(fault)
     }
 
-    pub fn add_client(&mut self, character: Character) -> usize {
+    pub(crate) fn add_client(&mut self, character: Character) -> usize {
         self.clients.push(Client::new(
             Character {
                 number: self.clients.len(),
