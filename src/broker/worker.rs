@@ -132,6 +132,11 @@ impl Worker {
         self.me
     }
 
+    /// Connections and sessions that live here, in whatever state: none when everybody has gone.
+    pub fn population(&self) -> (usize, usize) {
+        (self.residents.connections.len(), self.residents.sessions.len())
+    }
+
     /// The broker it is a part of.
     pub const fn broker(&self) -> &Arc<Broker> {
         &self.broker

@@ -150,7 +150,10 @@ impl World {
         let broker = &self.host.broker;
         let totals = broker.metrics.sum();
         let subscriptions = broker.subscriptions.read().unwrap();
+        let population = |of: fn((usize, usize)) -> usize| self.host.workers.iter().map(|w| of(w.population())).sum();
         let left = [
+            ("connections of workers", population(|(connections, _)| connections)),
+            ("sessions of workers", population(|(_, sessions)| sessions)),
             ("sessions in the registry", broker.registry.sessions()),
             ("sessions", totals.sessions as usize),
             ("connections", totals.connections as usize),

@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     WidenWindow,
     /// Closed connections are not removed.
     KeepConnections,
+    /// A worker panics.
+    Panic,
 }
 
 /// Does it.
@@ -64,6 +66,10 @@ impl Saboteur {
 
     pub(crate) fn swallows(&mut self, outcome: &Outcome) -> bool {
         self.is(Fault::SwallowAnswer) && matches!(outcome, Outcome::Stored(true)) && self.strikes(10)
+    }
+
+    pub(crate) fn panics(&mut self) {
+        assert!(!(self.is(Fault::Panic) && self.strikes(50)), "on purpose");
     }
 
     pub(crate) fn forgets_to_remove(&mut self) -> bool {

@@ -161,6 +161,7 @@ impl Host {
     }
 
     pub(crate) fn read_mail(&mut self, worker: usize, now: Time) {
+        self.saboteur.panics();
         self.saboteur.open_letters(&self.broker, worker);
         self.workers[worker].receive_mail(Waker::noop(), now);
         self.dispatch(worker);

@@ -106,16 +106,16 @@ impl World {
         let mut random = Random::new(seed);
         let workers = random.between(1, 4);
         let habits = habits(&mut random);
-        let ledger = Ledger {
+        let mut ledger = Ledger {
             has_failing_store: habits.store_fails > 0,
             ..Ledger::default()
         };
         let late = Late::new(random.next(), habits);
         let options = options(&mut random);
-        let has_small_queues = options.delivery.outbox.messages_max < 100;
+        ledger.has_small_queues = options.delivery.outbox.messages_max < 100;
         let host = Host::new(options, workers, late, random.next(), fault);
         let clients = (0..random.between(2, 7))
-            .map(|number| Client::new(character(number, has_small_queues, &mut random), fault))
+            .map(|number| Client::new(character(number, ledger.has_small_queues, &mut random), fault))
             .collect();
         Self {
             random,
