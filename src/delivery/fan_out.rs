@@ -59,11 +59,23 @@ impl Residents {
             };
             match delivered {
                 Delivered::Taken => tally.taken += 1,
+                Delivered::Refused if publisher == Some(receiver.session) && self.has_no_reason_codes(receiver) => {}
                 Delivered::Refused => tally.refused += 1,
                 Delivered::Gone => {}
             }
         }
         tally
+    }
+
+    /// A client before MQTT 5 that publishes to itself faster than it reads is not refused, its message is dropped: it can be told
+    /// only by the end of the connection, would send the same again, and never come to empty its queue.
+    fn has_no_reason_codes(&self, receiver: &Receiver) -> bool {
+        let key = self
+            .sessions
+            .get(receiver.session.key)
+            .and_then(|resident| resident.connection);
+        let connection = key.and_then(|key| self.connections.get(key.0));
+        connection.is_some_and(|connection| !connection.version.has_properties())
     }
 
     /// Delivers to one receiver on this worker, for the sake of `group` where it was chosen from one.

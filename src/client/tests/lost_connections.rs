@@ -231,11 +231,7 @@ impl World {
 
     fn settle(&mut self) {
         for _ in 0..200 {
-            for step in [
-                Step::Up(usize::MAX),
-                Step::Down(usize::MAX),
-                Step::Take(1000),
-            ] {
+            for step in [Step::Up(usize::MAX), Step::Down(usize::MAX), Step::Take(1000)] {
                 self.step(&step);
             }
         }
