@@ -300,6 +300,40 @@ fn what_does_not_work_is_said_in_one_line_with_what_to_do() {
 }
 
 #[test]
+fn a_refusal_is_the_exit_code_and_says_what_to_do() {
+    let mut options = ServerOptions::default();
+    let addresses = vec![ListenAddress::Tcp("127.0.0.1:0".parse().unwrap())];
+    options.listeners[0].0.addresses = addresses;
+    let parts = Parts {
+        authenticator: std::sync::Arc::new(sundew::auth::DenyAll),
+        ..Parts::default()
+    };
+    let server = Server::start(options, parts).unwrap();
+    let port = server.addresses()[0].1[0].port().to_string();
+    for (version, expected) in [("31", 5), ("311", 5), ("5", 0x87)] {
+        for command in [&["sub"][..], &["pub", "-n"]] {
+            let arguments = [command, &["-p", &port, "-V", version, "-t", "a"]].concat();
+            let (code, _, error) = sundew(&arguments);
+            assert_eq!((code, error.lines().count()), (expected, 1), "{arguments:?}: {error}");
+            assert!(error.contains("-u and -P"), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_subscriber_comes_back_to_a_broker_that_comes_back() {
+    let (server, port) = broker(|_| {});
+    let mut subscriber = Subscriber::start(&["-p", &port, "-t", "a", "-C", "1"]);
+    server.stop();
+    subscriber.wait_for("connecting again");
+    let address = ListenAddress::Tcp(format!("127.0.0.1:{port}").parse().unwrap());
+    let (_server, port) = broker(|listener| listener.addresses = vec![address]);
+    subscriber.wait_for("Subscribed(");
+    assert_eq!(sundew(&["pub", "-p", &port, "-t", "a", "-m", "back"]).0, 0);
+    assert_eq!(subscriber.end(), (0, "back\n".to_owned()));
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_fault() {
     let (_server, port) = broker(|_| {});
     let mut subscriber = Subscriber::start(&["-p", &port, "-t", "a"]);

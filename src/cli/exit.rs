@@ -6,27 +6,41 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// As asked.
-    Done = 0,
+    Done,
     /// `sundew pub` and `sundew sub`: it did not work. The number that mosquitto's tools have.
-    Failed = 1,
+    Failed,
+    /// `sundew pub` and `sundew sub`: the broker refused the connection with this return code (before MQTT 5) or reason code. The
+    /// numbers that mosquitto's tools have.
+    Refused(u8),
     /// `sundew sub -W`: the time is over. The number that mosquitto's tools have.
-    TimedOut = 27,
+    TimedOut,
     /// The command line is wrong (EX_USAGE).
-    Usage = 64,
+    Usage,
     /// An address is in use or not there, or the other side does not answer (EX_UNAVAILABLE).
-    Unavailable = 69,
+    Unavailable,
     /// A fault of our own (EX_SOFTWARE).
-    Software = 70,
+    Software,
     /// A file or socket cannot be made (EX_CANTCREAT).
-    CannotCreate = 73,
+    CannotCreate,
     /// The system does not allow it (EX_NOPERM).
-    NotAllowed = 77,
+    NotAllowed,
     /// The configuration is wrong (EX_CONFIG).
-    Config = 78,
+    Config,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        Self::from(exit as u8)
+        Self::from(match exit {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::TimedOut => 27,
+            Exit::Usage => 64,
+            Exit::Unavailable => 69,
+            Exit::Software => 70,
+            Exit::CannotCreate => 73,
+            Exit::NotAllowed => 77,
+            Exit::Config => 78,
+            Exit::Refused(code) => code,
+        })
     }
 }

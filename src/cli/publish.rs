@@ -78,10 +78,11 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     match connecting {
         Ok((connecting, topic, delay)) => {
             let connect = &arguments.connect;
+            let version = connecting.client.version;
             run_client(connect, async {
                 match publish(arguments, connecting, topic, delay).await {
                     Ok(exit) => exit,
-                    Err(Failure::Client(error)) => connect.ended(&error),
+                    Err(Failure::Client(error)) => connect.ended(&error, version),
                     Err(Failure::Request(error)) => connect.failed(error),
                     Err(Failure::Input(error)) => connect.failed(error),
                 }

@@ -168,7 +168,7 @@ impl Subscriber<'_> {
         loop {
             let event = match self.driver.next_event().await {
                 Ok(event) => event,
-                Err(error) => return connect.ended(&error),
+                Err(error) => return connect.ended(&error, self.connecting.client.version),
             };
             connect.explain_event(&event);
             match event {

@@ -249,7 +249,7 @@ impl ConnectArguments {
     }
 
     /// The same for the end of a client.
-    pub(super) fn ended(&self, error: &ClientError) -> Exit {
+    pub(super) fn ended(&self, error: &ClientError, version: Version) -> Exit {
         match error {
             ClientError::Done => Exit::Done,
             ClientError::Fault(Fault::Refused(reason, _)) => {
@@ -261,7 +261,12 @@ impl ConnectArguments {
                     R::UnsupportedProtocolVersion => "; try another version with -V 5, -V 311 or -V 31",
                     _ => "",
                 };
-                self.failed(format!("{error}{advice}"))
+                self.complain(format!("{error}{advice}"));
+                Exit::Refused(if version == Version::V5 {
+                    reason.byte()
+                } else {
+                    reason.connect_return_code()
+                })
             }
             error => self.failed(error),
         }

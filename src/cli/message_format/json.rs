@@ -1,14 +1,12 @@
 //! `%j` and `%J`: a message as one JSON object, keys as `mosquitto_sub` has them.
 
-use serde_json::{Map, Value, to_string};
 use time::OffsetDateTime;
 
 use crate::client::Received;
-use crate::protocol::property::{PropertyId, PropertyValue};
+use crate::protocol::property::PropertyValue;
 
 /// The object; with `is_json` the payload is a value of it instead of a string.
 pub(super) fn message(message: &Received, now: OffsetDateTime, is_json: bool) -> Result<String, String> {
-    let text = |text: &str| Value::from(text).to_string();
     let payload = if is_json {
         let payload = std::str::from_utf8(&message.payload).ok();
         let payload = payload.filter(|payload| serde_json::from_str::<serde::de::IgnoredAny>(payload).is_ok());
@@ -29,10 +27,8 @@ pub(super) fn message(message: &Received, now: OffsetDateTime, is_json: bool) ->
     if let Some(packet_id) = message.packet_id {
         out += &format!(",\"mid\":{packet_id}");
     }
-    let properties = properties(message);
-    if !properties.is_empty() {
-        let properties = to_string(&properties).map_err(|error| error.to_string())?;
-        out += &format!(",\"properties\":{properties}");
+    if let Some(properties) = properties(message) {
+        out += &format!(",\"properties\":{{{properties}}}");
     }
     out += &format!(",\"payload\":{payload}}}");
     Ok(out)
@@ -45,37 +41,42 @@ fn timestamp(now: OffsetDateTime) -> String {
     format!("{seconds}.{:06}{offset}", now.microsecond())
 }
 
-fn properties(message: &Received) -> Map<String, Value> {
-    let mut all = Map::new();
-    let view = message.properties.view();
-    for (id, value) in view.iter() {
+/// One member for each property, in order; those that stand more than once come together where the first stands.
+fn properties(message: &Received) -> Option<String> {
+    let mut members: Vec<(String, Vec<String>)> = Vec::new();
+    let mut pairs = Vec::new();
+    for (id, value) in message.properties.view().iter() {
         let value = match value {
-            PropertyValue::Byte(value) => value.into(),
-            PropertyValue::U16(value) => value.into(),
-            PropertyValue::U32(value) | PropertyValue::VarInt(value) => value.into(),
-            PropertyValue::Text(value) => value.into(),
-            PropertyValue::Binary(value) => String::from_utf8_lossy(value).into(),
-            PropertyValue::Pair(..) => continue,
-        };
-        match all.get_mut(&key(id)) {
-            // Only a subscription identifier stands more than once.
-            Some(Value::Array(values)) => values.push(value),
-            Some(first) => *first = Value::Array(vec![first.take(), value]),
-            None => {
-                all.insert(key(id), value);
+            PropertyValue::Byte(value) => value.to_string(),
+            PropertyValue::U16(value) => value.to_string(),
+            PropertyValue::U32(value) | PropertyValue::VarInt(value) => value.to_string(),
+            PropertyValue::Text(value) => text(value),
+            PropertyValue::Binary(value) => text(&String::from_utf8_lossy(value)),
+            PropertyValue::Pair(name, value) => {
+                pairs.push(format!("{}:{}", text(name), text(value)));
+                continue;
             }
+        };
+        let key = id.name().replace(' ', "-");
+        match members.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, values)) => values.push(value),
+            None => members.push((key, vec![value])),
         }
     }
-    let pairs: Vec<_> = view
-        .user_properties()
-        .map(|(name, value)| Value::from_iter([(name, value)]))
+    let mut members: Vec<_> = members
+        .into_iter()
+        .map(|(key, values)| match &values[..] {
+            [value] => format!("\"{key}\":{value}"),
+            values => format!("\"{key}\":[{}]", values.join(",")),
+        })
         .collect();
     if !pairs.is_empty() {
-        all.insert("user-properties".to_owned(), pairs.into());
+        // A name may stand twice in the object, as it may in the packet.
+        members.push(format!("\"user-properties\":{{{}}}", pairs.join(",")));
     }
-    all
+    (!members.is_empty()).then(|| members.join(","))
 }
 
-fn key(id: PropertyId) -> String {
-    id.name().replace(' ', "-")
+fn text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
