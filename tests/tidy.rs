@@ -211,7 +211,12 @@ fn the_top_level_is_exactly_what_the_plan_says() {
     let entries = fs::read_dir(root())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let faults: Vec<_> = entries.filter(|name| !is_planned(name)).collect();
+    let mut faults: Vec<_> = entries
+        .filter(|name| !is_planned(name))
+        .map(|name| format!("{name}: not planned"))
+        .collect();
+    let missing = TOP_LEVEL.iter().filter(|name| !root().join(name).exists());
+    faults.extend(missing.map(|name| format!("{name}: missing")));
     check(&faults, "a stranger finds the way from the top level alone");
 }
 
