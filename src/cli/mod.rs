@@ -56,6 +56,8 @@ Examples:
   sundew                                     serve this machine
   sundew --listen 0.0.0.0:1883 --anonymous   serve everybody who reaches port 1883
   sundew -c /etc/sundew/sundew.toml          serve as the file says; `sundew check FILE` looks for mistakes in it
+  sundew sub -t 'home/#' -v                  print messages
+  sundew pub -t home/lamp -m on              publish one
 
 --help says more.";
 
@@ -70,6 +72,8 @@ Examples:
   sundew -c /etc/sundew/sundew.toml          serve as the file says
   sundew check /etc/sundew/sundew.toml       show every mistake in the file, start nothing
   sundew check --reference                   show every option with its default and its cost
+  sundew sub -t 'home/#' -v                  print messages; options as mosquitto_sub has them
+  sundew pub -t home/lamp -m on              publish one; options as mosquitto_pub has them
 
 Configuration:
   Options come from the file, the drop-ins conf.d/*.toml beside it, the environment and the flags; the later win.
@@ -80,6 +84,8 @@ Signals:
 
 Exit codes:
    0  ended as asked
+   1  pub, sub: it did not work; other numbers: the broker's refusal, as mosquitto's tools have it
+  27  sub -W: the time is over
   64  the command line is wrong
   69  an address is in use or not there
   70  a fault of Sundew's own
