@@ -8,7 +8,7 @@ use crate::auth::Refusal;
 use crate::codec::{DecodeError, ErrorKind};
 use crate::delivery::residents::STALL_MS;
 use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey};
-use crate::protocol::packet::{ConnAck, Disconnect, Packet};
+use crate::protocol::packet::{ConnAck, Disconnect, Packet, PacketType};
 use crate::protocol::property::{Properties, PropertiesBuf, PropertyId};
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::repeat::Repeats;
@@ -61,7 +61,8 @@ impl Ending<'_> {
 
     fn text(&self) -> String {
         match self {
-            Self::Disconnect(reason) => reason.name().into(),
+            Self::Disconnect(ReasonCode::Success) => "disconnected by the client".into(),
+            Self::Disconnect(reason) => format!("disconnected by the client: {}", reason.name()),
             Self::Lost(why) => (*why).into(),
             Self::Violation(violation) => violation.to_string(),
             Self::TakenOver => "session taken over by a new connection of the same client id".into(),
@@ -502,6 +503,12 @@ impl EventLog {
         match ending {
             Ending::Lost(_) | Ending::ConnectTimeout if !is_connected => {
                 debug!(client, %addr, listener, reason, "connection closed before CONNECT"); // port probes
+            }
+            Ending::Violation(Violation::Decode(error))
+                if !connection.has_connect && error.packet != Some(PacketType::Connect) =>
+            {
+                // The driver says what it was instead of MQTT.
+                debug!(client, %addr, listener, reason, "connection did not begin with CONNECT");
             }
             Ending::Violation(violation) => {
                 let key = (EventKind::Disconnected, connection.peer.ip, violation.reason());

@@ -14,12 +14,13 @@ use std::time::Duration;
 
 use tokio::time::Sleep;
 
-use super::classify::classify;
+use super::classify::{NotMqtt, classify};
 use super::listener::Slot;
 use super::stream::Stream;
 use super::worker::{Arrival, HandedOver, Local};
 use crate::broker::Status;
 use crate::protocol::ids::{ConnectionKey, WorkerId};
+use crate::protocol::packet::PacketType;
 
 /// Pieces of output that go into one write at most.
 const PIECES_MAX: usize = 64;
@@ -176,9 +177,17 @@ impl Driver {
         let Some(addr) = broker.failed_to_open(self.key).filter(|_| taken == bytes.len()) else {
             return;
         };
-        let Some(found) = classify(bytes) else { return };
+        let found = classify(bytes);
+        // A CONNECT that could not be read has been explained by who read it.
+        if found.is_none()
+            && bytes
+                .first()
+                .is_some_and(|first| first >> 4 == PacketType::Connect as u8)
+        {
+            return;
+        }
         self.slot.listener().log_not_mqtt(found, addr);
-        if let (Some(answer), Some(output)) = (found.answer(), broker.output(self.key)) {
+        if let (Some(answer), Some(output)) = (found.and_then(NotMqtt::answer), broker.output(self.key)) {
             output.tail().extend_from_slice(answer);
         }
     }

@@ -300,11 +300,15 @@ impl ListenerShared {
     }
 
     /// Writes the one line about a connection whose first bytes were not MQTT; repeats of one address become one.
-    pub(super) fn log_not_mqtt(&self, found: NotMqtt, addr: &str) {
+    pub(super) fn log_not_mqtt(&self, found: Option<NotMqtt>, addr: &str) {
+        let reason = found.map_or_else(
+            || "not MQTT: it does not begin with CONNECT".to_owned(),
+            |found| found.to_string(),
+        );
         let host = addr.rsplit_once(':').map_or(addr, |(host, _)| host);
-        if let Some(repeated) = self.record_refusal(&(found.to_string(), host)) {
+        if let Some(repeated) = self.record_refusal(&(&reason, host)) {
             let repeated = (repeated > 0).then_some(repeated);
-            tracing::warn!(listener = self.name(), %addr, reason = found.to_string(), repeated, "connection refused");
+            tracing::warn!(listener = self.name(), %addr, reason, repeated, "connection refused");
         }
     }
 
