@@ -280,7 +280,9 @@ impl Ledger {
         let key = (message.publisher, message.topic.clone(), message.qos, qos);
         let last = self.epochs[epoch].last.insert(key, id);
         // One that was sent again may be new to a subscriber that came in between, or that had no room for it the first time.
-        let is_sure = |sub: &Sub| sub.matches(&message.topic) && sub.granted.is_some_and(|at| at < message.first_sent);
+        let is_sure = |sub: &Sub| {
+            sub.qos >= qos && sub.matches(&message.topic) && sub.granted.is_some_and(|at| at < message.first_sent)
+        };
         let may_be_late =
             qos == QoS::AtMostOnce || self.has_small_queues || !self.epochs[epoch].subs.iter().any(is_sure);
         if message.sends > 1 && may_be_late {
@@ -391,6 +393,9 @@ impl Ledger {
 
     /// QoS 2 reaches one member of a shared group and no second one.
     pub(crate) fn judge_single_members(&mut self) {
+        if self.has_failing_store {
+            return;
+        }
         let mut twice = None;
         for (id, message) in self
             .messages

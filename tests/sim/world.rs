@@ -294,10 +294,12 @@ impl World {
                 .any(|(id, (owner, _))| *owner == number && host.knows(id))
         };
         let client = &self.clients[number];
+        // A session that expires may have been begun anew by an attempt that went unanswered: nobody could tell.
+        let is_doubtful = client.has_ghost && client.character.expiry_secs.is_some();
+        let is_reset = is_reset || client.must_reset || is_doubtful;
         if client.character.is_persistent && (client.is_unsure || is_reset) && is_mine_alive() {
             return;
         }
-        let is_reset = is_reset || client.must_reset;
         let character = client.character.clone();
         let will = self.random.percent(30).then(|| self.will(number));
         // Clean session of 3.1.1 means both: a new session, and one that ends with the connection.
