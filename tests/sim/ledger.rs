@@ -281,7 +281,8 @@ impl Ledger {
         let last = self.epochs[epoch].last.insert(key, id);
         // One that was sent again may be new to a subscriber that came in between, or that had no room for it the first time.
         let is_sure = |sub: &Sub| {
-            sub.qos >= qos && sub.matches(&message.topic) && sub.granted.is_some_and(|at| at < message.first_sent)
+            let is_steady = sub.end_asked.is_none() && !sub.no_local && sub.qos >= qos;
+            is_steady && sub.matches(&message.topic) && sub.granted.is_some_and(|at| at < message.first_sent)
         };
         let may_be_late =
             qos == QoS::AtMostOnce || self.has_small_queues || !self.epochs[epoch].subs.iter().any(is_sure);
