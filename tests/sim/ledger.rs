@@ -261,15 +261,16 @@ impl Ledger {
         } else {
             receipt.copies += usize::from(!dup);
         }
-        let copies = receipt.copies;
+        let (copies, exactly_once) = (receipt.copies, receipt.exactly_once);
         let allowed = if message.qos == QoS::AtLeastOnce || self.has_failing_store {
             message.sends
         } else {
             1
         };
         // A member of a shared group may get again what it had not acknowledged and nobody else could take.
-        let is_given_again = qos == QoS::AtLeastOnce && self.epochs[epoch].subs.iter().any(Sub::is_shared);
-        if copies > allowed && !is_given_again {
+        let is_member = self.epochs[epoch].subs.iter().any(Sub::is_shared);
+        let copies = if is_member { exactly_once } else { copies };
+        if copies > allowed {
             self.fail(Invariant::ExactlyOnce, || {
                 format!("client {client} got message {id} on {topic} {copies} times")
             });
