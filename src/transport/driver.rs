@@ -116,7 +116,8 @@ impl Driver {
                 Err(error) => return Poll::Ready(self.lost(&format!("read failed: {error}"))),
             }
         }
-        // It still has something to read: others first.
+        // It still has something to read: others first. What was read last may wait for an answer that comes before the next turn.
+        self.is_fresh = !self.unread.is_empty();
         cx.waker().wake_by_ref();
         Poll::Pending
     }
