@@ -40,6 +40,8 @@ impl World {
                     format!("client {number} does not get in: {state:?}")
                 });
             } else if let Some(what) = client.waits_for() {
+                let seen = client.link.map(|id| self.host.describe(id, &self.links[id]));
+                let what = format!("{what}, {seen:?}");
                 self.ledger.fail(Invariant::NoLostAcknowledgement, || {
                     format!("client {number} waits for ever: {what}")
                 });

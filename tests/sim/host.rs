@@ -199,6 +199,14 @@ impl Host {
         })
     }
 
+    /// How the broker's end of a connection stands.
+    pub(crate) fn describe(&self, id: LinkId, link: &Link) -> String {
+        let driver = self.drivers.get(&id);
+        let status = driver.map(|driver| self.workers[driver.worker].status(driver.key));
+        let (up, down) = (link.up.len(), link.down.len());
+        format!("{status:?}, {up} bytes on their way up, {down} down: {driver:?}")
+    }
+
     /// Closing connections have their time.
     pub(crate) fn wake_closing(&mut self) {
         for driver in self
@@ -283,6 +291,7 @@ impl Host {
             let bytes: Vec<u8> = link.up.drain(..count).collect();
             self.receive(driver, &bytes, now);
         }
+        driver.is_fresh = !driver.unread.is_empty();
         driver.is_woken = true;
         true
     }
