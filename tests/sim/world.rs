@@ -306,7 +306,7 @@ impl World {
         let is_kept = character.is_persistent && (character.version.has_properties() || !is_reset);
         let greeting = Greeting {
             clean_start: !character.is_persistent || is_reset,
-            receive_maximum: [1, 2, 5, 20, 65_535][number % 5],
+            receive_maximum: self.random.pick(&[1, 2, 5, 20, 65_535]),
             topic_aliases: if self.random.percent(30) { 10 } else { 0 },
             will,
             expiry_secs: if is_kept {
