@@ -287,6 +287,7 @@ fn the_number_of_connections_of_a_listener_is_bounded() {
 fn connections_that_have_not_finished_their_handshake_count() {
     let set = |options: &mut ServerOptions, _: &mut sundew::broker::Parts| {
         options.connections_max = 2;
+        options.listeners[0].0.connect_timeout = std::time::Duration::from_secs(600);
         options.listeners[0].0.websocket = Some(sundew::transport::options::WebSocketOptions::default());
     };
     story_with(set, BOTH, |broker, version| {
