@@ -86,6 +86,24 @@ fn a_connect_with_everything_is_read_back_in_every_version() {
 }
 
 #[test]
+fn a_connect_with_nothing_is_read_back_in_every_version() {
+    for version in Version::ALL {
+        let packet = Packet::Connect(Connect {
+            version,
+            is_bridge: false,
+            clean_start: false,
+            keep_alive: 0,
+            client_id: "c",
+            will: None,
+            user_name: None,
+            password: None,
+            properties: Properties::EMPTY,
+        });
+        check_round_trip(&packet, version, Role::Server);
+    }
+}
+
+#[test]
 fn acknowledgements_take_their_shortest_form() {
     let ack = |reason| Ack {
         packet_id: id(0x1234),
