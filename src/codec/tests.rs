@@ -86,20 +86,48 @@ fn a_connect_with_everything_is_read_back_in_every_version() {
 }
 
 #[test]
-fn a_connect_with_nothing_is_read_back_in_every_version() {
-    for version in Version::ALL {
+fn a_connect_with_little_is_read_back_in_every_version() {
+    let will = Will {
+        topic: TopicName::parse("w").unwrap(),
+        payload: &[],
+        qos: QoS::AtMostOnce,
+        retain: false,
+        properties: Properties::EMPTY,
+    };
+    let cases = Version::ALL.map(|version| [(version, None), (version, Some(will))]);
+    for (version, will) in cases.into_iter().flatten() {
         let packet = Packet::Connect(Connect {
             version,
             is_bridge: false,
             clean_start: false,
             keep_alive: 0,
             client_id: "c",
-            will: None,
+            will,
             user_name: None,
             password: None,
             properties: Properties::EMPTY,
         });
         check_round_trip(&packet, version, Role::Server);
+    }
+}
+
+#[test]
+fn a_return_code_says_the_reason_that_mqtt_5_has_for_it() {
+    let reasons = [
+        ReasonCode::Success,
+        ReasonCode::UnsupportedProtocolVersion,
+        ReasonCode::ClientIdentifierNotValid,
+        ReasonCode::ServerUnavailable,
+        ReasonCode::BadUserNameOrPassword,
+        ReasonCode::NotAuthorized,
+    ];
+    for (code, expected) in (0..).zip(reasons) {
+        let bytes = [0x20, 2, 0, code];
+        let read = decode(&bytes, Some(Version::V311), Role::Client, &OPTIONS).unwrap();
+        let Some((Packet::ConnAck(ack), 4)) = read else {
+            panic!("{read:?}");
+        };
+        assert_eq!(ack.reason, expected);
     }
 }
 
