@@ -8,6 +8,7 @@ use crate::protocol::ids::Token;
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::topic::{TopicFilter, TopicName};
+use crate::session::connection::Connection;
 use crate::session::peer::Peer;
 use crate::session::request::ConnectRequest;
 
@@ -92,6 +93,17 @@ pub struct Access<'a> {
     pub user_name: Option<&'a str>,
     /// Where it comes from.
     pub peer: &'a Peer,
+}
+
+impl<'a> Access<'a> {
+    /// What the client of a connection wants to do.
+    pub fn of(connection: &'a Connection) -> Self {
+        Self {
+            client_id: connection.client_name(),
+            user_name: connection.user_name.as_deref(),
+            peer: &connection.peer,
+        }
+    }
 }
 
 impl fmt::Debug for Access<'_> {

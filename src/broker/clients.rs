@@ -180,11 +180,7 @@ impl Worker {
             return Answer::Ready(true);
         };
         let message = will.message();
-        let who = Access {
-            client_id: connection.client_name(),
-            user_name: connection.user_name.as_deref(),
-            peer: &connection.peer,
-        };
+        let who = Access::of(connection);
         let answer = self
             .broker
             .authorizer

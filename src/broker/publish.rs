@@ -181,11 +181,7 @@ impl Worker {
         if let Some(answer) = connection.questions.next_answer() {
             return Answer::Ready(answer);
         }
-        let who = Access {
-            client_id: connection.client_name(),
-            user_name: connection.user_name.as_deref(),
-            peer: &connection.peer,
-        };
+        let who = Access::of(connection);
         let answer = self
             .broker
             .authorizer

@@ -50,27 +50,17 @@ impl Worker {
                 Err(reason) => reason,
             });
         }
-        let token = self.token(key);
-        let Some((connection, resident)) = self.residents.pair(key) else {
-            return Flow::Done;
-        };
-        let (version, slot) = (connection.version, connection.session);
-        let ticket = if resident.session.is_persistent() {
-            self.broker
-                .store
-                .append(&Record::Subscriptions(&resident.session.client_id), token)
-        } else {
-            Ticket::Done
-        };
         let suback = SubAck {
             packet_id: subscribe.packet_id,
             properties: Default::default(),
             reasons,
         };
-        let mut bytes = Vec::new();
-        if encode(&Packet::SubAck(suback), version, &mut bytes).is_ok() {
-            self.reply(key, Reply::Encoded(bytes.into()), ticket, token.sequence, now);
-        }
+        self.acknowledge_change(key, &Packet::SubAck(suback), now);
+        let slot = self
+            .residents
+            .connections
+            .get(key.0)
+            .and_then(|connection| connection.session);
         if let Some(slot) = slot {
             self.continue_delivery(slot, now);
         }
@@ -103,11 +93,7 @@ impl Worker {
         if let Some(answer) = connection.questions.next_answer() {
             return Answer::Ready(answer);
         }
-        let who = Access {
-            client_id: connection.client_name(),
-            user_name: connection.user_name.as_deref(),
-            peer: &connection.peer,
-        };
+        let who = Access::of(connection);
         let answer = self.broker.authorizer.subscribe(&who, filter, token);
         match answer {
             // Kept in case a later filter of the packet has to wait.
@@ -215,11 +201,10 @@ impl Worker {
 
     pub(super) fn unsubscribe(&mut self, key: ConnectionKey, unsubscribe: &Unsubscribe<'_>, now: Time) {
         self.metrics().unsubscribe_received.increment();
-        let token = self.token(key);
         let Some((connection, resident)) = self.residents.pair(key) else {
             return;
         };
-        let (version, Some(slot)) = (connection.version, connection.session) else {
+        let Some(slot) = connection.session else {
             return;
         };
         let session = SessionKey {
@@ -241,22 +226,30 @@ impl Worker {
             });
         }
         drop(subscriptions);
-        let ticket = if resident.session.is_persistent() {
-            self.broker
-                .store
-                .append(&Record::Subscriptions(&resident.session.client_id), token)
-        } else {
-            Ticket::Done
-        };
         let unsuback = UnsubAck {
             packet_id: unsubscribe.packet_id,
             properties: Default::default(),
             reasons,
         };
+        self.acknowledge_change(key, &Packet::UnsubAck(unsuback), now);
+    }
+
+    /// Acknowledges a change of subscriptions, when it is where it must be.
+    fn acknowledge_change(&mut self, key: ConnectionKey, packet: &Packet<'_>, now: Time) {
+        let token = self.token(key);
+        let Some((connection, resident)) = self.residents.pair(key) else {
+            return;
+        };
         let mut bytes = Vec::new();
-        if encode(&Packet::UnsubAck(unsuback), version, &mut bytes).is_ok() {
-            self.reply(key, Reply::Encoded(bytes.into()), ticket, token.sequence, now);
-        }
+        let is_encoded = encode(packet, connection.version, &mut bytes).is_ok();
+        debug_assert!(is_encoded, "an answer is shorter than its question");
+        let ticket = if resident.session.is_persistent() {
+            let record = Record::Subscriptions(&resident.session.client_id);
+            self.broker.store.append(&record, token)
+        } else {
+            Ticket::Done
+        };
+        self.reply(key, Reply::Encoded(bytes.into()), ticket, token.sequence, now);
     }
 
     /// Takes every subscription of a session out of the router.
