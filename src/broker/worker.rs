@@ -72,6 +72,8 @@ pub enum Status {
     Gone,
 }
 
+/// First byte of a TLS connection.
+const TLS_HANDSHAKE: u8 = 0x16;
 /// How long an authenticator or authoriser may take to answer, milliseconds.
 pub(super) const ANSWER_MAX_MS: u64 = 30_000;
 /// Letters waiting for a worker above which the others do not read on.
@@ -227,7 +229,10 @@ impl Worker {
                     }
                 }
                 Ok(None) => break,
-                Err(error) => {
+                Err(mut error) => {
+                    if version.is_none() && bytes[taken] == TLS_HANDSHAKE {
+                        error.packet = None; // it has the type of CONNECT by accident
+                    }
                     let is_stray_auth = error.packet == Some(PacketType::Auth)
                         && version.is_some_and(Version::has_properties)
                         && connection.authentication_method.is_none();

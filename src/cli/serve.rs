@@ -185,8 +185,25 @@ pub(super) fn local_only_warning(loaded: &Loaded) -> Option<String> {
     } else {
         format!("{} and {last}", others.join(", "))
     };
+    // The command opens what was listed, on all addresses: nothing is lost by following it.
+    let open: Vec<_> = listeners
+        .iter()
+        .filter_map(|listener| {
+            let port = listener.address.iter().find_map(|address| match address {
+                config::value::Address::Tcp(address) => Some(address.port()),
+                _ => None,
+            })?;
+            let scheme = if listener.protocol == schema::Protocol::WebSocket {
+                "ws://"
+            } else {
+                ""
+            };
+            Some(format!("--listen {scheme}0.0.0.0:{port}"))
+        })
+        .collect();
+    let open = open.join(" ");
     Some(format!(
-        "listening on {list} only, other machines are refused; to open: sundew --listen 0.0.0.0:1883 --anonymous"
+        "listening on {list} only, other machines are refused; to open: sundew {open} --anonymous"
     ))
 }
 

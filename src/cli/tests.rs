@@ -71,7 +71,7 @@ fn the_one_warning_without_a_configuration_has_the_command_that_opens_it() {
     assert_eq!(
         serve::local_only_warning(&loaded).unwrap(),
         "listening on 127.0.0.1:1883, [::1]:1883, 127.0.0.1:9001 and [::1]:9001 only, other machines are refused; \
-         to open: sundew --listen 0.0.0.0:1883 --anonymous"
+         to open: sundew --listen 0.0.0.0:1883 --listen ws://0.0.0.0:9001 --anonymous"
     );
 }
 

@@ -79,7 +79,13 @@ impl Places<'_> {
         let (name, value) = self.text.get(line_start..)?.lines().next()?.split_once('=')?;
         let value = value.split('#').next()?.trim();
         let is_bare = value.starts_with(|first: char| first.is_alphabetic()) && !value.contains(['"', '\'', '[', '{']);
-        is_bare.then(|| format!("a text needs quotes, write {} = {value:?}", name.trim()))
+        match value.to_ascii_lowercase().as_str() {
+            // TOML itself is content with these: the mistake is another one.
+            "true" | "false" if value.chars().all(char::is_lowercase) => None,
+            "true" | "yes" | "on" => Some(format!("yes or no is true or false, write {} = true", name.trim())),
+            "false" | "no" | "off" => Some(format!("yes or no is true or false, write {} = false", name.trim())),
+            _ => is_bare.then(|| format!("a text needs quotes, write {} = {value:?}", name.trim())),
+        }
     }
 
     /// The place of a value with a name is that of its name: this is where an editor should jump to.
