@@ -105,7 +105,7 @@ fn a_broker_serves_and_ends_on_sigterm() {
     assert!(
         warning.ends_with(&format!(
             "WARN listening on 127.0.0.1:{port} and [::1]:{port} only, other machines are refused; \
-             to open: sundew --listen 0.0.0.0:1883 --anonymous\n"
+             to open: sundew --listen 0.0.0.0:{port} --anonymous\n"
         )),
         "{warning}"
     );
