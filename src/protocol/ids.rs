@@ -1,7 +1,7 @@
 //! Identifiers: packets, clients, sessions, connections, workers, tokens.
 
 use std::fmt;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::sync::Arc;
 
 /// A packet identifier: never zero [MQTT-2.2.1-3].
@@ -78,6 +78,28 @@ impl std::borrow::Borrow<str> for ClientId {
     }
 }
 
+/// The number of a session that is kept in a store: given once, for as long as the store exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionNumber(pub NonZeroU64);
+
+/// The number of a message that is kept in a store: given once, for as long as the store exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageNumber(pub NonZeroU64);
+
+impl SessionNumber {
+    /// The session of a number; `None` for 0.
+    pub fn new(value: u64) -> Option<Self> {
+        NonZeroU64::new(value).map(Self)
+    }
+}
+
+impl MessageNumber {
+    /// The message of a number; `None` for 0.
+    pub fn new(value: u64) -> Option<Self> {
+        NonZeroU64::new(value).map(Self)
+    }
+}
+
 /// The number of a worker, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct WorkerId(pub u16);
@@ -106,6 +128,17 @@ pub struct SessionKey {
     pub worker: WorkerId,
     /// The place in the worker's table.
     pub key: SlotKey,
+}
+
+impl SessionKey {
+    /// Stands for a session of which no more is known: who published a message before the broker was started again.
+    pub const FORMER: Self = Self {
+        worker: WorkerId(u16::MAX),
+        key: SlotKey {
+            slot: u32::MAX,
+            generation: u32::MAX,
+        },
+    };
 }
 
 /// One network connection on the worker that now drives it.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::ids::SessionKey;
+use super::ids::{MessageNumber, SessionKey};
 use super::property::{Properties, PropertiesBuf, PropertyId};
 use super::qos::QoS;
 use super::time::Time;
@@ -44,6 +44,7 @@ impl Publication<'_> {
             retain: self.retain,
             expires_at: self.expires_at,
             publisher: self.publisher,
+            number: None,
         }
     }
 }
@@ -64,6 +65,8 @@ pub struct Message {
     pub expires_at: Option<Time>,
     /// Who published it, for No Local.
     pub publisher: Option<SessionKey>,
+    /// Its number, where a store has it or may get it.
+    pub number: Option<MessageNumber>,
 }
 
 impl Message {

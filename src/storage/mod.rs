@@ -1,42 +1,164 @@
-//! Layer 3: what must survive. The broker tells a store what happened and waits for its ticket before it acknowledges.
+//! Layer 3: what must survive. Workers record what happened, the store keeps it, and what depends on it waits for the store.
+//!
+//! ```text
+//!   worker ── record ──► Journal ── submit(batch) ──► Store ── written, synced ──► StoreEvents::stored(worker, number) ──► mail
+//!                          │                            │
+//!                          └ ticket: a batch's number   └ snapshot: the workers record their whole state once more, a part at a time
+//! ```
+//!
+//! Records are idempotent: each says how something *is* (`Record`), so a snapshot that is taken while the broker works on, followed by
+//! the log from where the snapshot began, gives the state of the log's end.
 
-use crate::protocol::ids::{ClientId, PacketId, Token};
-use crate::protocol::message::Publication;
+pub mod image;
+pub mod journal;
+pub mod record;
 
-/// The promise that a record survives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ticket {
-    /// It survives as far as this store promises.
-    Done,
-    /// It will: the store calls back through `Mail::Complete` with the token.
-    Pending,
-    /// It will not: nothing that depends on it may be acknowledged with success.
-    Failed,
+use std::sync::Arc;
+
+use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
+use crate::protocol::message::Message;
+
+/// The records of one worker since its last batch, encoded one behind the other (`record`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Counts up from 1 for each worker; tickets are made of it.
+    pub number: u64,
+    /// Encoded records.
+    pub bytes: Vec<u8>,
+    /// How many.
+    pub records: u32,
+    /// Lowest and highest number among its `Record::Message`, so that one can be found again.
+    pub messages: Option<(MessageNumber, MessageNumber)>,
 }
 
-/// Something that a broker which starts again has to know.
-#[derive(Clone, Debug)]
-pub enum Record<'a> {
-    /// A message was accepted that is acknowledged or retained. Whether somebody must still get it later is the store's to find out.
-    Publish(&'a Publication<'a>),
-    /// A client's QoS 2 packet identifier was released.
-    Release(&'a ClientId, PacketId),
-    /// Subscriptions of a persistent session changed.
-    Subscriptions(&'a ClientId),
+/// Which snapshot a part belongs to.
+pub type SnapshotId = u64;
+
+/// A part of a snapshot: the same records as in a batch, telling how things are.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotPart {
+    /// Encoded records.
+    pub bytes: Vec<u8>,
+    /// Messages that the records name and that are not in memory: the store copies them from where it has them.
+    pub stored_messages: Vec<MessageNumber>,
+    /// The worker has no more.
+    pub is_last: bool,
+}
+
+/// How a store stands. Read with every message that must survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It keeps what it is given.
+    Sound,
+    /// It cannot write, and nothing that must survive may be accepted. It heals by itself.
+    Refusing,
+    /// It cannot write, and by option what must survive is accepted and kept in memory only.
+    Forgetting,
 }
 
 /// Where records go.
 pub trait Store: Send + Sync {
     /// Appends a record. With `Pending` the caller is told by `token`.
-    fn append(&self, record: &Record<'_>, token: Token) -> Ticket;
+    fn append(&self, _record: &Record<'_>, _token: crate::protocol::ids::Token) -> Ticket {
+        Ticket::Done
+    }
+
+    /// False where nothing survives: then nothing is recorded and nothing waits.
+    fn keeps(&self) -> bool;
+
+    /// Called once, before anything else: where the store tells what has become of batches.
+    fn attach(&self, events: Arc<dyn StoreEvents>);
+
+    /// Takes a worker's batch. A worker's batches are kept in order, and a batch that was submitted before another worker was written
+    /// a letter is kept before what that worker submits after reading it.
+    fn submit(&self, from: WorkerId, batch: Batch);
+
+    /// Takes a part of a snapshot that the store has asked for by [`StoreEvents::snapshot`]. Batches that the worker submitted before
+    /// are kept before the snapshot counts.
+    fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart);
+
+    /// How it stands now.
+    fn standing(&self) -> Standing;
+
+    /// Reads messages that are kept and not in memory; they come by [`StoreEvents::loaded`].
+    fn load(&self, to: WorkerId, session: SlotKey, messages: Vec<MessageNumber>);
 }
+
+pub use self::former::{Record, Ticket};
+
+/// What the broker still speaks, until it records.
+mod former {
+    use crate::protocol::ids::{ClientId, PacketId};
+    use crate::protocol::message::Publication;
+
+    /// The promise that a record survives.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Ticket {
+        /// It survives as far as this store promises.
+        Done,
+        /// It will.
+        Pending,
+        /// It will not.
+        Failed,
+    }
+
+    /// Something that a broker which starts again has to know.
+    #[derive(Clone, Debug)]
+    pub enum Record<'a> {
+        /// A message was accepted.
+        Publish(&'a Publication<'a>),
+        /// A client's QoS 2 packet identifier was released.
+        Release(&'a ClientId, PacketId),
+        /// Subscriptions of a persistent session changed.
+        Subscriptions(&'a ClientId),
+    }
+}
+
+/// What a store tells, and asks of, the broker. Never blocks.
+pub trait StoreEvents: Send + Sync {
+    /// Every batch of a worker up to this one is as safe as the store promises.
+    fn stored(&self, worker: WorkerId, up_to: u64);
+
+    /// The batches up to this one that have not been told as stored are not kept for now: what they acknowledge to publishers is not to be acknowledged. They
+    /// will be told as stored when the store has healed, which it does by a snapshot of everything.
+    fn failed(&self, worker: WorkerId, up_to: u64);
+
+    /// A snapshot begins: the worker is to record its state from here on, in parts. The next one is wanted when
+    /// [`StoreEvents::snapshot_more`] comes.
+    fn snapshot(&self, worker: WorkerId, snapshot: SnapshotId);
+
+    /// The store has taken a part and has room for another.
+    fn snapshot_more(&self, worker: WorkerId, snapshot: SnapshotId);
+
+    /// Appends some retained messages to a snapshot, as records, behind those of the call before; `cursor` starts as the default. False when there are no more.
+    fn snapshot_retained(&self, cursor: &mut RetainedCursor, out: &mut Vec<u8>) -> bool;
+
+    /// Messages that a worker wanted for a session; `None` where one cannot be read any more.
+    fn loaded(&self, worker: WorkerId, session: SlotKey, messages: Vec<(MessageNumber, Option<Arc<Message>>)>);
+}
+
+/// How far a snapshot of the retained messages has come.
+#[derive(Debug, Default)]
+pub struct RetainedCursor(pub Option<crate::router::Walk>);
 
 /// Keeps nothing but what is in memory anyway: acknowledged messages live as long as the process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MemoryStore;
 
 impl Store for MemoryStore {
-    fn append(&self, _record: &Record<'_>, _token: Token) -> Ticket {
-        Ticket::Done
+    fn keeps(&self) -> bool {
+        false
     }
+
+    fn attach(&self, _events: Arc<dyn StoreEvents>) {}
+
+    fn submit(&self, _from: WorkerId, _batch: Batch) {}
+
+    fn submit_snapshot(&self, _from: WorkerId, _snapshot: SnapshotId, _part: SnapshotPart) {}
+
+    fn standing(&self) -> Standing {
+        Standing::Sound
+    }
+
+    fn load(&self, _to: WorkerId, _session: SlotKey, _messages: Vec<MessageNumber>) {}
 }

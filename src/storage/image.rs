@@ -1,0 +1,1 @@
+//! What a store's records add up to: the state a broker starts with.

@@ -1,0 +1,257 @@
+//! One worker's records on their way to the store.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Batch;
+use super::record::{Deliveries, DeliveryRecord, MessageRecord, Record};
+use crate::protocol::ids::{MessageNumber, SessionNumber};
+
+/// What waits for the store waits for a batch: this is its number, 0 where there is nothing to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Ticket(u64);
+
+impl Ticket {
+    /// Nothing to wait for.
+    pub const DONE: Self = Self(0);
+
+    /// The batch it waits for; 0 for none.
+    pub const fn batch(self) -> u64 {
+        self.0
+    }
+}
+
+/// Gives numbers to sessions and messages: each once, for all workers.
+#[derive(Debug)]
+pub struct Numbers {
+    sessions: AtomicU64,
+    messages: AtomicU64,
+}
+
+/// Message numbers that a worker takes at once, so that it seldom meets the others there.
+const MESSAGE_NUMBERS: u64 = 1024;
+
+impl Default for Numbers {
+    fn default() -> Self {
+        Self::after(0, 0)
+    }
+}
+
+impl Numbers {
+    /// Goes on behind the highest numbers that were given.
+    pub const fn after(session: u64, message: u64) -> Self {
+        Self {
+            sessions: AtomicU64::new(session + 1),
+            messages: AtomicU64::new(message + 1),
+        }
+    }
+
+    fn next_session(&self) -> Option<SessionNumber> {
+        SessionNumber::new(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn next_messages(&self) -> u64 {
+        self.messages.fetch_add(MESSAGE_NUMBERS, Ordering::Relaxed)
+    }
+}
+
+/// Bytes of a batch's buffer that is used again.
+const BUFFER_KEPT_BYTES: usize = 256 * 1024;
+
+/// Collects the records of one worker.
+#[derive(Debug)]
+pub struct Journal {
+    is_on: bool,
+    numbers: Arc<Numbers>,
+    /// Message numbers that are this worker's to give.
+    own_messages: std::ops::Range<u64>,
+    /// The batch that records go into now.
+    open: Batch,
+    /// The last batch that the store has told to be safe.
+    stored: u64,
+    /// Who is to get the message that is being routed.
+    deliveries: Vec<u8>,
+    /// Bytes of the largest batch of late.
+    capacity: usize,
+}
+
+impl Journal {
+    /// A journal; one that is off records nothing, and nothing waits for it.
+    pub fn new(is_on: bool, numbers: Arc<Numbers>) -> Self {
+        Self {
+            is_on,
+            numbers,
+            own_messages: 0..0,
+            open: Batch {
+                number: 1,
+                ..Batch::default()
+            },
+            stored: 0,
+            deliveries: Vec::new(),
+            capacity: 0,
+        }
+    }
+
+    /// False where nothing is kept.
+    #[inline]
+    pub const fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// A number for a session that is to be kept; `None` where nothing is.
+    pub fn session_number(&self) -> Option<SessionNumber> {
+        if self.is_on { self.numbers.next_session() } else { None }
+    }
+
+    /// A number for a message that may have to be kept; `None` where nothing is.
+    #[inline]
+    pub fn message_number(&mut self) -> Option<MessageNumber> {
+        if !self.is_on {
+            return None;
+        }
+        if self.own_messages.is_empty() {
+            let first = self.numbers.next_messages();
+            self.own_messages = first..first + MESSAGE_NUMBERS;
+        }
+        self.own_messages.next().and_then(MessageNumber::new)
+    }
+
+    /// Records something; what depends on it waits for the ticket.
+    pub fn record(&mut self, record: &Record<'_>) -> Ticket {
+        if !self.is_on {
+            return Ticket::DONE;
+        }
+        record.encode(&mut self.open.bytes);
+        self.open.records += 1;
+        if let Record::Message(message) = record {
+            self.note_message(message.number);
+        }
+        Ticket(self.open.number)
+    }
+
+    /// Begins a message that is being routed: nobody is to get it yet.
+    #[inline]
+    pub fn begin_message(&mut self) {
+        self.deliveries.clear();
+    }
+
+    /// Somebody who is kept is to get the message that is being routed.
+    #[inline]
+    pub fn add_delivery(&mut self, delivery: &DeliveryRecord<'_>) {
+        delivery.encode(&mut self.deliveries);
+    }
+
+    /// True when somebody who is kept is to get the message that is being routed.
+    #[inline]
+    pub const fn has_deliveries(&self) -> bool {
+        !self.deliveries.is_empty()
+    }
+
+    /// Records the message that was routed, with those who are to get it.
+    pub fn end_message(&mut self, message: MessageRecord<'_>) -> Ticket {
+        let deliveries = std::mem::take(&mut self.deliveries);
+        let ticket = self.record(&Record::Message(MessageRecord {
+            deliveries: Deliveries(&deliveries),
+            ..message
+        }));
+        self.deliveries = deliveries;
+        ticket
+    }
+
+    /// Waits for everything that has been recorded so far.
+    pub const fn latest(&self) -> Ticket {
+        let last = if self.open.records > 0 {
+            self.open.number
+        } else {
+            self.open.number - 1
+        };
+        if last > self.stored { Ticket(last) } else { Ticket::DONE }
+    }
+
+    /// True when a ticket waits for nothing more.
+    #[inline]
+    pub const fn is_stored(&self, ticket: Ticket) -> bool {
+        ticket.0 <= self.stored
+    }
+
+    /// The store has told that every batch up to this one is safe.
+    pub fn stored(&mut self, up_to: u64) {
+        self.stored = self.stored.max(up_to);
+    }
+
+    /// True when something has been recorded that was not taken.
+    #[inline]
+    pub const fn has_records(&self) -> bool {
+        self.open.records > 0
+    }
+
+    /// Takes the open batch, if there is something in it.
+    pub fn take(&mut self) -> Option<Batch> {
+        if self.open.records == 0 {
+            return None;
+        }
+        self.capacity = self.open.bytes.len().clamp(self.capacity / 2, BUFFER_KEPT_BYTES);
+        let next = Batch {
+            number: self.open.number + 1,
+            bytes: Vec::with_capacity(self.capacity),
+            ..Batch::default()
+        };
+        Some(std::mem::replace(&mut self.open, next))
+    }
+
+    fn note_message(&mut self, number: MessageNumber) {
+        let (lowest, highest) = self.open.messages.unwrap_or((number, number));
+        self.open.messages = Some((lowest.min(number), highest.max(number)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(number: u64) -> Record<'static> {
+        Record::SessionEnded(SessionNumber::new(number).unwrap())
+    }
+
+    #[test]
+    fn what_is_recorded_waits_for_its_batch_and_what_came_before() {
+        let mut journal = Journal::new(true, Arc::default());
+        assert_eq!(journal.latest(), Ticket::DONE, "nothing was recorded");
+        let first = journal.record(&ended(1));
+        assert!(!journal.is_stored(first));
+        let batch = journal.take().unwrap();
+        assert_eq!((batch.number, batch.records), (first.batch(), 1));
+        assert_eq!(journal.latest(), first, "it is under way");
+        let second = journal.record(&ended(2));
+        journal.stored(first.batch());
+        assert!(journal.is_stored(first) && !journal.is_stored(second));
+        journal.take();
+        journal.stored(second.batch());
+        assert_eq!(journal.latest(), Ticket::DONE);
+        assert!(journal.take().is_none(), "an idle worker submits nothing");
+    }
+
+    #[test]
+    fn a_journal_that_is_off_records_nothing_and_nothing_waits() {
+        let mut journal = Journal::new(false, Arc::default());
+        assert_eq!(journal.record(&ended(1)), Ticket::DONE);
+        assert_eq!(journal.message_number(), None);
+        assert_eq!(journal.session_number(), None);
+        assert!(journal.take().is_none());
+    }
+
+    #[test]
+    fn two_workers_never_give_one_number() {
+        let numbers = Arc::new(Numbers::after(7, 41));
+        let mut workers = [
+            Journal::new(true, Arc::clone(&numbers)),
+            Journal::new(true, Arc::clone(&numbers)),
+        ];
+        let mut seen = std::collections::HashSet::new();
+        for n in 0..5000 {
+            let number = workers[n % 2].message_number().unwrap();
+            assert!(number.0.get() > 41 && seen.insert(number));
+        }
+        assert_eq!(workers[1].session_number(), SessionNumber::new(8));
+    }
+}

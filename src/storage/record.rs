@@ -1,0 +1,588 @@
+//! The records of a store, as values and as bytes. Form 1.
+//!
+//! Each record is `length` (u32, little endian, of what follows), `kind` (u8), body. In a body, numbers are LEB128 varints, texts and
+//! binaries a varint length and the bytes, moments [`Time`] + 1 as a varint with 0 for [`Time::NEVER`]. Nothing behind the last field.
+//!
+//! A record says how something *is*, so it may be applied twice, and a log may be applied on a state that is newer than the log's begin.
+
+use smallvec::SmallVec;
+
+use crate::protocol::ids::{MessageNumber, PacketId, SessionNumber};
+use crate::protocol::packet::{RetainHandling, SubscriptionOptions};
+use crate::protocol::property::Properties;
+use crate::protocol::qos::QoS;
+use crate::protocol::time::Time;
+use crate::protocol::topic::TopicName;
+
+/// Something that a broker which starts again has to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// A session exists like this. One with expiry 0 is here for its will.
+    Session(SessionRecord<'a>),
+    /// A session is over: with it, everything that is its own.
+    SessionEnded(SessionNumber),
+    /// A session has a subscription like this.
+    Subscription(SubscriptionRecord<'a>),
+    /// A session does not have a subscription to this filter.
+    SubscriptionEnded(SessionNumber, &'a str),
+    /// A session's client has left a will like this.
+    Will(WillRecord<'a>),
+    /// A session has no will: it was published, or removed.
+    WillEnded(SessionNumber),
+    /// A message was accepted.
+    Message(MessageRecord<'a>),
+    /// A delivery stands like this.
+    Delivery(MessageNumber, DeliveryRecord<'a>),
+    /// A delivery is over: acknowledged in full, dropped, or given to another session.
+    DeliveryEnded(MessageNumber, SessionNumber, u16),
+    /// The client's QoS 2 message with that identifier was accepted.
+    Received(SessionNumber, PacketId),
+    /// The client has released that identifier.
+    ReceivedEnded(SessionNumber, PacketId),
+}
+
+/// See [`Record::Session`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionRecord<'a> {
+    /// Which.
+    pub session: SessionNumber,
+    /// Whose house the client lives in; empty where there is only one.
+    pub tenant: &'a str,
+    /// Its client.
+    pub client_id: &'a str,
+    /// Seconds that it outlives its connection.
+    pub expiry_secs: u32,
+    /// When it expires, if its client is away; [`Time::NEVER`] while it is connected.
+    pub expires_at: Time,
+}
+
+/// See [`Record::Subscription`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SubscriptionRecord<'a> {
+    /// Whose.
+    pub session: SessionNumber,
+    /// As the client wrote it.
+    pub filter: &'a str,
+    /// Options, the QoS as granted.
+    pub options: SubscriptionOptions,
+    /// Subscription identifier.
+    pub identifier: Option<u32>,
+}
+
+/// See [`Record::Will`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WillRecord<'a> {
+    /// Whose.
+    pub session: SessionNumber,
+    /// When it is to be published, if the client is gone and its delay runs; [`Time::NEVER`] while it is connected.
+    pub due: Time,
+    /// Seconds between the end of the connection and the will.
+    pub delay_secs: u32,
+    /// Message expiry interval, seconds from when it is published.
+    pub expiry_secs: Option<u32>,
+    /// The message.
+    pub content: Content<'a>,
+}
+
+/// What a message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content<'a> {
+    /// Topic name.
+    pub topic: TopicName<'a>,
+    /// Properties that are passed on.
+    pub properties: Properties<'a>,
+    /// Payload.
+    pub payload: &'a [u8],
+    /// QoS it was published with.
+    pub qos: QoS,
+    /// Retain flag it was published with.
+    pub retain: bool,
+}
+
+/// See [`Record::Message`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageRecord<'a> {
+    /// Which.
+    pub number: MessageNumber,
+    /// When it expires; [`Time::NEVER`] for never.
+    pub expires_at: Time,
+    /// It sets its topic's retained message, or clears it with an empty payload: of several, the one with the highest order counts.
+    pub retained: Option<u64>,
+    /// The QoS 2 packet identifier it came with, of a session that is kept.
+    pub received: Option<(SessionNumber, PacketId)>,
+    /// What it says.
+    pub content: Content<'a>,
+    /// Who is to get it.
+    pub deliveries: Deliveries<'a>,
+}
+
+/// Encoded [`DeliveryRecord`]s, one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Deliveries<'a>(pub &'a [u8]);
+
+/// One message to one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeliveryRecord<'a> {
+    /// To whom.
+    pub session: SessionNumber,
+    /// Tells apart several deliveries of one message to one session.
+    pub copy: u16,
+    /// How far it has come.
+    pub progress: Progress,
+    /// QoS of the delivery.
+    pub qos: QoS,
+    /// Retain flag of the delivery.
+    pub retain: bool,
+    /// Subscription identifiers.
+    pub identifiers: SmallVec<[u32; 1]>,
+    /// The shared subscription it was chosen for: group and filter.
+    pub group: Option<(&'a str, &'a str)>,
+}
+
+/// How far a delivery has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It waits.
+    Queued,
+    /// PUBLISH was, or may have been, sent with this identifier.
+    Sent(PacketId),
+    /// QoS 2: PUBREC came, and PUBREL was, or may have been, sent.
+    Released(PacketId),
+}
+
+/// What is wrong with a record's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// A field does not fit into what is there.
+    #[error("it ends within a field")]
+    Short,
+    /// A kind that this version does not know.
+    #[error("its kind {0} is not known: it may be of a newer version")]
+    Kind(u8),
+    /// A field has a value that it cannot have.
+    #[error("its field {0} is not valid")]
+    Field(&'static str),
+}
+
+const KIND_SESSION: u8 = 1;
+const KIND_SESSION_ENDED: u8 = 2;
+const KIND_SUBSCRIPTION: u8 = 3;
+const KIND_SUBSCRIPTION_ENDED: u8 = 4;
+const KIND_WILL: u8 = 5;
+const KIND_WILL_ENDED: u8 = 6;
+const KIND_MESSAGE: u8 = 7;
+const KIND_DELIVERY: u8 = 8;
+const KIND_DELIVERY_ENDED: u8 = 9;
+const KIND_RECEIVED: u8 = 10;
+const KIND_RECEIVED_ENDED: u8 = 11;
+
+/// Bytes of a record's length.
+const LENGTH_BYTES: usize = 4;
+
+impl Record<'_> {
+    /// Appends the record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Session(session) => framed(out, KIND_SESSION, |out| session.encode(out)),
+            Self::SessionEnded(session) => framed(out, KIND_SESSION_ENDED, |out| put(out, session.0.get())),
+            Self::Subscription(subscription) => framed(out, KIND_SUBSCRIPTION, |out| subscription.encode(out)),
+            Self::SubscriptionEnded(session, filter) => framed(out, KIND_SUBSCRIPTION_ENDED, |out| {
+                put(out, session.0.get());
+                put_binary(out, filter.as_bytes());
+            }),
+            Self::Will(will) => framed(out, KIND_WILL, |out| will.encode(out)),
+            Self::WillEnded(session) => framed(out, KIND_WILL_ENDED, |out| put(out, session.0.get())),
+            Self::Message(message) => framed(out, KIND_MESSAGE, |out| message.encode(out)),
+            Self::Delivery(number, delivery) => framed(out, KIND_DELIVERY, |out| {
+                put(out, number.0.get());
+                delivery.encode(out);
+            }),
+            Self::DeliveryEnded(number, session, copy) => framed(out, KIND_DELIVERY_ENDED, |out| {
+                put(out, number.0.get());
+                put(out, session.0.get());
+                put(out, (*copy).into());
+            }),
+            Self::Received(session, id) => framed(out, KIND_RECEIVED, |out| {
+                put(out, session.0.get());
+                put(out, id.get().into());
+            }),
+            Self::ReceivedEnded(session, id) => framed(out, KIND_RECEIVED_ENDED, |out| {
+                put(out, session.0.get());
+                put(out, id.get().into());
+            }),
+        }
+    }
+}
+
+impl<'a> Record<'a> {
+    /// Reads a record, without its length: kind and body.
+    ///
+    /// # Errors
+    /// [`RecordError`]; whatever the bytes, it does not panic and allocates no more than they are long.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, RecordError> {
+        let (kind, body) = bytes.split_first().ok_or(RecordError::Short)?;
+        let mut from = Reader(body);
+        let record = match *kind {
+            KIND_SESSION => Self::Session(SessionRecord::decode(&mut from)?),
+            KIND_SESSION_ENDED => Self::SessionEnded(from.session()?),
+            KIND_SUBSCRIPTION => Self::Subscription(SubscriptionRecord::decode(&mut from)?),
+            KIND_SUBSCRIPTION_ENDED => Self::SubscriptionEnded(from.session()?, from.text("filter")?),
+            KIND_WILL => Self::Will(WillRecord::decode(&mut from)?),
+            KIND_WILL_ENDED => Self::WillEnded(from.session()?),
+            KIND_MESSAGE => Self::Message(MessageRecord::decode(&mut from)?),
+            KIND_DELIVERY => Self::Delivery(from.message()?, DeliveryRecord::decode(&mut from)?),
+            KIND_DELIVERY_ENDED => Self::DeliveryEnded(from.message()?, from.session()?, from.small("copy")?),
+            KIND_RECEIVED => Self::Received(from.session()?, from.packet_id()?),
+            KIND_RECEIVED_ENDED => Self::ReceivedEnded(from.session()?, from.packet_id()?),
+            other => return Err(RecordError::Kind(other)),
+        };
+        if from.0.is_empty() {
+            Ok(record)
+        } else {
+            Err(RecordError::Field("end"))
+        }
+    }
+}
+
+/// The records in the bytes of a batch or a snapshot's part, each as kind and body. Ends early where a length does not fit.
+pub fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = bytes;
+    std::iter::from_fn(move || {
+        let (length, behind) = rest.split_first_chunk::<LENGTH_BYTES>()?;
+        let (record, behind) = behind.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        rest = behind;
+        Some(record)
+    })
+}
+
+/// The number of the message that a record (kind and body) brings, without reading all of it; `None` for other records.
+pub fn message_number(record: &[u8]) -> Option<MessageNumber> {
+    match record.split_first()? {
+        (&KIND_MESSAGE, body) => Reader(body).message().ok(),
+        _ => None,
+    }
+}
+
+fn framed(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0, 0, 0, 0, kind]);
+    body(out);
+    // A record is at most as long as the largest packet and its deliveries: far below 4 GiB.
+    let length = (out.len() - start - LENGTH_BYTES) as u32;
+    out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+}
+
+impl<'a> SessionRecord<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put(out, self.session.0.get());
+        put_binary(out, self.tenant.as_bytes());
+        put_binary(out, self.client_id.as_bytes());
+        put(out, self.expiry_secs.into());
+        put_time(out, self.expires_at);
+    }
+
+    fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
+        Ok(Self {
+            session: from.session()?,
+            tenant: from.text("tenant")?,
+            client_id: from.text("client_id")?,
+            expiry_secs: from.small("expiry_secs")?,
+            expires_at: from.time()?,
+        })
+    }
+}
+
+impl<'a> SubscriptionRecord<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put(out, self.session.0.get());
+        put_binary(out, self.filter.as_bytes());
+        let options = &self.options;
+        // As in SUBSCRIBE [MQTT5 section 3.8.3.1].
+        out.push(
+            options.qos.bits()
+                | u8::from(options.no_local) << 2
+                | u8::from(options.retain_as_published) << 3
+                | (options.retain_handling as u8) << 4,
+        );
+        put(out, self.identifier.unwrap_or(0).into());
+    }
+
+    fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
+        let (session, filter, bits) = (from.session()?, from.text("filter")?, from.byte()?);
+        let retain_handling = match bits >> 4 {
+            0 => RetainHandling::Send,
+            1 => RetainHandling::SendIfNew,
+            2 => RetainHandling::DoNotSend,
+            _ => return Err(RecordError::Field("options")),
+        };
+        let identifier: u32 = from.small("identifier")?;
+        Ok(Self {
+            session,
+            filter,
+            options: SubscriptionOptions {
+                qos: qos(bits & 3)?,
+                no_local: bits & 4 != 0,
+                retain_as_published: bits & 8 != 0,
+                retain_handling,
+            },
+            identifier: (identifier > 0).then_some(identifier),
+        })
+    }
+}
+
+impl<'a> WillRecord<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put(out, self.session.0.get());
+        put_time(out, self.due);
+        put(out, self.delay_secs.into());
+        put(out, self.expiry_secs.map_or(0, |secs| u64::from(secs) + 1));
+        self.content.encode(out);
+    }
+
+    fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
+        Ok(Self {
+            session: from.session()?,
+            due: from.time()?,
+            delay_secs: from.small("delay_secs")?,
+            expiry_secs: match from.number()?.checked_sub(1) {
+                None => None,
+                Some(secs) => Some(u32::try_from(secs).map_err(|_| RecordError::Field("expiry_secs"))?),
+            },
+            content: Content::decode(from)?,
+        })
+    }
+}
+
+impl<'a> Content<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.push(self.qos.bits() | u8::from(self.retain) << 2);
+        put_binary(out, self.topic.as_bytes());
+        put_binary(out, self.properties.as_bytes());
+        put_binary(out, self.payload);
+    }
+
+    fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
+        let bits = from.byte()?;
+        if bits > 7 {
+            return Err(RecordError::Field("content"));
+        }
+        let topic = TopicName::parse(from.text("topic")?).map_err(|_| RecordError::Field("topic"))?;
+        Ok(Self {
+            topic,
+            properties: Properties::from_checked(from.binary()?),
+            payload: from.binary()?,
+            qos: qos(bits & 3)?,
+            retain: bits & 4 != 0,
+        })
+    }
+}
+
+impl<'a> MessageRecord<'a> {
+    fn encode(&self, out: &mut Vec<u8>) {
+        put(out, self.number.0.get());
+        put_time(out, self.expires_at);
+        put(out, self.retained.map_or(0, |order| order + 1));
+        match self.received {
+            None => put(out, 0),
+            Some((session, id)) => {
+                put(out, id.get().into());
+                put(out, session.0.get());
+            }
+        }
+        self.content.encode(out);
+        out.extend_from_slice(self.deliveries.0);
+    }
+
+    fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
+        let (number, expires_at, retained) = (from.message()?, from.time()?, from.number()?.checked_sub(1));
+        let received = match from.small("received")? {
+            0 => None,
+            id => Some((
+                from.session()?,
+                PacketId::new(id).ok_or(RecordError::Field("received"))?,
+            )),
+        };
+        let content = Content::decode(from)?;
+        let deliveries = Deliveries(std::mem::take(&mut from.0));
+        Ok(Self {
+            number,
+            expires_at,
+            retained,
+            received,
+            content,
+            deliveries,
+        })
+    }
+}
+
+impl<'a> Deliveries<'a> {
+    /// Reads them one after the other; after an error there is nothing more.
+    pub fn iter(self) -> impl Iterator<Item = Result<DeliveryRecord<'a>, RecordError>> {
+        let mut from = Reader(self.0);
+        std::iter::from_fn(move || {
+            if from.0.is_empty() {
+                return None;
+            }
+            let delivery = DeliveryRecord::decode(&mut from);
+            if delivery.is_err() {
+                from.0 = &[];
+            }
+            Some(delivery)
+        })
+    }
+}
+
+/// Bits of a delivery's first byte: QoS 0–1, retain 2, progress 3–4, and what follows.
+const HAS_IDENTIFIERS: u8 = 1 << 5;
+const HAS_GROUP: u8 = 1 << 6;
+const HAS_COPY: u8 = 1 << 7;
+
+impl<'a> DeliveryRecord<'a> {
+    /// Appends it, as part of [`Deliveries`].
+    #[inline]
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (progress, id) = match self.progress {
+            Progress::Queued => (0, None),
+            Progress::Sent(id) => (1, Some(id)),
+            Progress::Released(id) => (2, Some(id)),
+        };
+        let mut bits = self.qos.bits() | u8::from(self.retain) << 2 | progress << 3;
+        for (is_there, bit) in [
+            (!self.identifiers.is_empty(), HAS_IDENTIFIERS),
+            (self.group.is_some(), HAS_GROUP),
+            (self.copy > 0, HAS_COPY),
+        ] {
+            bits |= if is_there { bit } else { 0 };
+        }
+        out.push(bits);
+        put(out, self.session.0.get());
+        if let Some(id) = id {
+            put(out, id.get().into());
+        }
+        if !self.identifiers.is_empty() {
+            put(out, self.identifiers.len() as u64);
+            for identifier in &self.identifiers {
+                put(out, (*identifier).into());
+            }
+        }
+        if let Some((group, filter)) = self.group {
+            put_binary(out, group.as_bytes());
+            put_binary(out, filter.as_bytes());
+        }
+        if self.copy > 0 {
+            put(out, self.copy.into());
+        }
+    }
+
+    fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
+        let bits = from.byte()?;
+        let session = from.session()?;
+        let progress = match bits >> 3 & 3 {
+            0 => Progress::Queued,
+            1 => Progress::Sent(from.packet_id()?),
+            2 => Progress::Released(from.packet_id()?),
+            _ => return Err(RecordError::Field("progress")),
+        };
+        let mut identifiers = SmallVec::new();
+        if bits & HAS_IDENTIFIERS != 0 {
+            for _ in 0..from.number()? {
+                identifiers.push(from.small("identifiers")?);
+            }
+        }
+        let group = match bits & HAS_GROUP {
+            0 => None,
+            _ => Some((from.text("group")?, from.text("group filter")?)),
+        };
+        let copy = match bits & HAS_COPY {
+            0 => 0,
+            _ => from.small("copy")?,
+        };
+        Ok(Self {
+            session,
+            copy,
+            progress,
+            qos: qos(bits & 3)?,
+            retain: bits & 4 != 0,
+            identifiers,
+            group,
+        })
+    }
+}
+
+fn qos(bits: u8) -> Result<QoS, RecordError> {
+    QoS::from_bits(bits).ok_or(RecordError::Field("qos"))
+}
+
+#[inline]
+fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_time(out: &mut Vec<u8>, time: Time) {
+    put(out, time.0.wrapping_add(1)); // `Time::NEVER` is 0
+}
+
+fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
+    put(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn byte(&mut self) -> Result<u8, RecordError> {
+        let (byte, rest) = self.0.split_first().ok_or(RecordError::Short)?;
+        self.0 = rest;
+        Ok(*byte)
+    }
+
+    fn number(&mut self) -> Result<u64, RecordError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7F) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(RecordError::Field("number"))
+    }
+
+    fn small<T: TryFrom<u64>>(&mut self, field: &'static str) -> Result<T, RecordError> {
+        T::try_from(self.number()?).map_err(|_| RecordError::Field(field))
+    }
+
+    fn time(&mut self) -> Result<Time, RecordError> {
+        Ok(Time(self.number()?.wrapping_sub(1)))
+    }
+
+    fn session(&mut self) -> Result<SessionNumber, RecordError> {
+        SessionNumber::new(self.number()?).ok_or(RecordError::Field("session"))
+    }
+
+    fn message(&mut self) -> Result<MessageNumber, RecordError> {
+        MessageNumber::new(self.number()?).ok_or(RecordError::Field("message"))
+    }
+
+    fn packet_id(&mut self) -> Result<PacketId, RecordError> {
+        PacketId::new(self.small("packet_id")?).ok_or(RecordError::Field("packet_id"))
+    }
+
+    fn binary(&mut self) -> Result<&'a [u8], RecordError> {
+        let length = self.small("length")?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(RecordError::Short)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    fn text(&mut self, field: &'static str) -> Result<&'a str, RecordError> {
+        simdutf8::basic::from_utf8(self.binary()?).map_err(|_| RecordError::Field(field))
+    }
+}
+
+#[cfg(test)]
+mod tests;
