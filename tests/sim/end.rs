@@ -12,6 +12,7 @@ use crate::world::World;
 impl World {
     pub(crate) fn end(&mut self) {
         self.host.late.calm_down();
+        self.host.store.calm_down();
         self.settle(true);
         self.check_answered();
         let totals = self.host.broker.metrics.sum();

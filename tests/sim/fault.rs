@@ -21,7 +21,7 @@ pub(crate) enum Fault {
     SwapDeliveries,
     /// A letter goes to the receivers of another.
     MisdirectDelivery,
-    /// A store never says that a record survives.
+    /// An authoriser never answers.
     SwallowAnswer,
     /// Two PUBACK packets change places.
     SwapAcknowledgements,
@@ -65,7 +65,7 @@ impl Saboteur {
     }
 
     pub(crate) fn swallows(&mut self, outcome: &Outcome) -> bool {
-        self.is(Fault::SwallowAnswer) && matches!(outcome, Outcome::Stored(true)) && self.strikes(10)
+        self.is(Fault::SwallowAnswer) && matches!(outcome, Outcome::Allowed(_)) && self.strikes(10)
     }
 
     pub(crate) fn panics(&mut self) {

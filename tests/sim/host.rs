@@ -11,12 +11,14 @@ use sundew::protocol::ids::{ConnectionKey, WorkerId};
 use sundew::protocol::time::Time;
 use sundew::session::connection::Connection;
 use sundew::session::peer::Peer;
+use sundew::storage::Store;
 
 use crate::fault::{Fault, Saboteur};
 use crate::late::Late;
 use crate::ledger::{Invariant, Ledger};
 use crate::network::{Link, LinkId};
 use crate::random::Random;
+use crate::store::SlowStore;
 
 /// Milliseconds for a CONNECT.
 const CONNECT_MS: u64 = 10_000;
@@ -71,6 +73,7 @@ pub(crate) struct Host {
     by_key: BTreeMap<(usize, ConnectionKey), LinkId>,
     arrivals: Vec<VecDeque<Arrival>>,
     pub late: Late,
+    pub store: Arc<SlowStore>,
     pub saboteur: Saboteur,
     /// Connections that were lost without DISCONNECT after CONNACK.
     pub lost: Vec<LinkId>,
@@ -78,11 +81,19 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(options: BrokerOptions, workers: usize, late: Late, seed: u64, fault: Option<Fault>) -> Self {
+    pub(crate) fn new(
+        options: BrokerOptions,
+        late: Late,
+        store: SlowStore,
+        workers: usize,
+        seed: u64,
+        fault: Option<Fault>,
+    ) -> Self {
+        let store = Arc::new(store);
         let parts = Parts {
             authenticator: Arc::new(late.clone()),
             authorizer: Arc::new(late.clone()),
-            store: Arc::new(late.clone()),
+            store: Arc::clone(&store) as Arc<dyn Store>,
             seed,
         };
         let broker = Broker::new(options, workers, parts);
@@ -96,6 +107,7 @@ impl Host {
             by_key: BTreeMap::new(),
             arrivals: (0..workers).map(|_| VecDeque::new()).collect(),
             late,
+            store,
             saboteur: Saboteur::new(fault),
             lost: Vec::new(),
             hand_overs: 0,
@@ -179,8 +191,12 @@ impl Host {
         }
     }
 
-    /// One of the late answers is given.
+    /// One of the late answers is given, or a word of the store.
     pub(crate) fn answer(&mut self, random: &mut Random) {
+        if random.percent(50) {
+            let told = self.store.take(random);
+            self.store.tell(&told);
+        }
         let Some((token, outcome)) = self.late.take(random) else {
             return;
         };

@@ -1,4 +1,4 @@
-//! An authenticator, an authoriser and a store that answer when the seed says.
+//! An authenticator and an authoriser that answer when the seed says.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -10,7 +10,6 @@ use sundew::protocol::reason::ReasonCode;
 use sundew::protocol::topic::{TopicFilter, TopicName};
 use sundew::session::peer::Peer;
 use sundew::session::request::ConnectRequest;
-use sundew::storage::{Record, Store, Ticket};
 
 use crate::random::Random;
 
@@ -31,7 +30,7 @@ struct Desk {
     waiting: Vec<(Token, Outcome)>,
 }
 
-/// All three in one.
+/// Both in one.
 #[derive(Clone, Debug)]
 pub(crate) struct Late(Arc<Mutex<Desk>>);
 
@@ -50,8 +49,7 @@ impl Late {
 
     /// From now on nothing fails.
     pub(crate) fn calm_down(&self) {
-        let habits = &mut self.desk().habits;
-        (habits.refuses, habits.store_fails) = (0, 0);
+        self.desk().habits.refuses = 0;
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -103,22 +101,5 @@ impl Authorizer for Late {
 
     fn subscribe(&self, _who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool> {
         self.answer_allowed(!filter.as_str().starts_with("d/"), token)
-    }
-}
-
-impl Store for Late {
-    fn append(&self, record: &Record<'_>, token: Token) -> Ticket {
-        let mut desk = self.desk();
-        let habits = desk.habits;
-        // Only a PUBLISH may fail: nothing else has a way to be told but the end of the connection, which is a story of its own.
-        let is_stored = !matches!(record, Record::Publish(_)) || !desk.random.percent(habits.store_fails);
-        if desk.random.percent(habits.store_late) {
-            desk.waiting.push((token, Outcome::Stored(is_stored)));
-            Ticket::Pending
-        } else if is_stored {
-            Ticket::Done
-        } else {
-            Ticket::Failed
-        }
     }
 }

@@ -13,6 +13,7 @@ mod ledger;
 mod network;
 mod random;
 mod reading;
+mod store;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

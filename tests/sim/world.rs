@@ -15,6 +15,7 @@ use crate::late::{Habits, Late};
 use crate::ledger::{Breach, Invariant, Ledger, Message, MessageId};
 use crate::network::{Link, LinkId};
 use crate::random::Random;
+use crate::store::SlowStore;
 
 const STEPS: u64 = 1500;
 const FILTERS: [&str; 9] = ["t/0", "t/1", "t/+", "t/#", "#", "+/1", "r/+", "w/#", "s/0"];
@@ -113,7 +114,8 @@ impl World {
         let late = Late::new(random.next(), habits);
         let options = options(&mut random);
         ledger.has_small_queues = options.delivery.outbox.messages_max < 100;
-        let host = Host::new(options, workers, late, random.next(), fault);
+        let store = SlowStore::new(random.next(), workers, habits.store_late, habits.store_fails);
+        let host = Host::new(options, late, store, workers, random.next(), fault);
         let clients = (0..random.between(2, 7))
             .map(|number| Client::new(character(number, ledger.has_small_queues, &mut random), fault))
             .collect();
@@ -449,7 +451,7 @@ impl World {
             self.host.read_mail(worker, self.now);
             self.host.walk(worker, self.now);
         }
-        has_moved |= self.host.late.waiting() > 0;
+        has_moved |= self.host.late.waiting() + self.host.store.waiting() > 0;
         self.host.answer(&mut self.random);
         for client in 0..self.clients.len() {
             let before = (self.clients[client].state, self.clients[client].unsent.len());
