@@ -2,15 +2,17 @@
 
 use super::endings::Ending;
 use super::worker::Worker;
-use crate::codec::write_ack;
-use crate::protocol::ids::{ConnectionKey, PacketId};
+use crate::delivery::residents::Residents;
+use crate::delivery::stored;
+use crate::protocol::ids::{ConnectionKey, PacketId, Ticket};
 use crate::protocol::packet::{Ack, PacketType};
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
+use crate::session::delivery::DeliveryKey;
+use crate::session::held::{Reply, Waiting};
 use crate::session::outbound::Misfit;
-use crate::session::replies::{Completed, Reply};
 use crate::session::violation::Violation;
-use crate::storage::{Record, Ticket};
+use crate::storage::Record;
 
 impl Worker {
     pub(super) fn puback(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
@@ -18,33 +20,51 @@ impl Worker {
             return;
         };
         match resident.session.outbound.puback(ack.packet_id) {
-            Ok(_) => self.window_moved(key, ack.reason, now),
+            Ok(kept) => {
+                self.delivery_ended(key, kept.and_then(|delivery| delivery.key()));
+                self.window_moved(key, ack.reason, now);
+            }
             Err(misfit) => self.misfit(key, PacketType::PubAck, ack.packet_id, misfit, now),
         }
     }
 
     pub(super) fn pubrec(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
-        let Some((connection, resident)) = self.residents.pair(key) else {
+        let Residents {
+            connections,
+            sessions,
+            journal,
+            ..
+        } = &mut self.residents;
+        let slot = connections.get(key.0).and_then(|connection| connection.session);
+        let Some(resident) = slot.and_then(|slot| sessions.get_mut(slot)) else {
             return;
         };
         if ack.reason.is_error() {
             match resident.session.outbound.pubrec_refused(ack.packet_id) {
-                Ok(_) => self.window_moved(key, ack.reason, now),
+                Ok(kept) => {
+                    self.delivery_ended(key, kept.and_then(|delivery| delivery.key()));
+                    self.window_moved(key, ack.reason, now);
+                }
                 Err(misfit) => self.misfit(key, PacketType::PubRec, ack.packet_id, misfit, now),
             }
             return;
         }
-        match resident.session.outbound.pubrec(ack.packet_id) {
-            // An unknown identifier is answered too: the client has lost its place, and PUBREL helps it on [MQTT-4.3.3-3].
-            Ok(()) | Err(Misfit::Unknown) => {
-                let version = connection.version;
-                let tail = connection.output.tail();
-                write_ack(PacketType::PubRel, ack.packet_id, ReasonCode::Success, version, tail);
-                self.metrics().packets_sent.increment();
-                self.residents.touch(key);
+        // PUBREL leaves when it is kept that PUBREC came: the message is not sent again then, whatever happens.
+        let ticket = match resident.session.outbound.pubrec(ack.packet_id) {
+            Ok((true, known)) if stored::released(journal, &resident.session, known, ack.packet_id) => {
+                journal.open_ticket()
             }
-            Err(misfit) => self.misfit(key, PacketType::PubRec, ack.packet_id, misfit, now),
-        }
+            Ok((false, Some(_))) => journal.latest(),
+            // An unknown identifier is answered too: the client has lost its place, and PUBREL helps it on [MQTT-4.3.3-3].
+            Ok(_) | Err(Misfit::Unknown) => Ticket::DONE,
+            Err(misfit) => return self.misfit(key, PacketType::PubRec, ack.packet_id, misfit, now),
+        };
+        let reply = Reply::Ack {
+            kind: PacketType::PubRel,
+            id: ack.packet_id,
+            reason: ReasonCode::Success,
+        };
+        self.reply(key, reply, ticket);
     }
 
     pub(super) fn pubcomp(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
@@ -52,32 +72,46 @@ impl Worker {
             return;
         };
         match resident.session.outbound.pubcomp(ack.packet_id) {
-            Ok(()) => self.window_moved(key, ack.reason, now),
+            Ok(known) => {
+                self.delivery_ended(key, known);
+                self.window_moved(key, ack.reason, now);
+            }
             Err(misfit) => self.misfit(key, PacketType::PubComp, ack.packet_id, misfit, now),
         }
     }
 
     /// PUBREL: the client will not send that message again; PUBCOMP also where nothing was known [MQTT-4.3.3-11].
-    pub(super) fn pubrel(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
-        let token = self.token(key);
+    pub(super) fn pubrel(&mut self, key: ConnectionKey, ack: &Ack<'_>) {
         let Some((_, resident)) = self.residents.pair(key) else {
             return;
         };
         let was_known = resident.session.inbound.remove(ack.packet_id);
-        let ticket = if was_known && resident.session.is_persistent() {
-            let client_id = resident.session.client_id.clone();
-            self.broker
-                .store
-                .append(&Record::Release(&client_id, ack.packet_id), token)
-        } else {
-            Ticket::Done
+        let number = resident.session.stored_number();
+        let journal = &mut self.residents.journal;
+        let ticket = match number {
+            Some(session) if was_known => journal.record(&Record::ReceivedEnded(session, ack.packet_id)),
+            Some(_) => journal.latest(),
+            None => Ticket::DONE,
         };
         let reply = Reply::Ack {
             kind: PacketType::PubComp,
             id: ack.packet_id,
             reason: ReasonCode::Success,
         };
-        self.reply(key, reply, ticket, token.sequence, now);
+        self.reply(key, reply, ticket);
+    }
+
+    fn delivery_ended(&mut self, key: ConnectionKey, known: Option<DeliveryKey>) {
+        let Residents {
+            connections,
+            sessions,
+            journal,
+            ..
+        } = &mut self.residents;
+        let slot = connections.get(key.0).and_then(|connection| connection.session);
+        if let Some(resident) = slot.and_then(|slot| sessions.get(slot)) {
+            stored::ended_key(journal, &resident.session, known);
+        }
     }
 
     fn window_moved(&mut self, key: ConnectionKey, reason: ReasonCode, now: Time) {
@@ -108,63 +142,24 @@ impl Worker {
 
     /// Sends an acknowledgement when its ticket, and all before it, are done.
     #[inline]
-    pub(super) fn reply(&mut self, key: ConnectionKey, reply: Reply, ticket: Ticket, request: u32, now: Time) {
+    pub(super) fn reply(&mut self, key: ConnectionKey, reply: Reply, ticket: Ticket) {
         self.residents.touch(key);
+        let is_stored = self.residents.journal.is_stored(ticket);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
-        let version = connection.version;
-        match ticket {
-            Ticket::Done if connection.replies.is_empty() => {
-                reply.write(version, connection.output.tail());
-                self.residents.metrics.packets_sent.increment();
-            }
-            Ticket::Done => connection.replies.push(reply, None),
-            Ticket::Pending | Ticket::Failed => {
-                if matches!(
-                    reply,
-                    Reply::Ack {
-                        kind: PacketType::PubAck,
-                        ..
-                    }
-                ) {
-                    connection.unacknowledged += 1;
-                }
-                connection.replies.push(reply, Some(request));
-                if ticket == Ticket::Failed {
-                    self.stored(key, request, false, now);
-                }
-            }
+        if is_stored && connection.held.is_empty() {
+            reply.write(connection.version, connection.output.tail());
+            self.residents.metrics.packets_sent.increment();
+            return;
         }
-    }
-
-    /// A storage ticket is done.
-    pub(super) fn stored(&mut self, key: ConnectionKey, request: u32, is_stored: bool, now: Time) {
-        self.residents.touch(key);
-        let Some((connection, resident)) = self.residents.pair(key) else {
-            return; // it has ended: nothing follows its last packet [MQTT-3.14.4-1]
-        };
-        let version = connection.version;
-        let (completed, failed) = connection.replies.complete(request, is_stored, version);
-        if let Some(Reply::Ack {
-            kind: PacketType::PubRec,
-            id,
+        if let Reply::Ack {
+            kind: PacketType::PubAck,
             ..
-        }) = failed
+        } = reply
         {
-            resident.session.inbound.remove(id); // what failed may be sent again, and is then no repetition
+            connection.unacknowledged += 1;
         }
-        match completed {
-            Completed::Unknown => {}
-            Completed::Withheld => {
-                let ending = Ending::Refused(ReasonCode::QuotaExceeded, "storage_failed");
-                self.end_connection(key, ending, now);
-            }
-            Completed::Released => {
-                let written = connection.replies.write_ready(version, connection.output.tail());
-                connection.unacknowledged = connection.unacknowledged.saturating_sub(written.pubacks);
-                self.residents.metrics.packets_sent.add(written.packets.into());
-            }
-        }
+        stored::hold(key, connection, Waiting::Reply(reply), ticket, &mut self.residents.held);
     }
 }

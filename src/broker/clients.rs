@@ -8,7 +8,8 @@ use super::worker::Worker;
 use crate::auth::{Access, Answer, Identity, Refusal, Verdict};
 use crate::codec::encode;
 use crate::delivery::residents::Resident;
-use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey};
+use crate::delivery::stored;
+use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey, Ticket};
 use crate::protocol::packet::{ConnAck, Connect, Packet};
 use crate::protocol::property::{PropertiesBuf, PropertyId};
 use crate::protocol::qos::QoS;
@@ -16,15 +17,25 @@ use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::protocol::version::Version;
 use crate::session::connection::{Connection, Phase};
+use crate::session::held::Waiting;
 use crate::session::request::ConnectRequest;
 use crate::session::state::{Session, Takeovers};
 use crate::session::topic_alias::{InboundAliases, OutboundAliases};
+use crate::storage::Standing;
 
 /// The largest Maximum Packet Size that is announced: some clients take one above the longest remaining length for an error.
 const ANNOUNCED_BYTES_MAX: u32 = 268_435_455;
 
 /// A connection that has been handed over this often is refused: its session moves faster than it can follow.
 const HAND_OVERS_MAX: u8 = 16;
+
+/// The session that a client is given.
+struct Taken {
+    slot: SlotKey,
+    is_present: bool,
+    /// There was one that was kept, and it was ended for the client's clean start.
+    was_cleared: bool,
+}
 
 impl Worker {
     /// CONNECT came: what it asks for is checked, then the authenticator is asked.
@@ -263,39 +274,92 @@ impl Worker {
         let Phase::Admitted(request) = std::mem::replace(&mut connection.phase, Phase::Opening) else {
             return;
         };
+        if self.cannot_keep(key, &client_id, &request, now) {
+            if !self.clients.contains_key(client_id.as_str()) {
+                self.broker.registry.release(&client_id);
+            }
+            return;
+        }
         self.entering = Some(client_id.clone());
-        let (slot, is_present) = self.take_session(&client_id, &request, now);
+        let taken = self.take_session(&client_id, &request, now);
         self.entering = None;
-        self.settle(key, slot, &request, now);
-        if !self.send_connack(key, &request, is_present) {
+        self.settle(key, taken.slot, &request, now);
+        self.record_session(key, taken.slot);
+        let ticket = match self.residents.sessions.get(taken.slot) {
+            Some(_) if taken.was_cleared => self.residents.journal.latest(),
+            Some(resident) if resident.session.is_persistent() => resident.session.created,
+            _ => Ticket::DONE,
+        };
+        if !self.send_connack(key, &request, taken.is_present, ticket) {
             // It could never be told anything: its maximum packet size is too small for any CONNACK.
             let ending = Ending::Refused(ReasonCode::PacketTooLarge, "maximum_packet_size_too_small");
             return self.end_connection(key, ending, now);
         }
-        self.log_connected(key, &request, is_present);
-        if let Some((_, resident)) = self.residents.pair(key) {
-            resident.session.outbound.begin_resend();
+        self.log_connected(key, &request, taken.is_present);
+        self.release_held(key, now);
+    }
+
+    /// Refuses a client for whom something would have to be kept that cannot be now; true when that is so.
+    fn cannot_keep(&mut self, key: ConnectionKey, client_id: &ClientId, request: &ConnectRequest, now: Time) -> bool {
+        if !self.residents.journal.is_on() || self.broker.store.standing() != Standing::Refusing {
+            return false;
         }
-        self.continue_delivery(slot, now);
+        let expiry = self.session_expiry(request);
+        let known = self.clients.get(client_id.as_str());
+        let known = known.and_then(|slot| self.residents.sessions.get(*slot));
+        let is_kept = known.is_some_and(|resident| resident.session.stored_number().is_some());
+        let changes = if is_kept { request.clean_start } else { expiry > 0 };
+        if changes {
+            let refusal = Refusal {
+                reason: ReasonCode::QuotaExceeded,
+                why: "storage_failed",
+            };
+            self.refuse(key, &refusal, now);
+        }
+        changes
+    }
+
+    fn session_expiry(&self, request: &ConnectRequest) -> u32 {
+        let options = &self.broker.options;
+        request
+            .session_expiry
+            .unwrap_or(options.session_expiry_v3)
+            .min(options.session_expiry_max)
     }
 
     /// The session of a client: the one there is, or a new one. An old connection is taken over, with its will published before
     /// the new CONNACK, so that what the client says next comes last.
-    fn take_session(&mut self, client_id: &ClientId, request: &ConnectRequest, now: Time) -> (SlotKey, bool) {
+    fn take_session(&mut self, client_id: &ClientId, request: &ConnectRequest, now: Time) -> Taken {
         let mut takeovers = Takeovers::default();
+        let mut was_cleared = false;
         if let Some(slot) = self.clients.get(client_id.as_str()).copied() {
             if let Some(old) = self.connection_of(slot) {
                 self.metrics().sessions_taken_over.increment();
                 takeovers = self.record_takeover(slot, old, now);
                 self.end_connection(old, Ending::TakenOver, now); // [MQTT-3.1.4-3]
             }
-            if request.clean_start {
+            self.forget_former_will(slot);
+            let is_over = self
+                .residents
+                .sessions
+                .get(slot)
+                .is_some_and(|resident| !resident.session.is_persistent());
+            if request.clean_start || is_over {
+                was_cleared = self
+                    .residents
+                    .sessions
+                    .get(slot)
+                    .is_some_and(|resident| resident.session.stored_number().is_some());
                 self.end_session(slot, now); // [MQTT-3.1.2-4]
             }
         }
         if let Some(slot) = self.clients.get(client_id.as_str()).copied() {
             self.metrics().sessions_resumed.increment();
-            return (slot, true); // [MQTT-3.1.2-5]
+            return Taken {
+                slot,
+                is_present: true, // [MQTT-3.1.2-5]
+                was_cleared,
+            };
         }
         self.metrics().sessions_created.increment();
         self.metrics().sessions.increment();
@@ -303,7 +367,11 @@ impl Worker {
         session.takeovers = takeovers;
         let slot = self.residents.sessions.insert(Resident::new(session));
         self.clients.insert(client_id.clone(), slot);
-        (slot, false)
+        Taken {
+            slot,
+            is_present: false,
+            was_cleared,
+        }
     }
 
     /// Two clients with one id are told about, by both their addresses.
@@ -338,10 +406,7 @@ impl Worker {
     fn settle(&mut self, key: ConnectionKey, slot: SlotKey, request: &ConnectRequest, now: Time) {
         let options = &self.broker.options;
         let keep_alive = u64::from(negotiated_keep_alive(request, options));
-        let expiry = request
-            .session_expiry
-            .unwrap_or(options.session_expiry_v3)
-            .min(options.session_expiry_max);
+        let expiry = self.session_expiry(request);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
@@ -378,7 +443,7 @@ impl Worker {
         self.residents.metrics.connections.increment();
     }
 
-    fn send_connack(&mut self, key: ConnectionKey, request: &ConnectRequest, is_present: bool) -> bool {
+    fn send_connack(&mut self, key: ConnectionKey, request: &ConnectRequest, is_present: bool, ticket: Ticket) -> bool {
         let options = &self.broker.options;
         let mut properties = PropertiesBuf::new();
         let Some(connection) = self.residents.connections.get(key.0) else {
@@ -444,7 +509,18 @@ impl Worker {
             reason: ReasonCode::Success,
             properties: properties.view(),
         };
-        self.send_packet(key, &Packet::ConnAck(connack))
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return false;
+        };
+        let mut bytes = Vec::new();
+        if encode(&Packet::ConnAck(connack), connection.version, &mut bytes).is_err()
+            || bytes.len() > connection.packet_bytes_max as usize
+        {
+            return false;
+        }
+        let packet = Waiting::ConnAck(bytes.into());
+        stored::hold(key, connection, packet, ticket, &mut self.residents.held);
+        true
     }
 
     /// CONNACK with an error, one log line, and the end.

@@ -6,7 +6,7 @@ use super::timers::Reminder;
 use super::worker::{ANSWER_MAX_MS, Worker};
 use crate::auth::Refusal;
 use crate::codec::{DecodeError, ErrorKind};
-use crate::delivery::residents::STALL_MS;
+use crate::delivery::residents::{Residents, STALL_MS};
 use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey};
 use crate::protocol::packet::{ConnAck, Disconnect, Packet, PacketType};
 use crate::protocol::property::{Properties, PropertiesBuf, PropertyId};
@@ -17,6 +17,7 @@ use crate::protocol::version::Version;
 use crate::session::connection::{Connection, Phase};
 use crate::session::violation::Violation;
 use crate::session::will::Will;
+use crate::storage::Record;
 
 /// Why a connection ends.
 #[derive(Clone, Debug)]
@@ -99,7 +100,8 @@ impl Worker {
         if matches!(was, Phase::Closing) {
             return;
         }
-        let is_connected = matches!(was, Phase::Connected);
+        // Before CONNACK has left, the refusal is a CONNACK.
+        let is_connected = matches!(was, Phase::Connected) && connection.has_connack;
         self.log.ended(connection, &ending, is_connected, now);
         if let (Some(reason), true) = (
             ending.reason(),
@@ -176,7 +178,9 @@ impl Worker {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
-        let will = connection.will.take().filter(|_| !ending.removes_will());
+        let left = connection.will.take();
+        let is_removed = left.is_some() && ending.removes_will();
+        let will = left.filter(|_| !is_removed);
         let Some(slot) = connection.session.take() else { return };
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
             return;
@@ -196,12 +200,16 @@ impl Worker {
         let expires_at = resident.session.expiry_from(now);
         resident.session.expires_at = expires_at;
         let is_over = !resident.session.is_persistent();
+        if is_removed {
+            self.record_will_ended(slot);
+        }
         if let Some(will) = will {
             self.will_due(slot, will, is_over, expires_at, now);
         }
         if is_over {
             self.end_session(slot, now);
         } else {
+            self.record_expiry(slot);
             self.timers.arm(expires_at, Reminder::Session(slot));
             if self.broker.options.redistribute_on_disconnect {
                 self.redistribute(slot, true, now);
@@ -213,7 +221,9 @@ impl Worker {
     /// comes first [MQTT-3.1.2-8].
     fn will_due(&mut self, slot: SlotKey, will: Will, is_over: bool, expires_at: Time, now: Time) {
         let is_at_limit = || self.broker.metrics.sum().wills_pending >= self.broker.options.pending_wills_max as u64;
-        if will.delay_secs == 0 || is_over || self.is_draining || is_at_limit() {
+        // A broker that keeps its sessions keeps what their clients asked to be delayed, too.
+        let is_last_chance = self.is_draining && !self.residents.journal.is_on();
+        if will.delay_secs == 0 || is_over || is_last_chance || is_at_limit() {
             return self.publish_will(slot, &will, now);
         }
         let due = now.plus_secs(will.delay_secs.into()).min(expires_at);
@@ -221,6 +231,7 @@ impl Worker {
             resident.session.pending_will = Some((will, due));
             self.residents.metrics.wills_pending.increment();
             self.timers.arm(due, Reminder::Session(slot));
+            self.record_pending_will(slot);
         }
     }
 
@@ -231,6 +242,7 @@ impl Worker {
             key: slot,
         };
         self.route(&will.publication(now, publisher), None, now);
+        self.record_will_ended(slot);
     }
 
     /// Ends a session: subscriptions, queue and identifiers are gone; a pending will is published; what a shared subscription had
@@ -248,6 +260,9 @@ impl Worker {
         let Some(resident) = self.residents.sessions.remove(slot) else {
             return;
         };
+        if let Some(number) = resident.session.number {
+            self.residents.journal.record(&Record::SessionEnded(number));
+        }
         self.metrics().sessions.decrement();
         self.clients.remove(resident.session.client_id.as_str());
         // While its client begins anew here, no other worker may step in between.
@@ -273,9 +288,11 @@ impl Worker {
         for delivery in deliveries {
             let Some(group) = &delivery.group else { continue };
             if self.route_to_group(&delivery.message, group, &tried, now) {
+                self.record_moved(slot, &delivery);
                 continue;
             }
             if goes_on {
+                self.record_queued_again(slot, &delivery);
                 self.residents.enqueue(slot, *delivery, true, now);
             } else {
                 self.metrics().dropped_session_ended.increment();
@@ -289,6 +306,10 @@ impl Worker {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
+        if connection.ends_at.is_some_and(|at| at <= now) {
+            let ending = Ending::Refused(ReasonCode::QuotaExceeded, "storage_failed");
+            return self.end_connection(key, ending, now);
+        }
         if now < connection.reminded_at {
             return; // another reminder counts
         }
@@ -393,22 +414,30 @@ impl Worker {
         }
     }
 
-    /// The broker stops: nobody is let in any more, and every will that stands is published, those whose delay runs too: the network
-    /// connections will close without the clients' DISCONNECT [MQTT-3.1.2-8], and sessions in memory end with the process.
+    /// The broker stops: nobody is let in any more, and every will that stands is published, those whose delay runs too where nothing
+    /// is kept: the network connections will close without the clients' DISCONNECT [MQTT-3.1.2-8], and sessions in memory end with the
+    /// process. Where sessions are kept, so is a will whose delay runs.
     /// [`Worker::drain`] follows when the other workers have had a moment to deliver.
     pub fn publish_wills(&mut self, now: Time) {
         self.is_draining = true;
+        let keeps = self.residents.journal.is_on();
         let mut wills = Vec::new();
         for (slot, resident) in self.residents.sessions.iter_mut() {
-            wills.extend(resident.session.pending_will.take().map(|(will, _)| (slot, will)));
+            let last_chance = resident.session.pending_will.take_if(|_| !keeps);
+            wills.extend(last_chance.map(|(will, _)| (slot, will)));
         }
         self.metrics().wills_pending.subtract(wills.len() as u64);
-        for (_, connection) in self.residents.connections.iter_mut() {
-            wills.extend(
-                connection
-                    .session
-                    .and_then(|slot| Some((slot, connection.will.take()?))),
-            );
+        let Residents {
+            connections, sessions, ..
+        } = &mut self.residents;
+        for (_, connection) in connections.iter_mut() {
+            let Some(slot) = connection.session else { continue };
+            let goes_on = keeps
+                && sessions
+                    .get(slot)
+                    .is_some_and(|resident| resident.session.is_persistent());
+            let last_chance = connection.will.take_if(|will| !goes_on || will.delay_secs == 0);
+            wills.extend(last_chance.map(|will| (slot, will)));
         }
         for (slot, will) in wills {
             self.publish_will(slot, &will, now);

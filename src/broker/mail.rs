@@ -7,15 +7,16 @@ use tracing::debug;
 
 use super::worker::Worker;
 use crate::auth::Verdict;
-use crate::delivery::fan_out::Delivered;
+use crate::delivery::fan_out::{Delivered, Purpose};
 use crate::delivery::frames::Fanned;
-use crate::protocol::ids::{ClientId, ConnectionKey, SessionKey, SlotKey, Token, WorkerId};
+use crate::protocol::ids::{ClientId, ConnectionKey, MessageNumber, SessionKey, SlotKey, Token, WorkerId};
 use crate::protocol::message::Message;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::router::Receiver;
 use crate::router::shared::SharedGroup;
 use crate::session::connection::Phase;
+use crate::storage::{Record, SnapshotId};
 
 /// Letters handled in one turn.
 const LETTERS_PER_TURN: u64 = 4096;
@@ -33,6 +34,25 @@ pub enum Mail {
     Publish(Arc<Message>),
     /// Disconnect a client of yours.
     Disconnect(ClientId, ReasonCode),
+    /// From the store.
+    Store(StoreMail),
+    /// Everything that a worker wrote to you before a snapshot began has come before this.
+    Fence(SnapshotId),
+}
+
+/// What a store tells a worker, see [`crate::storage::StoreEvents`].
+#[derive(Debug)]
+pub enum StoreMail {
+    /// Your batches up to this one are safe.
+    Stored(u64),
+    /// Your batches up to this one are not, for now.
+    Failed(u64),
+    /// A snapshot begins.
+    Snapshot(SnapshotId),
+    /// Another part of the snapshot is wanted.
+    SnapshotMore(SnapshotId),
+    /// Messages of a session that had only been in the store.
+    Loaded(SlotKey, Vec<(MessageNumber, Option<Arc<Message>>)>),
 }
 
 /// Letters that are collected for one worker.
@@ -64,8 +84,6 @@ pub enum Outcome {
     Verdict(Verdict),
     /// Of an authoriser.
     Allowed(bool),
-    /// Of a store: true when the record survives.
-    Stored(bool),
 }
 
 impl Worker {
@@ -97,8 +115,11 @@ impl Worker {
         is_some
     }
 
-    /// Sends what has been collected for other workers.
+    /// Sends what has been collected for other workers, and before it what was recorded to the store.
     pub fn send_mail(&mut self) {
+        if let Some(batch) = self.residents.journal.take() {
+            self.broker.store.submit(self.me, batch);
+        }
         if !self.has_mail {
             return;
         }
@@ -116,10 +137,11 @@ impl Worker {
             Mail::DeliverToMember(delivery) => self.deliver_to_member(*delivery, now),
             Mail::Complete(token, outcome) => self.complete(token, outcome, now),
             Mail::Publish(message) => {
-                let view = message.view();
-                self.route(&view, Some(Arc::clone(&message)), now);
+                self.route(&message.view(), None, now);
             }
             Mail::Disconnect(client_id, reason) => self.disconnect_client(client_id.as_str(), reason, now),
+            Mail::Store(mail) => self.handle_store_mail(mail, now),
+            Mail::Fence(snapshot) => self.fence_came(snapshot),
         }
     }
 
@@ -133,6 +155,7 @@ impl Worker {
             now,
         );
         fanned.is_promised = true;
+        fanned.is_recorded = true;
         let (broker, publisher) = (&self.broker, publication.publisher);
         let own = || super::read(&broker.subscriptions).matches_own(publication.topic, publisher?);
         self.residents.fan_out(&mut fanned, receivers, own, now);
@@ -147,13 +170,19 @@ impl Worker {
             1,
             now,
         );
-        let delivered = self
-            .residents
-            .deliver(&mut fanned, &delivery.receiver, Some(&delivery.group), now);
+        fanned.is_recorded = true;
+        let purpose = Purpose::Group(&delivery.group);
+        let delivered = self.residents.deliver(&mut fanned, &delivery.receiver, purpose, now);
         if delivered != Delivered::Taken {
             delivery.tried.push(delivery.receiver.session);
             if !self.route_to_group(&delivery.message, &delivery.group, &delivery.tried, now) {
                 self.metrics().dropped_session_ended.increment();
+            }
+            let first = delivery.receiver.status.stored_number();
+            if let (Some(message), Some(session)) = (delivery.message.number, first) {
+                let copy = delivery.group.copy();
+                let record = Record::DeliveryEnded(message, session, copy);
+                self.residents.journal.record(&record);
             }
         }
     }
@@ -182,7 +211,6 @@ impl Worker {
                     self.residents.touch(key);
                 }
             }
-            Outcome::Stored(is_stored) => self.stored(key, token.sequence, is_stored, now),
         }
     }
 

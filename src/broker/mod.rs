@@ -14,19 +14,24 @@ pub mod options;
 mod publish;
 pub mod registry;
 mod replay;
+mod restore;
 mod route;
+mod snapshot;
+mod storing;
 mod subscribe;
 pub mod sys;
 pub mod timers;
 pub mod worker;
 
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 
 use crate::auth::{AllowAll, AllowAnonymous, Authenticator, Authorizer};
 use crate::delivery::mailbox::Mailboxes;
 use crate::metrics::WorkerMetrics;
+use crate::protocol::ids::{ClientId, WorkerId};
 use crate::router::{Retained, Subscriptions};
-use crate::storage::{MemoryStore, Store};
+use crate::storage::image::{Restored, RestoredSession};
+use crate::storage::{MemoryStore, Numbers, Store};
 
 pub use self::mail::Mail;
 pub use self::options::BrokerOptions;
@@ -52,6 +57,10 @@ pub struct Broker {
     pub authorizer: Arc<dyn Authorizer>,
     /// What must survive goes here.
     pub store: Arc<dyn Store>,
+    /// Numbers of what the store keeps.
+    pub(crate) numbers: Arc<Numbers>,
+    /// Sessions that the store had, for each worker, until it takes them.
+    pub(crate) restored: Vec<Mutex<Vec<RestoredSession>>>,
     /// A number that nobody outside can guess, for client ids and hashes.
     pub seed: u64,
 }
@@ -72,6 +81,8 @@ pub struct Parts {
     pub authorizer: Arc<dyn Authorizer>,
     /// What must survive goes here; default memory.
     pub store: Arc<dyn Store>,
+    /// What the store had; default nothing.
+    pub restored: Restored,
     /// A number that nobody outside can guess.
     pub seed: u64,
 }
@@ -82,6 +93,7 @@ impl Default for Parts {
             authenticator: Arc::new(AllowAnonymous),
             authorizer: Arc::new(AllowAll),
             store: Arc::new(MemoryStore),
+            restored: Restored::default(),
             seed: std::hash::BuildHasher::hash_one(&foldhash::fast::RandomState::default(), "seed"),
         }
     }
@@ -94,20 +106,41 @@ impl std::fmt::Debug for Parts {
 }
 
 impl Broker {
-    /// A broker for that many workers.
+    /// A broker for that many workers, with what its store had. Every worker is to be made before one of them serves.
     pub fn new(options: BrokerOptions, workers: usize, parts: Parts) -> Arc<Self> {
-        Arc::new(Self {
+        let Restored {
+            sessions,
+            retained: messages,
+            last_session,
+            last_message,
+            last_retained_order,
+            ..
+        } = parts.restored;
+        let mut retained = Retained::new(options.retained);
+        retained.restore(messages, last_retained_order);
+        let registry = registry::Registry::default();
+        let mut restored: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
+        for (at, session) in sessions.into_iter().enumerate() {
+            let owner = WorkerId((at % workers) as u16);
+            registry.claim(&ClientId::new(&session.client_id), owner, usize::MAX);
+            restored[owner.index()].push(session);
+        }
+        let broker = Arc::new(Self {
             subscriptions: RwLock::new(Subscriptions::new(options.overlap, options.shared.clone())),
-            retained: RwLock::new(Retained::new(options.retained)),
-            registry: registry::Registry::default(),
+            retained: RwLock::new(retained),
+            registry,
             mailboxes: Mailboxes::new(workers),
             metrics: WorkerMetrics::new(workers),
             authenticator: parts.authenticator,
             authorizer: parts.authorizer,
             store: parts.store,
+            numbers: Arc::new(Numbers::after(last_session, last_message)),
+            restored: restored.into_iter().map(Mutex::new).collect(),
             seed: parts.seed,
             options,
-        })
+        });
+        broker.store.attach(Arc::new(storing::Events::new(&broker)));
+        broker
     }
 }
 

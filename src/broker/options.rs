@@ -70,6 +70,9 @@ pub struct BrokerOptions {
     pub subscriptions_max: usize,
     /// Wills whose delay runs at most; default 100,000. Above it a will is published at once.
     pub pending_wills_max: usize,
+    /// How long after an unclean stop of the broker the wills of those who were connected wait for their clients to come back,
+    /// milliseconds; default 60 s.
+    pub will_grace_ms: u64,
     /// `$SYS` interval, seconds, 0 for none; default 10.
     pub sys_interval_secs: u64,
     /// Letters waiting for a worker above which QoS 0 for it is shed; default 1,000,000.
@@ -112,6 +115,7 @@ impl Default for BrokerOptions {
             subscriptions_per_session_max: 100_000,
             subscriptions_max: 10_000_000,
             pending_wills_max: 100_000,
+            will_grace_ms: 60_000,
             sys_interval_secs: 10,
             mailbox_letters_max: 1_000_000,
         }

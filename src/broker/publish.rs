@@ -9,7 +9,7 @@ use super::route::Routed;
 use super::worker::{Flow, Worker};
 use crate::auth::{Access, Answer};
 use crate::codec::encode;
-use crate::protocol::ids::{ConnectionKey, PacketId, SessionKey};
+use crate::protocol::ids::{ConnectionKey, PacketId, SessionKey, Ticket};
 use crate::protocol::message::{Publication, forwarded_properties};
 use crate::protocol::packet::{PacketType, Publish};
 use crate::protocol::property::{Properties, PropertiesBuf, PropertyId};
@@ -18,14 +18,22 @@ use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicName;
 use crate::session::connection::Connection;
-use crate::session::replies::Reply;
+use crate::session::held::Reply;
 use crate::session::violation::Violation;
-use crate::storage::{Record, Ticket};
 
 /// A topic of the publisher: as it was sent, or what its alias stands for.
 enum Named<'a> {
     Sent(TopicName<'a>),
     Alias(Arc<str>),
+}
+
+/// What is full when a publication is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Full {
+    /// The queues of all receivers, or the retained store.
+    Queues,
+    /// The store, which cannot write.
+    Store,
 }
 
 impl Named<'_> {
@@ -59,7 +67,12 @@ impl Worker {
                 .is_some_and(|id| resident.session.inbound.contains(id));
         if is_known {
             // Sent before and not released: answered again, delivered once [MQTT-4.3.3-10].
-            self.acknowledge(key, publish, ReasonCode::Success, Ticket::Done, 0, now);
+            // What it was the first time may still be on its way to the store.
+            let ticket = match resident.session.stored_number() {
+                Some(_) => self.residents.journal.latest(),
+                None => Ticket::DONE,
+            };
+            self.acknowledge(key, publish, ReasonCode::Success, ticket);
             return Flow::Done;
         }
         let is_allowed = match self.may_publish(key, publish, topic, now) {
@@ -98,26 +111,25 @@ impl Worker {
     /// Routes what was allowed and acknowledges it.
     #[inline]
     fn accept(&mut self, key: ConnectionKey, publish: &Publish<'_>, publication: &Publication<'_>, now: Time) {
-        let routed = self.route(publication, None, now);
         let Some(id) = publish.packet_id else {
-            if publication.retain {
-                let token = self.token(key);
-                self.broker.store.append(&Record::Publish(publication), token);
-            }
+            self.route(publication, None, now);
             return;
         };
-        match routed {
-            Routed::Refused => {
-                self.metrics().publish_refused.increment();
-                return self.refuse_full(key, publish, now);
-            }
-            Routed::Taken | Routed::NoSubscriber => {}
+        let Some((_, resident)) = self.residents.pair(key) else {
+            return;
+        };
+        let is_exactly_once = publish.qos == QoS::ExactlyOnce;
+        let publisher = resident.session.stored_number().filter(|_| is_exactly_once);
+        if self.residents.journal.is_on() && self.refuses_to_store(publication, publisher.is_some()) {
+            self.metrics().publish_refused.increment();
+            return self.refuse_full(key, publish, Full::Store, now);
         }
-        let token = self.token(key);
-        let ticket = self.broker.store.append(&Record::Publish(publication), token);
-        if publish.qos == QoS::ExactlyOnce
-            && let Some((_, resident)) = self.residents.pair(key)
-        {
+        let (routed, ticket) = self.route(publication, publisher.map(|session| (session, id)), now);
+        if routed == Routed::Refused {
+            self.metrics().publish_refused.increment();
+            return self.refuse_full(key, publish, Full::Queues, now);
+        }
+        if is_exactly_once && let Some((_, resident)) = self.residents.pair(key) {
             resident.session.inbound.insert(id);
         }
         let nobody = routed == Routed::NoSubscriber && publish.qos == QoS::AtLeastOnce;
@@ -126,7 +138,7 @@ impl Worker {
         } else {
             ReasonCode::Success
         };
-        self.acknowledge(key, publish, reason, ticket, token.sequence, now);
+        self.acknowledge(key, publish, reason, ticket);
     }
 
     /// What is wrong with a PUBLISH in this connection; else its topic.
@@ -198,37 +210,29 @@ impl Worker {
         if let Some(connection) = self.residents.connections.get(key.0) {
             self.log.not_allowed(connection, "publish", topic.as_str(), now);
         }
-        self.acknowledge(key, publish, ReasonCode::NotAuthorized, Ticket::Done, 0, now);
+        self.acknowledge(key, publish, ReasonCode::NotAuthorized, Ticket::DONE);
     }
 
-    /// Nobody could take it: MQTT 5 is told; older versions have no way to be told but silence and the end of the connection.
-    fn refuse_full(&mut self, key: ConnectionKey, publish: &Publish<'_>, now: Time) {
-        let has_codes = self
-            .residents
-            .connections
-            .get(key.0)
-            .is_some_and(|c| c.version.has_properties());
-        if has_codes {
-            self.acknowledge(key, publish, ReasonCode::QuotaExceeded, Ticket::Done, 0, now);
-        } else {
-            self.end_connection(
-                key,
-                Ending::Refused(ReasonCode::QuotaExceeded, "every receiver's queue is full"),
-                now,
-            );
+    /// Nobody could take it: MQTT 5 is told; older versions have no way to be told but silence and the end of the connection. Where the
+    /// store is the reason, the end comes late: the client will connect and try again at once.
+    fn refuse_full(&mut self, key: ConnectionKey, publish: &Publish<'_>, full: Full, now: Time) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
+        if connection.version.has_properties() {
+            return self.acknowledge(key, publish, ReasonCode::QuotaExceeded, Ticket::DONE);
+        }
+        match full {
+            Full::Queues => {
+                let ending = Ending::Refused(ReasonCode::QuotaExceeded, "every receiver's queue is full");
+                self.end_connection(key, ending, now);
+            }
+            Full::Store => self.end_late(key, now),
         }
     }
 
     #[inline]
-    fn acknowledge(
-        &mut self,
-        key: ConnectionKey,
-        publish: &Publish<'_>,
-        reason: ReasonCode,
-        ticket: Ticket,
-        request: u32,
-        now: Time,
-    ) {
+    fn acknowledge(&mut self, key: ConnectionKey, publish: &Publish<'_>, reason: ReasonCode, ticket: Ticket) {
         let Some(id) = publish.packet_id else { return };
         let kind = if publish.qos == QoS::ExactlyOnce {
             PacketType::PubRec
@@ -240,7 +244,7 @@ impl Worker {
         } else {
             Reply::Ack { kind, id, reason }
         };
-        self.reply(key, reply, ticket, request, now);
+        self.reply(key, reply, ticket);
     }
 
     /// An acknowledgement with an error says why, where the client wants to know [MQTT-3.1.2-29].
@@ -273,7 +277,7 @@ impl Worker {
 const fn explain(reason: ReasonCode) -> &'static str {
     match reason {
         ReasonCode::NotAuthorized => "this client may not publish to this topic",
-        ReasonCode::QuotaExceeded => "the queues of all receivers, or the retained store, are full",
+        ReasonCode::QuotaExceeded => "the queues of all receivers, the retained store, or the disk are full",
         other => other.name(),
     }
 }

@@ -8,14 +8,16 @@ use tracing::warn;
 use super::mail::{Mail, MemberDelivery, Outgoing};
 use super::worker::{Worker, next_random};
 use super::{Broker, read, write};
-use crate::delivery::fan_out::{Delivered, Tally};
+use crate::delivery::fan_out::{Delivered, Purpose, Tally};
 use crate::delivery::frames::Fanned;
 use crate::delivery::residents::Residents;
-use crate::protocol::ids::{SessionKey, WorkerId};
+use crate::protocol::ids::{MessageNumber, PacketId, SessionKey, SessionNumber, Ticket, WorkerId};
 use crate::protocol::message::{Message, Publication};
 use crate::protocol::time::Time;
 use crate::router::shared::{Choice, SharedGroup};
-use crate::router::{RetainedError, WorkerReceivers};
+use crate::router::{Receiver, RetainedError, WorkerReceivers};
+use crate::storage::Record;
+use crate::storage::record::{DeliveryRecord, MessageRecord, Progress};
 
 /// What became of a publication.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,16 +30,47 @@ pub(super) enum Routed {
     Refused,
 }
 
+/// The QoS 2 identifier that a message came with, of a session that is kept.
+pub(super) type Received = Option<(SessionNumber, PacketId)>;
+
 impl Worker {
-    /// Routes a publication. `kept` is its kept form, where there is one already.
-    pub(super) fn route(&mut self, publication: &Publication<'_>, kept: Option<Arc<Message>>, now: Time) -> Routed {
-        let mut kept = kept;
+    /// Routes a publication and records it where it must survive: what depends on that waits for the ticket.
+    pub(super) fn route(&mut self, publication: &Publication<'_>, received: Received, now: Time) -> (Routed, Ticket) {
+        let must_number = publication.retain || publication.qos.is_acknowledged();
+        let journal = &mut self.residents.journal;
+        journal.begin_message();
+        let number = if must_number { journal.message_number() } else { None };
+        let (mut kept, mut retained) = (None, None);
         if publication.retain && self.broker.options.retain_available {
-            let message = kept.get_or_insert_with(|| Arc::new(publication.to_message()));
-            if !self.retain(message) {
-                return Routed::Refused;
-            }
+            let mut message = publication.to_message();
+            message.number = number;
+            let message = kept.insert(Arc::new(message));
+            let Some(order) = self.retain(message) else {
+                return (Routed::Refused, Ticket::DONE);
+            };
+            retained = Some(order).filter(|_| !publication.topic.as_str().starts_with("$SYS/"));
         }
+        let routed = self.route_to_all(publication, number, kept, now);
+        let journal = &mut self.residents.journal;
+        let ticket = match (number, received) {
+            (Some(number), _) if journal.has_deliveries() || retained.is_some() => journal.end_message(MessageRecord {
+                retained,
+                received,
+                ..MessageRecord::of(number, publication)
+            }),
+            (_, Some((session, id))) if routed != Routed::Refused => journal.record(&Record::Received(session, id)),
+            _ => Ticket::DONE,
+        };
+        (routed, ticket)
+    }
+
+    fn route_to_all(
+        &mut self,
+        publication: &Publication<'_>,
+        number: Option<MessageNumber>,
+        kept: Option<Arc<Message>>,
+        now: Time,
+    ) -> Routed {
         let Self {
             me,
             broker,
@@ -65,6 +98,7 @@ impl Worker {
             matched.receivers_len() + matched.groups.len(),
             now,
         );
+        fanned.set_number(number);
         let mut reach = Reach {
             me: *me,
             broker,
@@ -104,6 +138,7 @@ impl Worker {
         now: Time,
     ) -> bool {
         let publication = message.view();
+        self.residents.journal.begin_message();
         let Self {
             me,
             broker,
@@ -130,18 +165,24 @@ impl Worker {
             now,
         };
         let current = matched.groups.iter().find(|current| current.name == group.name);
-        current.is_some_and(|group| reach.member(&mut fanned, group, tried.into()))
+        let is_taken = current.is_some_and(|group| reach.member(&mut fanned, group, tried.into()));
+        let journal = &mut self.residents.journal;
+        if let Some(number) = message.number.filter(|_| journal.has_deliveries()) {
+            journal.end_message(MessageRecord::of(number, &publication));
+        }
+        is_taken
     }
 
-    /// Sets or, with an empty payload, clears a topic's retained message [MQTT-3.3.1-5] [MQTT-3.3.1-6]. False when there is no room.
-    fn retain(&mut self, message: &Arc<Message>) -> bool {
+    /// Sets or, with an empty payload, clears a topic's retained message [MQTT-3.3.1-5] [MQTT-3.3.1-6], and gives the change its
+    /// place in their order. `None` when there is no room.
+    fn retain(&mut self, message: &Arc<Message>) -> Option<u64> {
         let mut retained = write(&self.broker.retained);
         if message.payload().is_empty() {
             retained.clear(message.topic());
-            return true;
+            return Some(retained.next_order());
         }
         let Err(error) = retained.set(Arc::clone(message)) else {
-            return true;
+            return Some(retained.next_order());
         };
         drop(retained);
         match error {
@@ -149,7 +190,7 @@ impl Worker {
             _ => self.metrics().limit_retained_messages.increment(),
         }
         warn!(topic = message.topic().as_str(), %error, "retained message refused");
-        false
+        None
     }
 }
 
@@ -180,6 +221,11 @@ impl Reach<'_> {
                 dropped.add(to.receivers.len() as u64);
                 tally.refused += 1;
                 return;
+            }
+            for (at, receiver) in to.receivers.iter().enumerate() {
+                let earlier = to.receivers[..at].iter().rev();
+                let copy = earlier.take_while(|other| other.session == receiver.session).count();
+                self.record_queued(fanned, receiver, Purpose::Own(copy as u16));
             }
             self.deliver_by_mail(fanned, to);
             tally.taken += 1;
@@ -213,6 +259,7 @@ impl Reach<'_> {
                 return false;
             };
             if member.session.worker != self.me {
+                self.record_queued(fanned, member, Purpose::Group(group));
                 let (message, group, receiver) = (Arc::clone(fanned.kept()), Arc::clone(group), member.clone());
                 let delivery = MemberDelivery {
                     message,
@@ -224,10 +271,29 @@ impl Reach<'_> {
                 self.mail(member.session.worker, Mail::DeliverToMember(Box::new(delivery)), bytes);
                 return true;
             }
-            if self.residents.deliver(fanned, member, Some(group), self.now) == Delivered::Taken {
+            let delivered = self.residents.deliver(fanned, member, Purpose::Group(group), self.now);
+            if delivered == Delivered::Taken {
                 return true;
             }
             tried.push(member.session);
+        }
+    }
+
+    /// Records that a session on another worker is to get the message: its worker tells what becomes of it.
+    fn record_queued(&mut self, fanned: &Fanned<'_>, receiver: &Receiver, purpose: Purpose<'_>) {
+        let qos = receiver.qos.min(fanned.publication.qos);
+        let session = receiver.status.stored_number().filter(|_| qos.is_acknowledged());
+        if let (Some(session), Some(_)) = (session, fanned.number()) {
+            let group = purpose.group().map(|group| (&*group.name.group, &*group.name.filter));
+            self.residents.journal.add_delivery(&DeliveryRecord {
+                session,
+                copy: purpose.copy(),
+                progress: Progress::Queued,
+                qos,
+                retain: receiver.retain_as_published && fanned.publication.retain,
+                identifiers: receiver.identifiers.clone(),
+                group,
+            });
         }
     }
 

@@ -7,8 +7,8 @@ use super::worker::{Flow, Worker};
 use super::write;
 use crate::auth::{Access, Answer};
 use crate::codec::encode;
-use crate::delivery::residents::RetainedWalk;
-use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey};
+use crate::delivery::residents::{Residents, RetainedWalk};
+use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey, Ticket};
 use crate::protocol::packet::{Packet, RetainHandling, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe};
 use crate::protocol::property::PropertyId;
 use crate::protocol::qos::QoS;
@@ -16,10 +16,11 @@ use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicFilter;
 use crate::router::{Subscriber, Walk};
-use crate::session::replies::Reply;
+use crate::session::held::Reply;
 use crate::session::state::Subscription;
 use crate::session::violation::Violation;
-use crate::storage::{Record, Ticket};
+use crate::storage::record::SubscriptionRecord;
+use crate::storage::{Record, Standing};
 
 impl Worker {
     pub(super) fn subscribe(&mut self, key: ConnectionKey, subscribe: &Subscribe<'_>, now: Time) -> Flow {
@@ -55,7 +56,7 @@ impl Worker {
             properties: Default::default(),
             reasons,
         };
-        self.acknowledge_change(key, &Packet::SubAck(suback), now);
+        self.acknowledge_change(key, &Packet::SubAck(suback));
         let slot = self
             .residents
             .connections
@@ -123,6 +124,11 @@ impl Worker {
             self.log.subscription_refused(connection, filter.as_str(), now);
             return Err(self.broker.authorizer.subscribe_refusal());
         }
+        let session = connection.session.and_then(|slot| self.residents.sessions.get(slot));
+        let must_keep = session.is_some_and(|resident| resident.session.stored_number().is_some());
+        if must_keep && self.broker.store.standing() == Standing::Refusing {
+            return Err(ReasonCode::QuotaExceeded);
+        }
         // MQTT 5 clients were disconnected for these; older ones can only be told here.
         if filter.has_wildcard() && !options.wildcard_subscriptions {
             return Err(ReasonCode::WildcardSubscriptionsNotSupported);
@@ -173,6 +179,14 @@ impl Worker {
         subscriptions.subscribe(filter, subscriber);
         drop(subscriptions);
         let subscription = Subscription { options, identifier };
+        if let Some(session) = resident.session.stored_number() {
+            self.residents.journal.record(&Record::Subscription(SubscriptionRecord {
+                session,
+                filter: filter.as_str(),
+                options,
+                identifier,
+            }));
+        }
         resident
             .session
             .subscriptions
@@ -199,24 +213,34 @@ impl Worker {
         }
     }
 
-    pub(super) fn unsubscribe(&mut self, key: ConnectionKey, unsubscribe: &Unsubscribe<'_>, now: Time) {
+    pub(super) fn unsubscribe(&mut self, key: ConnectionKey, unsubscribe: &Unsubscribe<'_>) {
         self.metrics().unsubscribe_received.increment();
-        let Some((connection, resident)) = self.residents.pair(key) else {
+        let Residents {
+            connections,
+            sessions,
+            journal,
+            ..
+        } = &mut self.residents;
+        let Some(slot) = connections.get(key.0).and_then(|connection| connection.session) else {
             return;
         };
-        let Some(slot) = connection.session else {
+        let Some(resident) = sessions.get_mut(slot) else {
             return;
         };
         let session = SessionKey {
             worker: self.me,
             key: slot,
         };
+        let stored = resident.session.stored_number();
         let mut reasons = Vec::with_capacity(unsubscribe.filters.len());
         let mut subscriptions = write(&self.broker.subscriptions);
         for filter in &unsubscribe.filters {
             let existed = resident.session.subscriptions.remove(filter.as_str()).is_some();
             if existed {
                 subscriptions.unsubscribe(*filter, session);
+                if let Some(number) = stored {
+                    journal.record(&Record::SubscriptionEnded(number, filter.as_str()));
+                }
                 resident.walks.retain(|walk| *walk.filter != *filter.as_str());
             }
             reasons.push(if existed {
@@ -231,25 +255,22 @@ impl Worker {
             properties: Default::default(),
             reasons,
         };
-        self.acknowledge_change(key, &Packet::UnsubAck(unsuback), now);
+        self.acknowledge_change(key, &Packet::UnsubAck(unsuback));
     }
 
     /// Acknowledges a change of subscriptions, when it is where it must be.
-    fn acknowledge_change(&mut self, key: ConnectionKey, packet: &Packet<'_>, now: Time) {
-        let token = self.token(key);
+    fn acknowledge_change(&mut self, key: ConnectionKey, packet: &Packet<'_>) {
         let Some((connection, resident)) = self.residents.pair(key) else {
             return;
         };
         let mut bytes = Vec::new();
         let is_encoded = encode(packet, connection.version, &mut bytes).is_ok();
         debug_assert!(is_encoded, "an answer is shorter than its question");
-        let ticket = if resident.session.is_persistent() {
-            let record = Record::Subscriptions(&resident.session.client_id);
-            self.broker.store.append(&record, token)
-        } else {
-            Ticket::Done
+        let ticket = match resident.session.stored_number() {
+            Some(_) => self.residents.journal.latest(),
+            None => Ticket::DONE,
         };
-        self.reply(key, Reply::Encoded(bytes.into()), ticket, token.sequence, now);
+        self.reply(key, Reply::Encoded(bytes.into()), ticket);
     }
 
     /// Takes every subscription of a session out of the router.

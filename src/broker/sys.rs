@@ -1,7 +1,5 @@
 //! `$SYS`: the broker about itself, under the names that mosquitto gave these topics, so that existing monitors work.
 
-use std::sync::Arc;
-
 use super::read;
 use super::timers::Reminder;
 use super::worker::Worker;
@@ -163,8 +161,7 @@ impl Worker {
                 expires_at: None,
                 publisher: None,
             };
-            let message = Arc::new(publication.to_message());
-            self.route(&publication, Some(message), now);
+            self.route(&publication, None, now);
             self.sys.published.insert(topic, value);
         }
         self.timers

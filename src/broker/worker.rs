@@ -18,16 +18,18 @@ use crate::codec::{self, DecodeOptions, Role};
 use crate::delivery::frames::FrameBuffer;
 use crate::delivery::residents::{Residents, STALL_MS};
 use crate::metrics::Metrics;
-use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey, Token, WorkerId};
+use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey, Ticket, Token, WorkerId};
 use crate::protocol::packet::{Packet, PacketType};
 use crate::protocol::property::PropertiesBuf;
 use crate::protocol::time::Time;
 use crate::protocol::version::Version;
 use crate::router::MatchCache;
 use crate::session::connection::{Connection, Phase};
+use crate::session::held::Reply;
 use crate::session::output::Output;
 use crate::session::peer::Peer;
 use crate::session::violation::Violation;
+use crate::storage::Journal;
 
 /// One worker's part of the broker. Touched by one thread only.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub struct Worker {
     pub(super) entering: Option<ClientId>,
     pub(super) log: super::endings::EventLog,
     pub(super) sys: super::sys::Sys,
+    pub(super) snapshot: super::snapshot::Snapshot,
 }
 
 /// What the driver of a connection does next.
@@ -98,6 +101,7 @@ impl Worker {
     /// Worker number `me` of a broker.
     pub fn new(broker: Arc<Broker>, me: WorkerId, now: Time) -> Self {
         let metrics = Arc::clone(broker.metrics.of(me));
+        let journal = Journal::new(broker.store.keeps(), Arc::clone(&broker.numbers));
         let generations = Arc::clone(read(&broker.subscriptions).generations());
         let mut timers = Timers::default();
         if me == WorkerId(0) {
@@ -106,9 +110,9 @@ impl Worker {
             }
             timers.arm(now.plus_secs(1), Reminder::Retained);
         }
-        Self {
+        let mut worker = Self {
             me,
-            residents: Residents::new(broker.options.delivery.clone(), metrics),
+            residents: Residents::new(broker.options.delivery.clone(), journal, metrics),
             cache: MatchCache::new(generations, broker.options.cache),
             decode: broker.options.decode,
             frames: FrameBuffer::default(),
@@ -125,8 +129,11 @@ impl Worker {
             entering: None,
             log: super::endings::EventLog::default(),
             sys: super::sys::Sys::new(now),
+            snapshot: super::snapshot::Snapshot::default(),
             broker,
-        }
+        };
+        worker.restore(now);
+        worker
     }
 
     /// This worker's number.
@@ -211,7 +218,7 @@ impl Worker {
                     break;
                 }
             };
-            if connection.questions.is_waiting() || connection.has_replies_to_wait_for() {
+            if connection.questions.is_waiting() || connection.is_held_up() || connection.ends_at.is_some() {
                 break;
             }
             match codec::decode(&bytes[taken..], version, Role::Server, &decode) {
@@ -270,10 +277,10 @@ impl Worker {
             Packet::Publish(publish) => return self.publish(key, &publish, now),
             Packet::PubAck(ack) => self.puback(key, &ack, now),
             Packet::PubRec(ack) => self.pubrec(key, &ack, now),
-            Packet::PubRel(ack) => self.pubrel(key, &ack, now),
+            Packet::PubRel(ack) => self.pubrel(key, &ack),
             Packet::PubComp(ack) => self.pubcomp(key, &ack, now),
             Packet::Subscribe(subscribe) => return self.subscribe(key, &subscribe, now),
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(key, &unsubscribe, now),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(key, &unsubscribe),
             Packet::PingReq => self.ping(key),
             Packet::Disconnect(disconnect) => self.disconnect(key, &disconnect, now),
             Packet::Auth(auth) => self.auth(key, &auth, now),
@@ -286,11 +293,16 @@ impl Worker {
     }
 
     fn ping(&mut self, key: ConnectionKey) {
+        const PINGRESP: [u8; 2] = [(PacketType::PingResp as u8) << 4, 0];
         self.residents.touch(key);
-        if let Some(connection) = self.residents.connections.get_mut(key.0) {
-            let tail = connection.output.tail();
-            tail.extend_from_slice(&[(PacketType::PingResp as u8) << 4, 0]);
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
+        if connection.has_connack {
+            connection.output.tail().extend_from_slice(&PINGRESP);
             self.residents.metrics.packets_sent.increment();
+        } else {
+            self.reply(key, Reply::Encoded(PINGRESP.into()), Ticket::DONE);
         }
     }
 
@@ -301,7 +313,9 @@ impl Worker {
         };
         match &connection.phase {
             Phase::Closing => Status::Closing,
-            _ if connection.questions.is_waiting() || connection.has_replies_to_wait_for() => Status::Waiting,
+            _ if connection.questions.is_waiting() || connection.is_held_up() || connection.ends_at.is_some() => {
+                Status::Waiting
+            }
             Phase::Admitted(_) => Status::HandOver(connection.destination),
             _ => Status::Open,
         }

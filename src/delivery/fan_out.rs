@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::frames::{Addressing, Fanned};
 use super::outbox::Offered;
 use super::residents::{Residents, record_too_large, touch, write_delivery};
+use super::stored;
 use crate::protocol::ids::PacketId;
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
 use crate::router::shared::SharedGroup;
 use crate::router::{NoLocal, Receiver};
-use crate::session::connection::Phase;
 use crate::session::delivery::Delivery;
+use crate::session::held::Waiting;
 
 /// What became of one delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,44 @@ pub enum Delivered {
     Gone,
     /// The session's outbox refused it.
     Refused,
+}
+
+/// For whose sake a session gets a message.
+#[derive(Clone, Copy, Debug)]
+pub enum Purpose<'a> {
+    /// Its own: it subscribes. With the number of its deliveries before this one, where overlapping subscriptions make several.
+    Own(u16),
+    /// A shared group's, of which it is the chosen member.
+    Group(&'a Arc<SharedGroup>),
+}
+
+impl<'a> Purpose<'a> {
+    /// Tells apart several deliveries of one message to one session.
+    #[inline]
+    pub fn copy(self) -> u16 {
+        match self {
+            Self::Own(copy) => copy,
+            Self::Group(group) => group.copy(),
+        }
+    }
+
+    /// The shared group.
+    #[inline]
+    pub const fn group(self) -> Option<&'a Arc<SharedGroup>> {
+        match self {
+            Self::Own(_) => None,
+            Self::Group(group) => Some(group),
+        }
+    }
+}
+
+/// One delivery as it is made from a publication.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct DeliveryForm<'a> {
+    pub(super) receiver: &'a Receiver,
+    pub(super) qos: QoS,
+    pub(super) retain: bool,
+    pub(super) purpose: Purpose<'a>,
 }
 
 /// What became of a publication on this worker.
@@ -45,17 +84,21 @@ impl Residents {
     ) -> Tally {
         let mut tally = Tally::default();
         let publisher = fanned.publication.publisher;
+        let (mut last, mut copy) = (None, 0);
         for receiver in receivers {
+            // Overlapping subscriptions may make several deliveries; those of one session stand together.
+            copy = if last == Some(receiver.session) { copy + 1 } else { 0 };
+            last = Some(receiver.session);
             let delivered = if receiver.no_local != NoLocal::Never && publisher == Some(receiver.session) {
                 if receiver.no_local == NoLocal::All {
                     continue;
                 }
                 match own() {
-                    Some(receiver) => self.deliver(fanned, &receiver, None, now),
+                    Some(receiver) => self.deliver(fanned, &receiver, Purpose::Own(copy), now),
                     None => continue,
                 }
             } else {
-                self.deliver(fanned, receiver, None, now)
+                self.deliver(fanned, receiver, Purpose::Own(copy), now)
             };
             match delivered {
                 Delivered::Taken => tally.taken += 1,
@@ -78,13 +121,13 @@ impl Residents {
         connection.is_some_and(|connection| !connection.version.has_properties())
     }
 
-    /// Delivers to one receiver on this worker, for the sake of `group` where it was chosen from one.
+    /// Delivers to one receiver on this worker.
     #[inline]
     pub fn deliver(
         &mut self,
         fanned: &mut Fanned<'_>,
         receiver: &Receiver,
-        group: Option<&Arc<SharedGroup>>,
+        purpose: Purpose<'_>,
         now: Time,
     ) -> Delivered {
         let Some(resident) = self.sessions.get_mut(receiver.session.key) else {
@@ -95,6 +138,12 @@ impl Residents {
         }
         let qos = receiver.qos.min(fanned.publication.qos);
         let retain = receiver.retain_as_published && fanned.publication.retain;
+        let form = DeliveryForm {
+            receiver,
+            qos,
+            retain,
+            purpose,
+        };
         let key = resident.connection;
         let Some((key, connection)) = key.and_then(|key| Some((key, self.connections.get_mut(key.0)?))) else {
             // QoS 0 for a client that is away may be left out [MQTT-3.1.2-5].
@@ -102,12 +151,12 @@ impl Residents {
             if !may_queue || !resident.session.is_persistent() {
                 return Delivered::Taken;
             }
-            return self.queue(fanned, receiver, qos, retain, group, now);
+            return self.queue(fanned, form, now);
         };
         if connection.is_bridge && fanned.publication.publisher == Some(receiver.session) {
             return Delivered::Taken;
         }
-        let may_write = matches!(connection.phase, Phase::Connected)
+        let may_write = connection.is_ready()
             && connection.output.len() < self.options.output_bytes_max
             && resident.outbox.is_clear_for(qos)
             && (!qos.is_acknowledged()
@@ -116,7 +165,7 @@ impl Residents {
                     .outbound
                     .has_room(connection.receive_maximum.min(self.options.in_flight_max)));
         if !may_write {
-            return self.queue(fanned, receiver, qos, retain, group, now);
+            return self.queue(fanned, form, now);
         }
         let mut to = Addressing {
             version: connection.version,
@@ -127,59 +176,80 @@ impl Residents {
         };
         if connection.packet_bytes_max != u32::MAX && fanned.encoded_len(to) > connection.packet_bytes_max as usize {
             record_too_large(connection, fanned.publication.topic.as_str(), &self.metrics);
+            if fanned.is_recorded {
+                stored::ended(&mut self.journal, &resident.session, fanned.number(), purpose.copy());
+            }
             return Delivered::Taken;
         }
-        touch(key, connection, &mut self.touched, &mut self.buffers);
-        self.metrics.count_publish_sent(qos, fanned.publication.payload.len());
-        let is_persistent = resident.session.is_persistent();
-        let outbound = &mut resident.session.outbound;
-        let is_kept = qos.is_acknowledged() && (is_persistent || group.is_some());
-        to.packet_id = qos.is_acknowledged().then(|| outbound.next_id());
-        let kept = if connection.aliases_out.is_off() {
-            fanned.write(to, &mut connection.output);
-            is_kept.then(|| delivery(fanned, receiver, qos, retain, group))
-        } else {
-            let delivery = delivery(fanned, receiver, qos, retain, group);
-            write_delivery(connection, &delivery, to.packet_id, false, now);
-            is_kept.then_some(delivery)
-        };
-        if qos.is_acknowledged() {
-            outbound.send(qos, kept.map(Box::new));
-            resident.session.status.set_in_flight(outbound.in_flight().into());
+        if !qos.is_acknowledged() {
+            touch(key, connection, &mut self.touched, &mut self.buffers);
+            self.metrics.count_publish_sent(qos, fanned.publication.payload.len());
+            if connection.aliases_out.is_off() {
+                fanned.write(to, &mut connection.output);
+            } else {
+                write_delivery(connection, &delivery(fanned, form), None, false, now);
+            }
+            return Delivered::Taken;
         }
+        let id = resident.session.outbound.next_id();
+        to.packet_id = Some(id);
+        let is_stored = stored::sent_now(&mut self.journal, &resident.session, fanned, form, id);
+        let is_kept = resident.session.is_persistent() || purpose.group().is_some();
+        let kept = if is_stored && qos == QoS::ExactlyOnce {
+            // It leaves when it is known to be kept that it did: a repetition after a crash has the same identifier then.
+            let ticket = self.journal.open_ticket();
+            stored::hold(key, connection, Waiting::Publish(id, false), ticket, &mut self.held);
+            Some(delivery(fanned, form))
+        } else {
+            touch(key, connection, &mut self.touched, &mut self.buffers);
+            self.metrics.count_publish_sent(qos, fanned.publication.payload.len());
+            if connection.aliases_out.is_off() {
+                fanned.write(to, &mut connection.output);
+                is_kept.then(|| delivery(fanned, form))
+            } else {
+                let delivery = delivery(fanned, form);
+                write_delivery(connection, &delivery, to.packet_id, false, now);
+                is_kept.then_some(delivery)
+            }
+        };
+        let outbound = &mut resident.session.outbound;
+        outbound.send(qos, kept.map(Box::new));
+        resident.session.status.set_in_flight(outbound.in_flight().into());
         Delivered::Taken
     }
 
-    fn queue(
-        &mut self,
-        fanned: &mut Fanned<'_>,
-        receiver: &Receiver,
-        qos: QoS,
-        retain: bool,
-        group: Option<&Arc<SharedGroup>>,
-        now: Time,
-    ) -> Delivered {
-        let delivery = delivery(fanned, receiver, qos, retain, group);
+    fn queue(&mut self, fanned: &mut Fanned<'_>, form: DeliveryForm<'_>, now: Time) -> Delivered {
+        let delivery = delivery(fanned, form);
+        let slot = form.receiver.session.key;
         // What a policy that was asked for drops is counted, and nobody's failure.
-        match self.enqueue(receiver.session.key, delivery, fanned.is_promised, now) {
+        let offered = self.enqueue(slot, delivery, fanned.is_promised, now);
+        let is_queued = matches!(offered, Offered::Queued | Offered::QueuedAfterDropping(_));
+        if form.qos.is_acknowledged()
+            && let Some(resident) = self.sessions.get(slot)
+        {
+            let (journal, session) = (&mut self.journal, &resident.session);
+            match (is_queued, fanned.is_recorded) {
+                (true, false) => stored::queued_now(journal, session, fanned, form),
+                (false, true) if offered != Offered::Refused => {
+                    stored::ended(journal, session, fanned.number(), form.purpose.copy());
+                }
+                _ => {}
+            }
+        }
+        match offered {
             Offered::Refused => Delivered::Refused,
             _ => Delivered::Taken,
         }
     }
 }
 
-fn delivery(
-    fanned: &mut Fanned<'_>,
-    receiver: &Receiver,
-    qos: QoS,
-    retain: bool,
-    group: Option<&Arc<SharedGroup>>,
-) -> Delivery {
+fn delivery(fanned: &mut Fanned<'_>, form: DeliveryForm<'_>) -> Delivery {
     Delivery {
         message: Arc::clone(fanned.kept()),
-        qos,
-        retain,
-        identifiers: receiver.identifiers.clone(),
-        group: group.cloned(),
+        qos: form.qos,
+        retain: form.retain,
+        identifiers: form.receiver.identifiers.clone(),
+        group: form.purpose.group().cloned(),
+        copy: form.purpose.copy(),
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::codec::{PublishFrame, patch_packet_id};
-use crate::protocol::ids::PacketId;
+use crate::protocol::ids::{MessageNumber, PacketId};
 use crate::protocol::message::{Message, Publication};
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
@@ -25,6 +25,10 @@ pub struct Fanned<'a> {
     pub publication: &'a Publication<'a>,
     /// It has been acknowledged to its publisher.
     pub is_promised: bool,
+    /// The store knows already who is to get it.
+    pub is_recorded: bool,
+    /// Its number in the store.
+    number: Option<MessageNumber>,
     /// Its kept form, once somebody needs it.
     kept: Option<Arc<Message>>,
     forms: Forms<'a>,
@@ -87,14 +91,33 @@ impl<'a> Fanned<'a> {
         Self {
             publication,
             is_promised: false,
+            is_recorded: false,
+            number: kept.as_ref().and_then(|kept| kept.number),
             kept,
             forms,
         }
     }
 
+    /// Gives it a number, if its kept form has not been made.
+    #[inline]
+    pub fn set_number(&mut self, number: Option<MessageNumber>) {
+        if self.kept.is_none() {
+            self.number = number;
+        }
+    }
+
+    /// Its number in the store.
+    pub const fn number(&self) -> Option<MessageNumber> {
+        self.number
+    }
+
     /// The kept form, made when first asked for.
     pub fn kept(&mut self) -> &Arc<Message> {
-        self.kept.get_or_insert_with(|| Arc::new(self.publication.to_message()))
+        self.kept.get_or_insert_with(|| {
+            let mut message = self.publication.to_message();
+            message.number = self.number;
+            Arc::new(message)
+        })
     }
 
     /// Appends the PUBLISH for one receiver.

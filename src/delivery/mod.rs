@@ -6,3 +6,4 @@ pub mod mailbox;
 pub mod outbox;
 pub mod residents;
 pub mod slots;
+pub mod stored;

@@ -9,7 +9,7 @@ use crate::protocol::message::Message;
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicName;
-use crate::session::delivery::Delivery;
+use crate::session::delivery::{Delivery, DeliveryKey};
 
 /// What happens to QoS 1 and 2 deliveries at the bound. QoS 0 always drops its oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -82,6 +82,8 @@ pub struct Outbox {
     acknowledged: VecDeque<Delivery>,
     replay: VecDeque<Replay>,
     bytes: usize,
+    /// QoS 1 and 2 deliveries that were put in, ever: counted from there, a delivery's place does not change when others leave.
+    put: u64,
     /// Deliveries lost since the queue was last in order; 0 when it is.
     dropped: u64,
 }
@@ -124,18 +126,23 @@ impl Outbox {
     /// Takes a delivery that was acknowledged to its publisher before this outbox was asked: by a publisher on another worker, which
     /// could not see that the bound was reached a moment ago, or because another member of a shared subscription gave it back.
     /// Where the policy is to refuse it is too late for that, and it is taken above the bound.
-    pub fn offer_promised(&mut self, delivery: Delivery, options: &OutboxOptions) -> Offered {
+    pub fn offer_promised(
+        &mut self,
+        delivery: Delivery,
+        options: &OutboxOptions,
+        lost: &mut Vec<DeliveryKey>,
+    ) -> Offered {
         let is_kept = delivery.qos.is_acknowledged() && options.overflow == Overflow::Refuse;
         if !is_kept || !self.is_over(&delivery, options) {
-            return self.offer(delivery, options);
+            return self.offer(delivery, options, lost);
         }
         self.bytes += delivery.cost_bytes();
-        self.acknowledged.push_back(delivery);
+        self.put(delivery);
         Offered::Queued
     }
 
-    /// Takes a delivery, or does with it what the policy says.
-    pub fn offer(&mut self, delivery: Delivery, options: &OutboxOptions) -> Offered {
+    /// Takes a delivery, or does with it what the policy says. Those of QoS 1 and 2 that were dropped for it are added to `lost`.
+    pub fn offer(&mut self, delivery: Delivery, options: &OutboxOptions, lost: &mut Vec<DeliveryKey>) -> Offered {
         let cost = delivery.cost_bytes();
         let is_acknowledged = delivery.qos.is_acknowledged();
         let mut dropped = 0;
@@ -155,10 +162,11 @@ impl Outbox {
             let Some(victim) = victim else { return Offered::Dropped };
             self.bytes -= victim.cost_bytes();
             dropped += 1;
+            lost.extend(victim.key().filter(|_| victim.qos.is_acknowledged()));
         }
         self.bytes += cost;
         if is_acknowledged {
-            self.acknowledged.push_back(delivery);
+            self.put(delivery);
         } else {
             self.unacknowledged.push_back(delivery);
         }
@@ -167,6 +175,27 @@ impl Outbox {
         } else {
             Offered::QueuedAfterDropping(dropped)
         }
+    }
+
+    fn put(&mut self, delivery: Delivery) {
+        self.put += 1;
+        self.acknowledged.push_back(delivery);
+    }
+
+    /// Takes a delivery that was waiting when the broker stopped, whatever the bounds are now.
+    pub fn restore(&mut self, delivery: Delivery) {
+        self.bytes += delivery.cost_bytes();
+        self.put(delivery);
+    }
+
+    /// QoS 1 and 2 deliveries from a place on, each with its place. What comes later has a higher place, for ever.
+    pub fn waiting_from(&self, place: u64) -> impl Iterator<Item = (u64, &Delivery)> {
+        let first = self.put - self.acknowledged.len() as u64;
+        let skipped = place.saturating_sub(first).min(self.acknowledged.len() as u64);
+        let waiting = self.acknowledged.range(skipped as usize..);
+        waiting
+            .enumerate()
+            .map(move |(at, delivery)| (first + skipped + at as u64, delivery))
     }
 
     /// The next QoS 1 or 2 delivery.
@@ -217,13 +246,15 @@ impl Outbox {
             .retain(|replay| keeps_acknowledged && replay.qos.min(replay.message.qos).is_acknowledged());
     }
 
-    /// Drops deliveries at the front that have expired, and says how many: they must not keep out what has not.
-    pub fn drop_expired(&mut self, now: Time) -> u64 {
+    /// Drops deliveries at the front that have expired, and says how many: they must not keep out what has not. Those of QoS 1 and 2
+    /// are added to `lost`.
+    pub fn drop_expired(&mut self, now: Time, lost: &mut Vec<DeliveryKey>) -> u64 {
         let mut dropped = 0;
         for queue in [&mut self.unacknowledged, &mut self.acknowledged] {
             while let Some(expired) = queue.pop_front_if(|delivery| delivery.message.is_expired(now)) {
                 self.bytes -= expired.cost_bytes();
                 dropped += 1;
+                lost.extend(expired.key().filter(|_| expired.qos.is_acknowledged()));
             }
         }
         dropped
@@ -289,6 +320,7 @@ impl Replay {
             retain: true,
             identifiers: self.identifier.into_iter().collect::<SmallVec<_>>(),
             group: None,
+            copy: 0,
         }
     }
 }
@@ -316,6 +348,7 @@ mod tests {
             retain: false,
             identifiers: SmallVec::new(),
             group: None,
+            copy: 0,
         }
     }
 
@@ -336,7 +369,10 @@ mod tests {
             (b"2", Offered::Queued),
             (b"3", Offered::QueuedAfterDropping(1)),
         ] {
-            assert_eq!(outbox.offer(delivery(QoS::AtMostOnce, payload), &options), expected);
+            assert_eq!(
+                outbox.offer(delivery(QoS::AtMostOnce, payload), &options, &mut Vec::new()),
+                expected
+            );
         }
         assert_eq!(outbox.pop_unacknowledged().unwrap().message.payload(), b"2");
     }
@@ -345,21 +381,24 @@ mod tests {
     fn qos_1_is_refused_at_the_bound_by_default_and_displaces_qos_0_before() {
         let options = options(2, Overflow::Refuse);
         let mut outbox = Outbox::default();
-        assert_eq!(outbox.offer(delivery(QoS::AtMostOnce, b"0"), &options), Offered::Queued);
         assert_eq!(
-            outbox.offer(delivery(QoS::AtLeastOnce, b"1"), &options),
+            outbox.offer(delivery(QoS::AtMostOnce, b"0"), &options, &mut Vec::new()),
             Offered::Queued
         );
         assert_eq!(
-            outbox.offer(delivery(QoS::AtLeastOnce, b"2"), &options),
+            outbox.offer(delivery(QoS::AtLeastOnce, b"1"), &options, &mut Vec::new()),
+            Offered::Queued
+        );
+        assert_eq!(
+            outbox.offer(delivery(QoS::AtLeastOnce, b"2"), &options, &mut Vec::new()),
             Offered::QueuedAfterDropping(1)
         );
         assert_eq!(
-            outbox.offer(delivery(QoS::AtLeastOnce, b"3"), &options),
+            outbox.offer(delivery(QoS::AtLeastOnce, b"3"), &options, &mut Vec::new()),
             Offered::Refused
         );
         assert_eq!(
-            outbox.offer(delivery(QoS::AtMostOnce, b"4"), &options),
+            outbox.offer(delivery(QoS::AtMostOnce, b"4"), &options, &mut Vec::new()),
             Offered::Dropped
         );
         assert!(outbox.is_full(&options));
@@ -371,11 +410,14 @@ mod tests {
         let mut outbox = Outbox::default();
         for payload in [b"1", b"2"] {
             let delivery = delivery(QoS::AtLeastOnce, payload);
-            assert_eq!(outbox.offer_promised(delivery, &options), Offered::Queued);
+            assert_eq!(
+                outbox.offer_promised(delivery, &options, &mut Vec::new()),
+                Offered::Queued
+            );
         }
         assert_eq!(outbox.len(), 2);
         assert_eq!(
-            outbox.offer(delivery(QoS::AtLeastOnce, b"3"), &options),
+            outbox.offer(delivery(QoS::AtLeastOnce, b"3"), &options, &mut Vec::new()),
             Offered::Refused
         );
     }
@@ -389,8 +431,11 @@ mod tests {
         ] {
             let options = options(1, overflow);
             let mut outbox = Outbox::default();
-            outbox.offer(delivery(QoS::AtLeastOnce, b"1"), &options);
-            assert_eq!(outbox.offer(delivery(QoS::AtLeastOnce, b"2"), &options), expected);
+            outbox.offer(delivery(QoS::AtLeastOnce, b"1"), &options, &mut Vec::new());
+            assert_eq!(
+                outbox.offer(delivery(QoS::AtLeastOnce, b"2"), &options, &mut Vec::new()),
+                expected
+            );
             assert_eq!(
                 outbox.pop_acknowledged().unwrap().message.payload(),
                 first,
@@ -402,7 +447,11 @@ mod tests {
     #[test]
     fn only_what_a_shared_subscription_gave_is_taken_for_others() {
         let mut outbox = Outbox::default();
-        outbox.offer(delivery(QoS::AtLeastOnce, b"mine"), &OutboxOptions::default());
+        outbox.offer(
+            delivery(QoS::AtLeastOnce, b"mine"),
+            &OutboxOptions::default(),
+            &mut Vec::new(),
+        );
         let bytes = outbox.bytes();
         assert!(outbox.take_for_redistribution().is_empty());
         assert_eq!((outbox.len(), outbox.bytes()), (1, bytes));
@@ -417,7 +466,7 @@ mod tests {
         };
         let mut outbox = Outbox::default();
         assert_eq!(
-            outbox.offer(delivery(QoS::AtLeastOnce, &[0; 1000]), &options),
+            outbox.offer(delivery(QoS::AtLeastOnce, &[0; 1000]), &options, &mut Vec::new()),
             Offered::Dropped
         );
         assert_eq!(outbox.bytes(), 0);

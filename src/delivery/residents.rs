@@ -9,20 +9,23 @@ use tracing::{info, warn};
 use super::frames::{SHARE_FROM_BYTES, write_large, write_small};
 use super::outbox::{Offered, Outbox, OutboxOptions, Overflow};
 use super::slots::Slots;
-use crate::codec::{PublishFrame, write_ack};
+use super::stored::{self, HeldConnections, hold};
+use crate::codec::PublishFrame;
 use crate::metrics::Metrics;
-use crate::protocol::ids::{ConnectionKey, PacketId, SlotKey};
+use crate::protocol::ids::{ConnectionKey, PacketId, SlotKey, Ticket};
 use crate::protocol::message::Message;
 use crate::protocol::packet::PacketType;
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::router::Walk;
-use crate::session::connection::{Connection, Phase};
-use crate::session::delivery::Delivery;
+use crate::session::connection::Connection;
+use crate::session::delivery::{Delivery, DeliveryKey};
+use crate::session::held::{Reply, Waiting};
 use crate::session::outbound::Resend;
 use crate::session::state::Session;
 use crate::session::topic_alias::Naming;
+use crate::storage::Journal;
 
 /// How deliveries are queued and sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +113,13 @@ pub struct Residents {
     pub metrics: Arc<CachePadded<Metrics>>,
     /// Options.
     pub options: DeliveryOptions,
+    /// What is to survive goes here.
+    pub journal: Journal,
+    /// Connections with packets that wait for the store, in the order of their batches.
+    pub held: HeldConnections,
     pub(super) buffers: Vec<Vec<u8>>,
+    /// What was dropped for a delivery that is being queued.
+    lost: Vec<DeliveryKey>,
 }
 
 /// How long a full window may hold up others before the log says so, milliseconds.
@@ -123,7 +132,7 @@ const BUFFER_KEPT_BYTES: usize = 256 * 1024;
 
 impl Residents {
     /// An empty worker.
-    pub fn new(options: DeliveryOptions, metrics: Arc<CachePadded<Metrics>>) -> Self {
+    pub fn new(options: DeliveryOptions, journal: Journal, metrics: Arc<CachePadded<Metrics>>) -> Self {
         Self {
             sessions: Slots::default(),
             connections: Slots::default(),
@@ -132,7 +141,10 @@ impl Residents {
             overflowed: Vec::new(),
             metrics,
             options,
+            journal,
+            held: HeldConnections::new(),
             buffers: Vec::new(),
+            lost: Vec::new(),
         }
     }
 
@@ -170,14 +182,21 @@ impl Residents {
         };
         let qos = delivery.qos;
         let topic_of = Arc::clone(&delivery.message);
+        let lost_keys = &mut self.lost;
         if resident.outbox.is_over(&delivery, &self.options.outbox) {
-            self.metrics.dropped_expired.add(resident.outbox.drop_expired(now));
+            let expired = resident.outbox.drop_expired(now, lost_keys);
+            self.metrics.dropped_expired.add(expired);
         }
         let offered = if is_promised {
-            resident.outbox.offer_promised(delivery, &self.options.outbox)
+            resident
+                .outbox
+                .offer_promised(delivery, &self.options.outbox, lost_keys)
         } else {
-            resident.outbox.offer(delivery, &self.options.outbox)
+            resident.outbox.offer(delivery, &self.options.outbox, lost_keys)
         };
+        for key in lost_keys.drain(..) {
+            stored::ended_key(&mut self.journal, &resident.session, Some(key));
+        }
         tell_status(resident, &self.options.outbox);
         note_stall(key, resident, now, &mut self.stalled);
         let lost = match offered {
@@ -208,6 +227,49 @@ impl Residents {
         offered
     }
 
+    /// Writes what waited for the store and need not any longer; true when CONNACK was among it, so that deliveries may follow.
+    pub fn release_held(&mut self, key: ConnectionKey, now: Time) -> bool {
+        self.touch(key);
+        let Some(connection) = self.connections.get_mut(key.0) else {
+            return false;
+        };
+        let session = connection.session;
+        let mut has_connack = false;
+        while let Some((_, packet)) = connection.held.pop_ready(|ticket| self.journal.is_stored(ticket)) {
+            match packet {
+                Waiting::Reply(reply) => {
+                    if let Reply::Ack { kind, .. } = &reply
+                        && *kind == PacketType::PubAck
+                    {
+                        connection.unacknowledged = connection.unacknowledged.saturating_sub(1);
+                    }
+                    reply.write(connection.version, connection.output.tail());
+                }
+                Waiting::ConnAck(bytes) => {
+                    connection.output.tail().extend_from_slice(&bytes);
+                    connection.has_connack = true;
+                    has_connack = true;
+                }
+                Waiting::Publish(id, dup) => {
+                    let resident = session.and_then(|slot| self.sessions.get_mut(slot));
+                    // A client that acknowledges what it was not sent has it all the same.
+                    let Some(delivery) = resident.and_then(|resident| resident.session.outbound.published(id)) else {
+                        continue;
+                    };
+                    self.metrics
+                        .count_publish_sent(delivery.qos, delivery.message.payload().len());
+                    if dup {
+                        self.metrics.publish_repeated.increment();
+                    }
+                    write_delivery(connection, delivery, Some(id), dup, now);
+                    continue;
+                }
+            }
+            self.metrics.packets_sent.increment();
+        }
+        has_connack
+    }
+
     /// Sends what waits for a session, as far as its window and its connection's output have room.
     pub fn pump(&mut self, key: SlotKey, now: Time) {
         let Some(resident) = self.sessions.get_mut(key) else {
@@ -222,13 +284,20 @@ impl Residents {
         let Some(connection) = self.connections.get_mut(connection_key.0) else {
             return;
         };
-        if !matches!(connection.phase, Phase::Connected) {
+        if !connection.is_ready() {
             return;
         }
         touch(connection_key, connection, &mut self.touched, &mut self.buffers);
         let window = connection.receive_maximum.min(self.options.in_flight_max);
+        let mut way = Way {
+            key: connection_key,
+            journal: &mut self.journal,
+            held: &mut self.held,
+            metrics: &self.metrics,
+            now,
+        };
         while connection.output.len() < self.options.output_bytes_max {
-            if resend_next(connection, &mut resident.session, window, now, &self.metrics) {
+            if way.resend_next(connection, &mut resident.session, window) {
                 continue;
             }
             let has_room = resident.session.outbound.has_room(window);
@@ -237,13 +306,14 @@ impl Residents {
             } else {
                 None
             };
-            let Some(delivery) = next
-                .or_else(|| resident.outbox.pop_unacknowledged())
-                .or_else(|| next_replay(resident, has_room))
-            else {
-                break;
+            let (delivery, is_new) = match next.or_else(|| resident.outbox.pop_unacknowledged()) {
+                Some(delivery) => (delivery, false),
+                None => match next_replay(resident, has_room) {
+                    Some(delivery) => (delivery, true),
+                    None => break,
+                },
             };
-            send(connection, &mut resident.session, delivery, now, &self.metrics);
+            way.send(connection, &mut resident.session, delivery, is_new);
         }
         tell_status(resident, &self.options.outbox);
         note_stall(key, resident, now, &mut self.stalled);
@@ -260,34 +330,101 @@ fn tell_status(resident: &Resident, options: &OutboxOptions) {
     resident.session.status.set_full(resident.outbox.is_full(options));
 }
 
-/// Sends again what was in flight when the last connection of the session ended; false when there is nothing, or no room.
-fn resend_next(connection: &mut Connection, session: &mut Session, window: u16, now: Time, metrics: &Metrics) -> bool {
-    let version = connection.version;
-    let too_large = match session.outbound.next_resend(window) {
-        None => return false,
-        Some(Resend::Release(id)) => {
-            let tail = connection.output.tail();
-            write_ack(PacketType::PubRel, id, ReasonCode::Success, version, tail);
-            metrics.packets_sent.increment();
-            None
-        }
-        Some(Resend::Publish(id, delivery)) => {
-            let frame = frame_of(&delivery.message, delivery, Some(id), true, now);
-            if frame.encoded_len(version) > connection.packet_bytes_max as usize {
-                record_too_large(connection, delivery.message.topic().as_str(), metrics);
-                Some(id)
-            } else {
-                metrics.count_publish_sent(delivery.qos, delivery.message.payload().len());
-                metrics.publish_repeated.increment();
-                write_delivery(connection, delivery, Some(id), true, now);
+/// The way from a session's queue to its connection's output, past the store.
+struct Way<'a> {
+    key: ConnectionKey,
+    journal: &'a mut Journal,
+    held: &'a mut HeldConnections,
+    metrics: &'a Metrics,
+    now: Time,
+}
+
+impl Way<'_> {
+    /// Sends again what was in flight when the last connection of the session ended; false when there is nothing, or no room.
+    fn resend_next(&mut self, connection: &mut Connection, session: &mut Session, window: u16) -> bool {
+        let version = connection.version;
+        // What it says must be kept before it is said: that it was sent, or received, may still be on its way to the store.
+        let ticket = self.journal.latest();
+        let must_wait = ticket != Ticket::DONE || !connection.held.is_empty();
+        let too_large = match session.outbound.next_resend(window) {
+            None => return false,
+            Some(Resend::Release(id)) => {
+                let reply = Reply::Ack {
+                    kind: PacketType::PubRel,
+                    id,
+                    reason: ReasonCode::Success,
+                };
+                if must_wait {
+                    hold(self.key, connection, Waiting::Reply(reply), ticket, self.held);
+                } else {
+                    reply.write(version, connection.output.tail());
+                    self.metrics.packets_sent.increment();
+                }
                 None
             }
+            Some(Resend::Publish(id, delivery)) => {
+                let frame = frame_of(&delivery.message, delivery, Some(id), true, self.now);
+                if frame.encoded_len(version) > connection.packet_bytes_max as usize {
+                    record_too_large(connection, delivery.message.topic().as_str(), self.metrics);
+                    Some(id)
+                } else if must_wait && delivery.qos == QoS::ExactlyOnce {
+                    hold(self.key, connection, Waiting::Publish(id, true), ticket, self.held);
+                    None
+                } else {
+                    self.metrics
+                        .count_publish_sent(delivery.qos, delivery.message.payload().len());
+                    self.metrics.publish_repeated.increment();
+                    write_delivery(connection, delivery, Some(id), true, self.now);
+                    None
+                }
+            }
+        };
+        if let Some(id) = too_large {
+            let key = session.outbound.give_up(id).and_then(|delivery| delivery.key());
+            stored::ended_key(self.journal, session, key);
         }
-    };
-    if let Some(id) = too_large {
-        session.outbound.give_up(id);
+        true
     }
-    true
+
+    /// Sends a delivery that waited. One that expired, or is too large for the client, is dropped here and counted. `is_new` where the
+    /// store has not heard of it.
+    fn send(&mut self, connection: &mut Connection, session: &mut Session, delivery: Delivery, is_new: bool) {
+        let is_acknowledged = delivery.qos.is_acknowledged();
+        let is_expired = delivery.message.is_expired(self.now);
+        let placeholder = is_acknowledged.then_some(PacketId::FIRST);
+        let is_too_large = !is_expired && connection.packet_bytes_max != u32::MAX && {
+            let frame = frame_of(&delivery.message, &delivery, placeholder, false, self.now);
+            frame.encoded_len(connection.version) > connection.packet_bytes_max as usize
+        };
+        if is_expired || is_too_large {
+            if is_expired {
+                self.metrics.dropped_expired.increment();
+            } else {
+                record_too_large(connection, delivery.message.topic().as_str(), self.metrics);
+            }
+            if is_acknowledged && !is_new {
+                stored::ended_key(self.journal, session, delivery.key());
+            }
+            return;
+        }
+        if !is_acknowledged {
+            self.metrics
+                .count_publish_sent(delivery.qos, delivery.message.payload().len());
+            return write_delivery(connection, &delivery, None, false, self.now);
+        }
+        let (qos, id) = (delivery.qos, session.outbound.next_id());
+        let is_stored = stored::sent(self.journal, session, &delivery, id, is_new);
+        if is_stored && qos == QoS::ExactlyOnce {
+            let ticket = self.journal.open_ticket();
+            hold(self.key, connection, Waiting::Publish(id, false), ticket, self.held);
+        } else {
+            self.metrics
+                .count_publish_sent(delivery.qos, delivery.message.payload().len());
+            write_delivery(connection, &delivery, Some(id), false, self.now);
+        }
+        let is_kept = session.is_persistent() || delivery.group.is_some();
+        session.outbound.send(qos, is_kept.then(|| Box::new(delivery)));
+    }
 }
 
 /// Notes since when deliveries wait behind the same unacknowledged one; forgets it when that has been acknowledged.
@@ -330,31 +467,6 @@ pub(super) fn touch(
         connection.is_touched = true;
         touched.push(key);
     }
-}
-
-/// Sends a delivery that waited. One that expired, or is too large for the client, is dropped here and counted.
-fn send(connection: &mut Connection, session: &mut Session, delivery: Delivery, now: Time, metrics: &Metrics) {
-    if delivery.message.is_expired(now) {
-        metrics.dropped_expired.increment();
-        return;
-    }
-    let placeholder = delivery.qos.is_acknowledged().then_some(PacketId::FIRST);
-    if connection.packet_bytes_max != u32::MAX {
-        let frame = frame_of(&delivery.message, &delivery, placeholder, false, now);
-        if frame.encoded_len(connection.version) > connection.packet_bytes_max as usize {
-            record_too_large(connection, delivery.message.topic().as_str(), metrics);
-            return;
-        }
-    }
-    metrics.count_publish_sent(delivery.qos, delivery.message.payload().len());
-    if !delivery.qos.is_acknowledged() {
-        write_delivery(connection, &delivery, None, false, now);
-        return;
-    }
-    let (qos, id) = (delivery.qos, session.outbound.next_id());
-    write_delivery(connection, &delivery, Some(id), false, now);
-    let is_kept = session.is_persistent() || delivery.group.is_some();
-    session.outbound.send(qos, is_kept.then(|| Box::new(delivery)));
 }
 
 /// A delivery that the client cannot take is dropped and treated as done [MQTT-3.1.2-25].

@@ -56,6 +56,21 @@ impl<T> Slots<T> {
         self.places.try_remove(key.slot as usize).map(|(_, value)| value)
     }
 
+    /// The value at a place, with its key; places count from 0 to below [`Slots::places`].
+    pub fn at(&self, place: usize) -> Option<(SlotKey, &T)> {
+        let (generation, value) = self.places.get(place)?;
+        let key = SlotKey {
+            slot: place as u32,
+            generation: *generation,
+        };
+        Some((key, value))
+    }
+
+    /// Places there are, taken or not.
+    pub fn places(&self) -> usize {
+        self.places.capacity()
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.places.len()

@@ -155,3 +155,22 @@ pub struct Token {
     /// Which of the connection's requests.
     pub sequence: u32,
 }
+
+/// The promise that what was recorded will be kept: the number of a worker's batch of records. What depends on it waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Ticket(u64);
+
+impl Ticket {
+    /// Nothing to wait for.
+    pub const DONE: Self = Self(0);
+
+    /// Waits for a batch; batches count from 1.
+    pub const fn of_batch(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The batch it waits for; 0 for none.
+    pub const fn batch(self) -> u64 {
+        self.0
+    }
+}

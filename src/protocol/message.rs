@@ -1,5 +1,7 @@
 //! Application messages: borrowed while they are routed, owned where they must be kept.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use bytes::Bytes;
 
 use super::ids::{MessageNumber, SessionKey};
@@ -45,6 +47,7 @@ impl Publication<'_> {
             expires_at: self.expires_at,
             publisher: self.publisher,
             number: None,
+            mark: SnapshotMark::default(),
         }
     }
 }
@@ -67,6 +70,18 @@ pub struct Message {
     pub publisher: Option<SessionKey>,
     /// Its number, where a store has it or may get it.
     pub number: Option<MessageNumber>,
+    /// Who has put it into which snapshot last.
+    mark: SnapshotMark,
+}
+
+/// Keeps a message that many sessions share from standing in a snapshot for each of them.
+#[derive(Debug, Default)]
+struct SnapshotMark(AtomicU64);
+
+impl Clone for SnapshotMark {
+    fn clone(&self) -> Self {
+        Self::default() // a copy stands nowhere
+    }
 }
 
 impl Message {
@@ -88,6 +103,11 @@ impl Message {
     /// Bytes it occupies: topic, properties and payload, plus a flat share for bookkeeping.
     pub fn cost_bytes(&self) -> usize {
         self.block.len() + size_of::<Self>() + 2 * size_of::<usize>()
+    }
+
+    /// Marks it with a number; false when it had that already.
+    pub fn mark(&self, number: u64) -> bool {
+        self.mark.0.swap(number, Ordering::Relaxed) != number
     }
 
     /// True when its expiry moment has come.

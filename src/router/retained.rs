@@ -68,6 +68,8 @@ pub struct Retained {
     bytes: usize,
     /// Messages without a publisher, the broker's own (`$SYS`): few, and counted against no limit.
     own_messages: usize,
+    /// Counts changes, so that a store can tell their order.
+    order: u64,
 }
 
 impl Retained {
@@ -77,6 +79,34 @@ impl Retained {
             limits,
             ..Self::default()
         }
+    }
+
+    /// Counts a change, and gives it its number: of two changes of a topic, the one with the higher number came later.
+    pub const fn next_order(&mut self) -> u64 {
+        self.order += 1;
+        self.order
+    }
+
+    /// The number of the last change.
+    pub const fn order(&self) -> u64 {
+        self.order
+    }
+
+    /// Puts back what was retained when the broker stopped, whatever the bounds are now.
+    pub fn restore(&mut self, messages: Vec<Arc<Message>>, order: u64) {
+        let limits = std::mem::replace(
+            &mut self.limits,
+            RetainedLimits {
+                messages_max: usize::MAX,
+                bytes_max: usize::MAX,
+            },
+        );
+        for message in messages {
+            let is_set = self.set(message).is_ok();
+            debug_assert!(is_set, "there are no bounds");
+        }
+        self.limits = limits;
+        self.order = order;
     }
 
     /// Messages retained, those that have expired and are not removed yet included.
@@ -163,6 +193,18 @@ impl Retained {
     pub fn get(&self, topic: TopicName<'_>) -> Option<&Arc<Message>> {
         let slot = self.find(self.hasher.hash_one(topic.as_bytes()), topic)?;
         self.message(slot)
+    }
+
+    /// Some messages in no order, from place `*from` on, which is moved behind them: `None` where there are no more. A message that is
+    /// set meanwhile may be missed, none that was there all the time.
+    pub fn next_in_store(&self, from: &mut usize) -> Option<&Arc<Message>> {
+        while let Some(slot) = self.slots.get(*from) {
+            *from += 1;
+            if slot.is_some() {
+                return slot.as_ref();
+            }
+        }
+        None
     }
 
     /// Calls `visit` for every message whose topic a filter matches, in the order of topics. For few messages or tests; what goes

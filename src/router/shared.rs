@@ -60,6 +60,7 @@ pub struct SharedGroup {
     strategy: Strategy,
     members: Box<[Receiver]>,
     cursor: Arc<AtomicUsize>,
+    copy: u16,
 }
 
 /// What identifies a shared group: the same name with another filter is another group.
@@ -70,6 +71,9 @@ pub struct GroupName {
     /// The filter.
     pub filter: Box<str>,
 }
+
+/// Set in the copy number of every delivery for a shared group's sake.
+const GROUP_COPY: u16 = 0x8000;
 
 /// The message that a member is chosen for.
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +91,12 @@ pub struct Choice<'a> {
 }
 
 impl SharedGroup {
+    /// Tells deliveries for this group's sake apart from others of the same message to the same session; never 0, and the same after
+    /// a restart.
+    pub const fn copy(&self) -> u16 {
+        self.copy
+    }
+
     /// The members.
     pub fn members(&self) -> &[Receiver] {
         &self.members
@@ -201,6 +211,7 @@ impl Group {
                 strategy: self.strategy,
                 members: self.members.as_slice().iter().map(Receiver::new).collect(),
                 cursor: self.cursor.clone(),
+                copy: GROUP_COPY | FixedState::default().hash_one(&*self.name) as u16,
             })
         })
     }

@@ -1,6 +1,8 @@
 //! What other workers may know of a session.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crate::protocol::ids::SessionNumber;
 
 /// The state of a session that other workers read without asking its owner. Only the owning worker writes it; a reader may see
 /// it a moment late, so it guides choices and decides none.
@@ -9,6 +11,7 @@ pub struct SessionStatus {
     online: AtomicBool,
     full: AtomicBool,
     in_flight: AtomicU32,
+    number: AtomicU64,
 }
 
 impl SessionStatus {
@@ -36,6 +39,19 @@ impl SessionStatus {
     #[inline]
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Its number in the store, if deliveries to it are to be kept there.
+    #[inline]
+    pub fn stored_number(&self) -> Option<SessionNumber> {
+        SessionNumber::new(self.number.load(Ordering::Relaxed))
+    }
+
+    /// By the owner: deliveries to it are to be kept under that number, or not.
+    #[inline]
+    pub fn set_stored_number(&self, number: Option<SessionNumber>) {
+        self.number
+            .store(number.map_or(0, |number| number.0.get()), Ordering::Relaxed);
     }
 
     /// By the owner: a connection came or went.

@@ -8,13 +8,13 @@
 
 use std::sync::Arc;
 
+use super::held::Held;
 use super::output::Output;
 use super::peer::Peer;
-use super::replies::Replies;
 use super::request::ConnectRequest;
 use super::topic_alias::{InboundAliases, OutboundAliases};
 use super::will::Will;
-use crate::protocol::ids::{ClientId, SlotKey, WorkerId};
+use crate::protocol::ids::{ClientId, SlotKey, Ticket, WorkerId};
 use crate::protocol::time::Time;
 use crate::protocol::version::Version;
 
@@ -33,8 +33,8 @@ pub enum Phase {
     Closing,
 }
 
-/// Acknowledgements of one connection that may wait for a store.
-const REPLIES_MAX: usize = 4096;
+/// Packets of one connection that may wait for the store.
+const HELD_MAX: usize = 4096;
 
 /// The state of one network connection.
 #[derive(Debug)]
@@ -55,8 +55,12 @@ pub struct Connection {
     pub session: Option<SlotKey>,
     /// What waits for the network.
     pub output: Output,
-    /// Acknowledgements that wait.
-    pub replies: Replies,
+    /// Packets that wait for the store.
+    pub held: Held,
+    /// The last batch for which the worker looks after what is held.
+    pub held_for: Ticket,
+    /// CONNACK is in the output: nothing may leave before it.
+    pub has_connack: bool,
     /// The will, until DISCONNECT removes it.
     pub will: Option<Will>,
     /// Silence that ends the connection, milliseconds: one and a half times the keep alive; 0 for never.
@@ -95,6 +99,8 @@ pub struct Connection {
     pub reminded_at: Time,
     /// Workers that it was handed over by.
     pub hand_overs: u8,
+    /// It is not read any more and ends then: its client was refused what it will try again at once.
+    pub ends_at: Option<Time>,
 }
 
 impl Connection {
@@ -109,7 +115,9 @@ impl Connection {
             user_name: None,
             session: None,
             output: Output::default(),
-            replies: Replies::default(),
+            held: Held::default(),
+            held_for: Ticket::DONE,
+            has_connack: false,
             will: None,
             silence_max_ms: 0,
             keep_alive_ms: 0,
@@ -129,6 +137,7 @@ impl Connection {
             destination: WorkerId(0),
             reminded_at: Time::NEVER,
             hand_overs: 0,
+            ends_at: None,
         }
     }
 
@@ -137,9 +146,15 @@ impl Connection {
         self.client_id.as_ref().map_or("", ClientId::as_str)
     }
 
-    /// True while so many acknowledgements wait for a slow store that nothing more is read.
-    pub fn has_replies_to_wait_for(&self) -> bool {
-        self.replies.len() >= REPLIES_MAX
+    /// True while so much waits for a slow store that nothing more is read.
+    pub fn is_held_up(&self) -> bool {
+        self.held.len() >= HELD_MAX
+    }
+
+    /// True when deliveries may be written.
+    #[inline]
+    pub const fn is_ready(&self) -> bool {
+        matches!(self.phase, Phase::Connected) && self.has_connack
     }
 
     /// A number for a request that must wait, unique for this connection.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::protocol::ids::MessageNumber;
 use crate::protocol::message::Message;
 use crate::protocol::qos::QoS;
 use crate::router::shared::SharedGroup;
@@ -21,9 +22,20 @@ pub struct Delivery {
     pub identifiers: SmallVec<[u32; 1]>,
     /// The shared subscription it was chosen for, where another member may have it if this one goes.
     pub group: Option<Arc<SharedGroup>>,
+    /// Tells apart several deliveries of one message to one session: 0 but for overlapping and shared subscriptions.
+    pub copy: u16,
 }
 
+/// What a store knows a delivery to one session by: its message, and which of the message's deliveries to the session it is.
+pub type DeliveryKey = (MessageNumber, u16);
+
 impl Delivery {
+    /// What the store knows it by, if its message has a number.
+    #[inline]
+    pub fn key(&self) -> Option<DeliveryKey> {
+        self.message.number.map(|number| (number, self.copy))
+    }
+
     /// Bytes it is charged with in its session's queue: the message, though it may be shared, and its own bookkeeping.
     pub fn cost_bytes(&self) -> usize {
         self.message.cost_bytes() + size_of::<Self>()
@@ -54,6 +66,7 @@ pub(crate) mod tests {
             retain: false,
             identifiers: SmallVec::new(),
             group: None,
+            copy: 0,
         }
     }
 }

@@ -4,11 +4,11 @@
 
 pub mod connection;
 pub mod delivery;
+pub mod held;
 pub mod outbound;
 pub mod output;
 pub mod packet_ids;
 pub mod peer;
-pub mod replies;
 pub mod request;
 pub mod state;
 pub mod topic_alias;

@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 
-use super::delivery::Delivery;
+use super::delivery::{Delivery, DeliveryKey};
 use crate::protocol::ids::PacketId;
 use crate::protocol::qos::QoS;
 
@@ -22,7 +22,25 @@ enum Place {
     /// PUBLISH was sent. The delivery is kept where it may have to be sent again.
     Published { qos: QoS, kept: Option<Box<Delivery>> },
     /// PUBREC came and PUBREL was sent [MQTT-4.3.3-3].
-    Released,
+    Released { key: Option<DeliveryKey> },
+}
+
+/// A delivery in flight.
+#[derive(Clone, Copy, Debug)]
+pub enum InFlight<'a> {
+    /// PUBLISH was sent.
+    Published(&'a Delivery),
+    /// PUBREC came.
+    Released(DeliveryKey),
+}
+
+/// A delivery that was in flight when the broker stopped.
+#[derive(Clone, Debug)]
+pub enum Former {
+    /// PUBLISH was, or may have been, sent.
+    Published(Box<Delivery>),
+    /// PUBREC came.
+    Released(DeliveryKey),
 }
 
 /// What a resumed session sends again, in order [MQTT-4.4.0-1].
@@ -108,16 +126,21 @@ impl Outbound {
         self.finish_published(id, QoS::AtLeastOnce)
     }
 
-    /// PUBREC with success: the PUBREL that answers it may be sent. A second PUBREC is answered again.
-    pub fn pubrec(&mut self, id: PacketId) -> Result<(), Misfit> {
+    /// PUBREC with success: the PUBREL that answers it may be sent. A second PUBREC is answered again. True for the first; with what
+    /// the store knows the delivery by.
+    pub fn pubrec(&mut self, id: PacketId) -> Result<(bool, Option<DeliveryKey>), Misfit> {
         match self.place(id)? {
             place @ Place::Published {
                 qos: QoS::ExactlyOnce, ..
             } => {
-                *place = Place::Released;
-                Ok(())
+                let Place::Published { kept, .. } = &*place else {
+                    return Err(Misfit::Wrong);
+                };
+                let key = kept.as_ref().and_then(|delivery| delivery.key());
+                *place = Place::Released { key };
+                Ok((true, key))
             }
-            Place::Released => Ok(()),
+            Place::Released { key } => Ok((false, *key)),
             Place::Published { .. } | Place::Done => Err(Misfit::Wrong),
         }
     }
@@ -127,13 +150,15 @@ impl Outbound {
         self.finish_published(id, QoS::ExactlyOnce)
     }
 
-    /// PUBCOMP: a QoS 2 delivery has arrived once.
-    pub fn pubcomp(&mut self, id: PacketId) -> Result<(), Misfit> {
+    /// PUBCOMP: a QoS 2 delivery has arrived once. Gives what the store knows it by.
+    pub fn pubcomp(&mut self, id: PacketId) -> Result<Option<DeliveryKey>, Misfit> {
         match self.place(id)? {
-            place @ Place::Released => {
-                *place = Place::Done;
+            place @ Place::Released { .. } => {
+                let Place::Released { key } = std::mem::replace(place, Place::Done) else {
+                    return Err(Misfit::Wrong);
+                };
                 self.leave();
-                Ok(())
+                Ok(key)
             }
             Place::Published { .. } | Place::Done => Err(Misfit::Wrong),
         }
@@ -162,7 +187,7 @@ impl Outbound {
             let sent = usize::from(self.in_flight).saturating_sub(self.resend.len());
             match self.place(id) {
                 Ok(Place::Published { kept: Some(_), .. }) if sent >= usize::from(receive_maximum) => return None,
-                Ok(Place::Published { kept: Some(_), .. } | Place::Released) => break,
+                Ok(Place::Published { kept: Some(_), .. } | Place::Released { .. }) => break,
                 // Acknowledged meanwhile: the client had it after all.
                 _ => self.resend.pop_front(),
             };
@@ -176,12 +201,66 @@ impl Outbound {
         }
     }
 
-    /// Gives up a delivery that cannot be sent again: the client does not take packets of its size any more [MQTT-3.1.2-25].
-    pub fn give_up(&mut self, id: PacketId) {
-        if let Ok(place) = self.place(id) {
-            *place = Place::Done;
-            self.leave();
+    /// Gives up a delivery that cannot be sent again: the client does not take packets of its size any more [MQTT-3.1.2-25]. Gives
+    /// back what was kept.
+    pub fn give_up(&mut self, id: PacketId) -> Option<Box<Delivery>> {
+        let place = self.place(id).ok()?;
+        let given_up = std::mem::replace(place, Place::Done);
+        self.leave();
+        match given_up {
+            Place::Published { kept, .. } => kept,
+            Place::Released { .. } | Place::Done => None,
         }
+    }
+
+    /// The delivery that was, or is to be, published with an identifier.
+    pub fn published(&mut self, id: PacketId) -> Option<&Delivery> {
+        match self.place(id) {
+            Ok(Place::Published { kept, .. }) => kept.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// Everything in flight that is kept, in the order of sending.
+    pub fn kept(&self) -> impl Iterator<Item = (PacketId, InFlight<'_>)> {
+        self.ring.iter().enumerate().filter_map(|(at, place)| {
+            let in_flight = match place {
+                Place::Published {
+                    kept: Some(delivery), ..
+                } => InFlight::Published(delivery),
+                Place::Released { key: Some(key) } => InFlight::Released(*key),
+                Place::Published { kept: None, .. } | Place::Released { key: None } | Place::Done => return None,
+            };
+            Some((offset(self.first, at), in_flight))
+        })
+    }
+
+    /// The window as it was when the broker stopped: deliveries in the order of sending. One whose identifier does not follow from
+    /// those before it (which only a damaged store can bring about) is given back, to be sent as if it never was.
+    pub fn restore(former: impl IntoIterator<Item = (PacketId, Former)>) -> (Self, Vec<Box<Delivery>>) {
+        let (mut window, mut misplaced) = (Self::default(), Vec::new());
+        for (id, former) in former {
+            if window.ring.is_empty() {
+                window.first = id;
+            }
+            let at = distance(window.first, id);
+            if at < window.ring.len() {
+                if let Former::Published(delivery) = former {
+                    misplaced.push(delivery);
+                }
+                continue;
+            }
+            window.ring.resize(at, Place::Done);
+            window.ring.push_back(match former {
+                Former::Published(delivery) => Place::Published {
+                    qos: delivery.qos,
+                    kept: Some(delivery),
+                },
+                Former::Released(key) => Place::Released { key: Some(key) },
+            });
+            window.in_flight += 1;
+        }
+        (window, misplaced)
     }
 
     /// Takes out the deliveries that another member of a shared subscription may have, because this client is gone: QoS 1, sent or
@@ -218,8 +297,7 @@ impl Outbound {
     /// The place of an identifier that is in flight.
     #[inline]
     fn place(&mut self, id: PacketId) -> Result<&mut Place, Misfit> {
-        let distance = (u32::from(id.get()) + 65_535 - u32::from(self.first.get())) % 65_535;
-        match self.ring.get_mut(distance as usize) {
+        match self.ring.get_mut(distance(self.first, id)) {
             None | Some(Place::Done) => Err(Misfit::Unknown),
             Some(place) => Ok(place),
         }
@@ -255,6 +333,11 @@ impl Outbound {
             self.ring = VecDeque::new();
         }
     }
+}
+
+/// How many places after `first` an identifier stands.
+fn distance(first: PacketId, id: PacketId) -> usize {
+    ((u32::from(id.get()) + 65_535 - u32::from(first.get())) % 65_535) as usize
 }
 
 /// The identifier `distance` places after `first`; identifiers go round from 65,535 to 1.
@@ -308,10 +391,14 @@ mod tests {
             "PUBACK does not fit QoS 2"
         );
         assert_eq!(window.pubcomp(sent), Err(Misfit::Wrong), "PUBCOMP before PUBREC");
-        assert_eq!(window.pubrec(sent), Ok(()));
-        assert_eq!(window.pubrec(sent), Ok(()), "a second PUBREC is answered again");
+        assert_eq!(window.pubrec(sent), Ok((true, None)));
+        assert_eq!(
+            window.pubrec(sent),
+            Ok((false, None)),
+            "a second PUBREC is answered again"
+        );
         assert_eq!(window.in_flight(), 1, "the receive maximum counts it until PUBCOMP");
-        assert_eq!(window.pubcomp(sent), Ok(()));
+        assert_eq!(window.pubcomp(sent), Ok(None));
         assert_eq!(window.pubcomp(sent), Err(Misfit::Unknown));
         assert_eq!(window.in_flight(), 0);
     }
@@ -326,7 +413,7 @@ mod tests {
             );
         }
         let released = window.send(QoS::ExactlyOnce, None);
-        assert_eq!(window.pubrec(released), Ok(()));
+        assert!(window.pubrec(released).is_ok());
         window.begin_resend();
         assert!(matches!(window.next_resend(1), Some(Resend::Publish(first, _)) if first == id(1)));
         assert!(
@@ -354,8 +441,27 @@ mod tests {
         let second = window.send(QoS::AtLeastOnce, None);
         assert!(window.take_for_redistribution().is_empty());
         assert_eq!(window.in_flight(), 2);
-        assert_eq!(window.pubrec(first), Ok(()));
+        assert!(window.pubrec(first).is_ok());
         assert!(window.puback(second).is_ok());
+    }
+
+    #[test]
+    fn a_window_is_as_it_was_after_a_restart() {
+        let kept = || Box::new(crate::session::delivery::tests::delivery());
+        let key = (crate::protocol::ids::MessageNumber::new(1).unwrap(), 0);
+        let (mut window, misplaced) = Outbound::restore([
+            (id(65_534), Former::Published(kept())),
+            (id(1), Former::Released(key)),
+            (id(2), Former::Published(kept())),
+            (id(65_535), Former::Published(kept())),
+        ]);
+        assert_eq!(misplaced.len(), 1, "65,535 was sent before 1, not behind 2");
+        assert_eq!((window.in_flight(), window.next_id()), (3, id(3)));
+        let order: Vec<_> = window.kept().map(|(id, _)| id.get()).collect();
+        assert_eq!(order, [65_534, 1, 2]);
+        assert_eq!(window.pubcomp(id(1)), Ok(Some(key)));
+        assert!(window.puback(id(65_534)).is_ok() && window.puback(id(2)).is_ok());
+        assert_eq!(window.in_flight(), 0);
     }
 
     #[test]

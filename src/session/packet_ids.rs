@@ -38,6 +38,19 @@ impl PacketIdSet {
         is_new
     }
 
+    /// Every identifier, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = PacketId> {
+        let chunks = self.chunks.iter().enumerate();
+        chunks.flat_map(|(at, chunk)| {
+            let words = chunk.iter().flat_map(|chunk| chunk.words.iter().enumerate());
+            words.flat_map(move |(word, bits)| {
+                let first = at * CHUNK_BITS + word * 64;
+                let set = (0..64).filter(move |bit| bits >> bit & 1 != 0);
+                set.filter_map(move |bit| PacketId::new((first + bit) as u16))
+            })
+        })
+    }
+
     /// Takes an identifier out; false when it was not there.
     pub fn remove(&mut self, id: PacketId) -> bool {
         let (at, word, bit) = place(id);

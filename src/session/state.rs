@@ -8,7 +8,7 @@ use super::outbound::Outbound;
 use super::packet_ids::PacketIdSet;
 use super::request::NEVER_EXPIRES;
 use super::will::Will;
-use crate::protocol::ids::ClientId;
+use crate::protocol::ids::{ClientId, SessionNumber, Ticket};
 use crate::protocol::packet::SubscriptionOptions;
 use crate::protocol::time::Time;
 use crate::router::status::SessionStatus;
@@ -34,6 +34,14 @@ pub struct Session {
     pub takeovers: Takeovers,
     /// What other workers may know of it.
     pub status: Arc<SessionStatus>,
+    /// Its number in the store, if it is kept there.
+    pub number: Option<SessionNumber>,
+    /// What made it, in the store.
+    pub created: Ticket,
+    /// The store has a will of it.
+    pub has_stored_will: bool,
+    /// Its pending will is of a connection that a stop of the broker ended: it is forgotten when the client comes back, however it does.
+    pub is_will_former: bool,
 }
 
 /// Counts the takeovers of one session: two devices that were given the same client id take it from each other for ever, and
@@ -91,6 +99,10 @@ impl Session {
             pending_will: None,
             takeovers: Takeovers::default(),
             status: Arc::default(),
+            number: None,
+            created: Ticket::DONE,
+            has_stored_will: false,
+            is_will_former: false,
         }
     }
 
@@ -98,6 +110,12 @@ impl Session {
     #[inline]
     pub const fn is_persistent(&self) -> bool {
         self.expiry_secs > 0
+    }
+
+    /// Its number in the store, if deliveries to it are to be kept there.
+    #[inline]
+    pub const fn stored_number(&self) -> Option<SessionNumber> {
+        if self.is_persistent() { self.number } else { None }
     }
 
     /// When it expires if its connection ends at `now`.

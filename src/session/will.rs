@@ -37,6 +37,20 @@ impl Will {
         }
     }
 
+    /// A will as it was kept.
+    pub fn restored(message: Message, expiry_secs: Option<u32>, delay_secs: u32) -> Self {
+        Self {
+            message: Arc::new(message),
+            expiry_secs,
+            delay_secs,
+        }
+    }
+
+    /// Message expiry interval, seconds.
+    pub const fn expiry_secs(&self) -> Option<u32> {
+        self.expiry_secs
+    }
+
     /// The message, without the moment it expires at.
     pub fn message(&self) -> &Message {
         &self.message

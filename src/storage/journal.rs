@@ -5,21 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Batch;
 use super::record::{Deliveries, DeliveryRecord, MessageRecord, Record};
-use crate::protocol::ids::{MessageNumber, SessionNumber};
-
-/// What waits for the store waits for a batch: this is its number, 0 where there is nothing to wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Ticket(u64);
-
-impl Ticket {
-    /// Nothing to wait for.
-    pub const DONE: Self = Self(0);
-
-    /// The batch it waits for; 0 for none.
-    pub const fn batch(self) -> u64 {
-        self.0
-    }
-}
+use crate::protocol::ids::{MessageNumber, SessionNumber, Ticket};
 
 /// Gives numbers to sessions and messages: each once, for all workers.
 #[derive(Debug)]
@@ -126,7 +112,7 @@ impl Journal {
         if let Record::Message(message) = record {
             self.note_message(message.number);
         }
-        Ticket(self.open.number)
+        Ticket::of_batch(self.open.number)
     }
 
     /// Begins a message that is being routed: nobody is to get it yet.
@@ -165,13 +151,23 @@ impl Journal {
         } else {
             self.open.number - 1
         };
-        if last > self.stored { Ticket(last) } else { Ticket::DONE }
+        if last > self.stored {
+            Ticket::of_batch(last)
+        } else {
+            Ticket::DONE
+        }
+    }
+
+    /// Waits for what is recorded next, and for everything before.
+    #[inline]
+    pub const fn open_ticket(&self) -> Ticket {
+        Ticket::of_batch(self.open.number)
     }
 
     /// True when a ticket waits for nothing more.
     #[inline]
     pub const fn is_stored(&self, ticket: Ticket) -> bool {
-        ticket.0 <= self.stored
+        ticket.batch() <= self.stored
     }
 
     /// The store has told that every batch up to this one is safe.

@@ -18,6 +18,9 @@ use std::sync::Arc;
 use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
 use crate::protocol::message::Message;
 
+pub use self::journal::{Journal, Numbers};
+pub use self::record::Record;
+
 /// The records of one worker since its last batch, encoded one behind the other (`record`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -58,11 +61,6 @@ pub enum Standing {
 
 /// Where records go.
 pub trait Store: Send + Sync {
-    /// Appends a record. With `Pending` the caller is told by `token`.
-    fn append(&self, _record: &Record<'_>, _token: crate::protocol::ids::Token) -> Ticket {
-        Ticket::Done
-    }
-
     /// False where nothing survives: then nothing is recorded and nothing waits.
     fn keeps(&self) -> bool;
 
@@ -82,36 +80,6 @@ pub trait Store: Send + Sync {
 
     /// Reads messages that are kept and not in memory; they come by [`StoreEvents::loaded`].
     fn load(&self, to: WorkerId, session: SlotKey, messages: Vec<MessageNumber>);
-}
-
-pub use self::former::{Record, Ticket};
-
-/// What the broker still speaks, until it records.
-mod former {
-    use crate::protocol::ids::{ClientId, PacketId};
-    use crate::protocol::message::Publication;
-
-    /// The promise that a record survives.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub enum Ticket {
-        /// It survives as far as this store promises.
-        Done,
-        /// It will.
-        Pending,
-        /// It will not.
-        Failed,
-    }
-
-    /// Something that a broker which starts again has to know.
-    #[derive(Clone, Debug)]
-    pub enum Record<'a> {
-        /// A message was accepted.
-        Publish(&'a Publication<'a>),
-        /// A client's QoS 2 packet identifier was released.
-        Release(&'a ClientId, PacketId),
-        /// Subscriptions of a persistent session changed.
-        Subscriptions(&'a ClientId),
-    }
 }
 
 /// What a store tells, and asks of, the broker. Never blocks.
@@ -139,7 +107,7 @@ pub trait StoreEvents: Send + Sync {
 
 /// How far a snapshot of the retained messages has come.
 #[derive(Debug, Default)]
-pub struct RetainedCursor(pub Option<crate::router::Walk>);
+pub struct RetainedCursor(pub usize);
 
 /// Keeps nothing but what is in memory anyway: acknowledged messages live as long as the process.
 #[derive(Clone, Copy, Debug, Default)]

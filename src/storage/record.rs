@@ -8,6 +8,7 @@
 use smallvec::SmallVec;
 
 use crate::protocol::ids::{MessageNumber, PacketId, SessionNumber};
+use crate::protocol::message::Publication;
 use crate::protocol::packet::{RetainHandling, SubscriptionOptions};
 use crate::protocol::property::Properties;
 use crate::protocol::qos::QoS;
@@ -354,6 +355,17 @@ impl<'a> WillRecord<'a> {
 }
 
 impl<'a> Content<'a> {
+    /// What a publication says.
+    pub const fn of(publication: &Publication<'a>) -> Self {
+        Self {
+            topic: publication.topic,
+            properties: publication.properties,
+            payload: publication.payload,
+            qos: publication.qos,
+            retain: publication.retain,
+        }
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.push(self.qos.bits() | u8::from(self.retain) << 2);
         put_binary(out, self.topic.as_bytes());
@@ -378,6 +390,18 @@ impl<'a> Content<'a> {
 }
 
 impl<'a> MessageRecord<'a> {
+    /// A message that nobody is to get yet.
+    pub fn of(number: MessageNumber, publication: &Publication<'a>) -> Self {
+        Self {
+            number,
+            expires_at: publication.expires_at.unwrap_or(Time::NEVER),
+            retained: None,
+            received: None,
+            content: Content::of(publication),
+            deliveries: Deliveries::default(),
+        }
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         put(out, self.number.0.get());
         put_time(out, self.expires_at);

@@ -95,6 +95,7 @@ impl Host {
             authorizer: Arc::new(late.clone()),
             store: Arc::clone(&store) as Arc<dyn Store>,
             seed,
+            ..Parts::default()
         };
         let broker = Broker::new(options, workers, parts);
         let made = (0..workers)

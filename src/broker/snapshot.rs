@@ -1,0 +1,171 @@
+//! A worker's part in a snapshot: it records every session that lives on it as it is, some at a time, while it works on.
+//!
+//! The store begins (`StoreMail::Snapshot`) when it has begun a new segment of its log. What a worker wrote to another before is in the
+//! old segments, and the effect must be in the snapshot; so each first writes a fence to every other, and none begins before it has
+//! the fences of all. Then a part goes to the store whenever it wants one: no client waits for more than one part, and the memory of
+//! a snapshot is that of a part.
+//!
+//! A long queue takes several parts. What is sent to the client between two of them leaves the queue unseen, so each part of a session
+//! begins with what is in flight; the contents of messages stand in a worker's snapshot once.
+
+use super::mail::Mail;
+use super::storing::encode_session;
+use super::worker::Worker;
+use crate::delivery::residents::Resident;
+use crate::delivery::stored;
+use crate::protocol::ids::WorkerId;
+use crate::protocol::message::Message;
+use crate::session::outbound::InFlight;
+use crate::session::will::Will;
+use crate::storage::record::{MessageRecord, Progress};
+use crate::storage::{Record, SnapshotId, SnapshotPart};
+
+/// Bytes of a part, from where on it is sent.
+const PART_BYTES: usize = 64 * 1024;
+/// Places of the table looked at for a part.
+const PLACES_PER_PART: usize = 8192;
+
+/// Where a worker is with a snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Snapshot {
+    running: Option<Running>,
+    /// Fences that came before the store's own word.
+    early: Option<(SnapshotId, usize)>,
+}
+
+#[derive(Debug)]
+struct Running {
+    id: SnapshotId,
+    /// Workers whose fence has not come.
+    awaited: usize,
+    /// The place of the session that is next, and how far its queue is recorded.
+    place: usize,
+    queue_from: Option<u64>,
+}
+
+impl Worker {
+    /// The store begins a snapshot.
+    pub(super) fn begin_snapshot(&mut self, id: SnapshotId) {
+        let workers = self.broker.mailboxes.workers();
+        for to in (0..workers as u16).map(WorkerId).filter(|to| *to != self.me) {
+            self.outgoing[to.index()].letters.push(Mail::Fence(id));
+            self.has_mail = true;
+        }
+        let early = self.snapshot.early.take().filter(|(early, _)| *early == id);
+        self.snapshot.running = Some(Running {
+            id,
+            awaited: workers - 1 - early.map_or(0, |(_, count)| count),
+            place: 0,
+            queue_from: None,
+        });
+        self.continue_snapshot(id);
+    }
+
+    /// Everything that another worker had written before the snapshot has come.
+    pub(super) fn fence_came(&mut self, id: SnapshotId) {
+        match &mut self.snapshot.running {
+            Some(running) if running.id == id => {
+                running.awaited = running.awaited.saturating_sub(1);
+                self.continue_snapshot(id);
+            }
+            _ => {
+                let count = self.snapshot.early.filter(|(early, _)| *early == id);
+                self.snapshot.early = Some((id, count.map_or(0, |(_, count)| count) + 1));
+            }
+        }
+    }
+
+    /// Records the next part.
+    pub(super) fn continue_snapshot(&mut self, id: SnapshotId) {
+        let Some(running) = &mut self.snapshot.running else {
+            return;
+        };
+        if running.id != id || running.awaited > 0 {
+            return;
+        }
+        // What the part shows has been recorded before: the store gets it first.
+        if let Some(batch) = self.residents.journal.take() {
+            self.broker.store.submit(self.me, batch);
+        }
+        let mut part = SnapshotPart {
+            bytes: Vec::with_capacity(PART_BYTES + PART_BYTES / 4),
+            ..SnapshotPart::default()
+        };
+        let marker = Marker {
+            // A worker's own: another may have put a message into a part that comes after this one.
+            mark: (id << 16) | (u64::from(self.me.0) + 1),
+        };
+        let last_place = running.place + PLACES_PER_PART;
+        let places = self.residents.sessions.places();
+        while running.place < places && running.place < last_place && part.bytes.len() < PART_BYTES {
+            let Some((_, resident)) = self.residents.sessions.at(running.place) else {
+                running.place += 1;
+                continue;
+            };
+            let connection = resident
+                .connection
+                .and_then(|key| self.residents.connections.get(key.0));
+            let will = connection.and_then(|connection| connection.will.as_ref());
+            running.queue_from = marker.encode(resident, will, running.queue_from, &mut part.bytes);
+            running.place += usize::from(running.queue_from.is_none());
+        }
+        part.is_last = running.place >= places;
+        if part.is_last {
+            self.snapshot.running = None;
+        }
+        self.broker.store.submit_snapshot(self.me, id, part);
+    }
+}
+
+struct Marker {
+    mark: u64,
+}
+
+impl Marker {
+    /// Records a session, its queue from a place on; returns from where the queue is to be gone on with, if it is.
+    fn encode(
+        &self,
+        resident: &Resident,
+        will: Option<&Will>,
+        queue_from: Option<u64>,
+        out: &mut Vec<u8>,
+    ) -> Option<u64> {
+        let session = &resident.session;
+        if queue_from.is_none() {
+            encode_session(session, will, out);
+        }
+        let number = session.stored_number()?;
+        for (id, in_flight) in session.outbound.kept() {
+            match in_flight {
+                InFlight::Published(delivery) => {
+                    self.content(&delivery.message, out);
+                    let record = stored::record(session, delivery, Progress::Sent(id));
+                    if let (Some(record), Some(message)) = (record, delivery.message.number) {
+                        Record::Delivery(message, record).encode(out);
+                    }
+                }
+                InFlight::Released((message, copy)) => {
+                    Record::Delivery(message, stored::released_record(number, copy, id)).encode(out);
+                }
+            }
+        }
+        for (place, delivery) in resident.outbox.waiting_from(queue_from.unwrap_or(0)) {
+            if out.len() >= PART_BYTES {
+                return Some(place);
+            }
+            self.content(&delivery.message, out);
+            let record = stored::record(session, delivery, Progress::Queued);
+            if let (Some(record), Some(message)) = (record, delivery.message.number) {
+                Record::Delivery(message, record).encode(out);
+            }
+        }
+        None
+    }
+
+    fn content(&self, message: &Message, out: &mut Vec<u8>) {
+        if let Some(number) = message.number.filter(|_| message.mark(self.mark)) {
+            let view = message.view();
+            Record::Message(MessageRecord::of(number, &view)).encode(out);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Packets that wait for the store, in the order in which they are to leave.
+//!
+//! Mostly nothing waits and a packet is written at once. Where one must wait until what it depends on is kept, those behind it wait
+//! too: so acknowledgements leave in the order of what they acknowledge [MQTT-4.6.0-2] [MQTT-4.6.0-3], and QoS 2 in the order of sending.
+
+use std::collections::VecDeque;
+
+use crate::codec::write_ack;
+use crate::protocol::ids::{PacketId, Ticket};
+use crate::protocol::packet::PacketType;
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::version::Version;
+
+/// What acknowledges one packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP.
+    Ack {
+        /// Which of them.
+        kind: PacketType,
+        /// Of the packet that is acknowledged.
+        id: PacketId,
+        /// How it went.
+        reason: ReasonCode,
+    },
+    /// A packet that is encoded already: SUBACK, UNSUBACK, or an acknowledgement with properties.
+    Encoded(Box<[u8]>),
+}
+
+impl Reply {
+    /// Appends the reply to the connection's output.
+    pub fn write(&self, version: Version, out: &mut Vec<u8>) {
+        match self {
+            Self::Ack { kind, id, reason } => write_ack(*kind, *id, *reason, version, out),
+            Self::Encoded(bytes) => out.extend_from_slice(bytes),
+        }
+    }
+
+    /// The kind and identifier of an acknowledgement with success that a publisher waits for: PUBACK or PUBREC.
+    const fn accepts(&self) -> Option<PacketType> {
+        match self {
+            Self::Ack { kind, reason, .. }
+                if matches!(kind, PacketType::PubAck | PacketType::PubRec) && !reason.is_error() =>
+            {
+                Some(*kind)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A packet that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// An acknowledgement.
+    Reply(Reply),
+    /// CONNACK, encoded; nothing else leaves before it.
+    ConnAck(Box<[u8]>),
+    /// PUBLISH of the window, and whether it may have been sent before.
+    Publish(PacketId, bool),
+}
+
+/// The packets of one connection that wait.
+#[derive(Debug, Default)]
+pub struct Held {
+    waiting: VecDeque<(Ticket, Waiting)>,
+}
+
+/// What a failure of the store means for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failed {
+    /// Nothing it could tell: what waits goes on waiting until the store has healed.
+    Waits,
+    /// Acknowledgements were changed into refusals, and may leave when their turn comes.
+    Refused,
+    /// An acknowledgement cannot be given and the client cannot be told why: the connection ends without it and all behind it.
+    Withheld,
+}
+
+impl Held {
+    /// True when nothing waits, and a packet may be written directly.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Puts a packet behind the others.
+    pub fn push(&mut self, packet: Waiting, ticket: Ticket) {
+        self.waiting.push_back((ticket, packet));
+    }
+
+    /// Takes the packet whose turn it is, if its ticket is among those `is_stored`; with its ticket.
+    pub fn pop_ready(&mut self, is_stored: impl Fn(Ticket) -> bool) -> Option<(Ticket, Waiting)> {
+        self.waiting.pop_front_if(|(ticket, _)| is_stored(*ticket))
+    }
+
+    /// What waits for `failed` batches is not kept. A PUBACK of MQTT 5 becomes `Quota exceeded`: the publisher may send the message
+    /// again. A PUBREC cannot: the message is on its way already, and sent anew it would arrive twice; the publisher is to connect
+    /// again and repeat it with its identifier. Older versions have no codes. Anything else waits until the store has healed.
+    pub fn fail(&mut self, is_failed: impl Fn(Ticket) -> bool, version: Version) -> Failed {
+        let mut result = Failed::Waits;
+        for (ticket, packet) in &mut self.waiting {
+            let Waiting::Reply(reply) = packet else { continue };
+            if !is_failed(*ticket) {
+                continue;
+            }
+            match (reply.accepts(), &mut *reply) {
+                (None, _) => {}
+                (Some(PacketType::PubAck), Reply::Ack { reason, .. }) if version.has_properties() => {
+                    *reason = ReasonCode::QuotaExceeded;
+                    *ticket = Ticket::DONE;
+                    result = Failed::Refused;
+                }
+                _ => return Failed::Withheld,
+            }
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(value: u16) -> PacketId {
+        PacketId::new(value).unwrap()
+    }
+
+    fn ack(kind: PacketType, value: u16) -> Waiting {
+        Waiting::Reply(Reply::Ack {
+            kind,
+            id: id(value),
+            reason: ReasonCode::Success,
+        })
+    }
+
+    fn ready(held: &mut Held, stored: u64) -> Vec<Waiting> {
+        std::iter::from_fn(|| held.pop_ready(|ticket| ticket.batch() <= stored))
+            .map(|(_, packet)| packet)
+            .collect()
+    }
+
+    #[test]
+    fn a_packet_that_is_ready_waits_behind_one_that_is_not() {
+        let mut held = Held::default();
+        held.push(ack(PacketType::PubAck, 1), Ticket::of_batch(7));
+        held.push(ack(PacketType::PubAck, 2), Ticket::DONE);
+        held.push(Waiting::Publish(id(3), false), Ticket::of_batch(8));
+        assert!(ready(&mut held, 6).is_empty());
+        assert_eq!(
+            ready(&mut held, 7),
+            [ack(PacketType::PubAck, 1), ack(PacketType::PubAck, 2)]
+        );
+        assert_eq!(ready(&mut held, 8), [Waiting::Publish(id(3), false)]);
+    }
+
+    #[test]
+    fn a_failure_is_told_to_mqtt_5_and_withheld_from_3_1_1() {
+        for (version, expected) in [(Version::V311, Failed::Withheld), (Version::V5, Failed::Refused)] {
+            let mut held = Held::default();
+            held.push(ack(PacketType::PubAck, 1), Ticket::of_batch(1));
+            assert_eq!(held.fail(|ticket| ticket.batch() == 1, version), expected);
+        }
+        let mut held = Held::default();
+        held.push(ack(PacketType::PubAck, 1), Ticket::of_batch(1));
+        held.fail(|_| true, Version::V5);
+        let mut out = Vec::new();
+        let Waiting::Reply(reply) = &ready(&mut held, 0)[0] else {
+            panic!("it is a reply")
+        };
+        reply.write(Version::V5, &mut out);
+        assert_eq!(out, [0x40, 3, 0, 1, 0x97]);
+    }
+
+    #[test]
+    fn qos_2_is_not_refused_when_it_is_on_its_way_already() {
+        let mut held = Held::default();
+        held.push(ack(PacketType::PubRec, 1), Ticket::of_batch(1));
+        assert_eq!(held.fail(|_| true, Version::V5), Failed::Withheld);
+    }
+
+    #[test]
+    fn what_is_no_publishers_waits_for_the_store_to_heal() {
+        let mut held = Held::default();
+        held.push(ack(PacketType::PubRel, 1), Ticket::of_batch(1));
+        held.push(
+            Waiting::Reply(Reply::Encoded(Box::new([0x90, 3, 0, 1, 1]))),
+            Ticket::of_batch(1),
+        );
+        held.push(ack(PacketType::PubComp, 1), Ticket::of_batch(1));
+        assert_eq!(held.fail(|_| true, Version::V311), Failed::Waits);
+        assert!(ready(&mut held, 0).is_empty());
+        assert_eq!(ready(&mut held, 1).len(), 3);
+    }
+}
