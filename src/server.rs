@@ -5,16 +5,18 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::broker::{Broker, BrokerOptions, Mail, Parts};
+use crate::broker::{Broker, BrokerOptions, Mail, Parts, Worker};
 use crate::client::ClientOptions;
 use crate::protocol::ids::{ClientId, WorkerId};
 use crate::protocol::message::Message;
 use crate::protocol::reason::ReasonCode;
+use crate::protocol::time::Time;
 use crate::session::peer::ListenerRules;
 use crate::transport::accept::Placement;
 use crate::transport::client_driver::ClientDriver;
@@ -72,6 +74,7 @@ pub struct Server {
     addresses: Vec<(String, Vec<SocketAddr>)>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     stop: watch::Sender<Stop>,
+    drained: Arc<AtomicUsize>,
     drain: Duration,
 }
 
@@ -92,15 +95,18 @@ impl Server {
         let workers = options.workers.clamp(1, usize::from(u16::MAX));
         let broker = Broker::new(options.broker, workers, parts);
         let (stop, stopped) = watch::channel(Stop::Running);
-        let clock = Clock::start();
+        let clock = Clock::start(Time::default());
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker::handle()).unzip();
         let inside = Inside::new(handles.clone())?;
         let mut threads = Vec::new();
         let mut listeners = Some(listeners);
-        for (number, inbox) in inboxes.into_iter().enumerate() {
+        let parts: Vec<_> = (0..workers)
+            .map(|me| Worker::new(Arc::clone(&broker), WorkerId(me as u16), clock.now()))
+            .collect();
+        let drained = Arc::new(AtomicUsize::new(0));
+        for (number, (worker, inbox)) in parts.into_iter().zip(inboxes).enumerate() {
             let start = WorkerStart {
-                broker: Arc::clone(&broker),
-                me: WorkerId(number as u16),
+                worker,
                 clock,
                 inbox,
                 peers: handles.clone(),
@@ -108,6 +114,7 @@ impl Server {
                 placement: options.placement.clone(),
                 connections_max: options.connections_max,
                 stop: stopped.clone(),
+                drained: Arc::clone(&drained),
             };
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(move || worker::run(start))?);
@@ -118,6 +125,7 @@ impl Server {
             addresses,
             threads,
             stop,
+            drained,
             drain: options.drain,
         })
     }
@@ -159,14 +167,16 @@ impl Server {
     pub fn stop(mut self) -> bool {
         self.stop.send_replace(Stop::Draining);
         let deadline = Instant::now() + self.drain;
-        while !self.threads.iter().all(JoinHandle::is_finished) {
-            if Instant::now() >= deadline {
-                return false; // dropping it does the rest
-            }
+        let is_drained = || self.drained.load(Ordering::Acquire) >= self.threads.len();
+        while !is_drained() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
+        let are_gone = is_drained();
+        // The workers are still there: they tell the store how everything is, for a start that has nothing to replay.
+        self.broker.store.close();
+        self.stop.send_replace(Stop::Now);
         self.join();
-        true
+        are_gone
     }
 
     fn join(&mut self) {

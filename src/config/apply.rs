@@ -75,6 +75,7 @@ impl Config {
             subscriptions_per_session_max: limits.subscriptions_per_session_max.to_usize(),
             subscriptions_max: limits.subscriptions_max.to_usize(),
             pending_wills_max: limits.pending_wills_max.to_usize(),
+            will_grace_ms: self.storage.will_grace.as_millis() as u64,
             sys_interval_secs: self.sys.interval.as_secs(),
             ..BrokerOptions::default()
         }

@@ -78,6 +78,10 @@ pub trait Store: Send + Sync {
     /// How it stands now.
     fn standing(&self) -> Standing;
 
+    /// Ends in order: when everything is kept and in one place, or cannot be. The workers are still at work; nothing is submitted
+    /// afterwards that anybody waits for.
+    fn close(&self);
+
     /// Reads messages that are kept and not in memory; they come by [`StoreEvents::loaded`].
     fn load(&self, to: WorkerId, session: SlotKey, messages: Vec<MessageNumber>);
 }
@@ -127,6 +131,8 @@ impl Store for MemoryStore {
     fn standing(&self) -> Standing {
         Standing::Sound
     }
+
+    fn close(&self) {}
 
     fn load(&self, _to: WorkerId, _session: SlotKey, _messages: Vec<MessageNumber>) {}
 }

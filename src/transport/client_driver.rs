@@ -16,6 +16,7 @@ use crate::client::{Client, ClientOptions, Connected, Event, Fault, Outgoing, Re
 use crate::protocol::packet::SubscriptionOptions;
 use crate::protocol::property::Properties;
 use crate::protocol::reason::ReasonCode;
+use crate::protocol::time::Time;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 * 1024;
@@ -140,7 +141,7 @@ impl ClientDriver {
             dialer,
             reconnect,
             attempts: 0,
-            clock: Clock::start(),
+            clock: Clock::start(Time::default()),
             unread: Vec::new(),
             buffer: vec![0; READ_BYTES].into(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),

@@ -17,7 +17,7 @@ use super::establish::{Established, establish};
 use super::listener::{Accepted, Listener, Slot};
 use super::peer::Peer as TransportPeer;
 use super::stream::Stream;
-use crate::broker::{Broker, Worker};
+use crate::broker::Worker;
 use crate::protocol::ids::{ConnectionKey, WorkerId};
 use crate::protocol::time::Time;
 use crate::session::connection::Connection;
@@ -36,27 +36,34 @@ const ARRIVALS_MAX: usize = 1024;
 
 /// The machine's clock as [`Time`], the same for all workers.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock(Instant);
+pub struct Clock {
+    started: Instant,
+    at: Time,
+}
 
 impl Clock {
-    /// A clock that starts now.
-    pub fn start() -> Self {
-        Self(Instant::now())
+    /// A clock that is at `at` now: where something was kept, time goes on where it was.
+    pub fn start(at: Time) -> Self {
+        Self {
+            started: Instant::now(),
+            at,
+        }
     }
 
     /// The time.
     #[inline]
     pub fn now(&self) -> Time {
-        Time(self.0.elapsed().as_millis() as u64)
+        self.at.plus_millis(self.started.elapsed().as_millis() as u64)
     }
 
     /// A moment as time.
     pub fn time(&self, moment: Instant) -> Time {
-        Time(moment.saturating_duration_since(self.0).as_millis() as u64)
+        let since = moment.saturating_duration_since(self.started);
+        self.at.plus_millis(since.as_millis() as u64)
     }
 
     fn instant(&self, time: Time) -> Instant {
-        self.0 + Duration::from_millis(time.0)
+        self.started + Duration::from_millis(time.millis_since(self.at))
     }
 }
 
@@ -124,10 +131,8 @@ pub(super) struct Local {
 
 /// What a worker thread is started with.
 pub struct WorkerStart {
-    /// The broker.
-    pub broker: Arc<Broker>,
-    /// Which worker of it.
-    pub me: WorkerId,
+    /// This worker's part of the broker. All parts are made before the first worker runs: what one restores, another may be asked for.
+    pub worker: Worker,
     /// The clock of all workers.
     pub clock: Clock,
     /// Connections for it.
@@ -142,6 +147,8 @@ pub struct WorkerStart {
     pub connections_max: usize,
     /// How far the broker is with stopping.
     pub stop: watch::Receiver<Stop>,
+    /// Counted up when this worker's clients are gone; it works on until [`Stop::Now`], for the store's sake.
+    pub drained: Arc<AtomicUsize>,
 }
 
 /// How far the broker is with stopping.
@@ -162,8 +169,7 @@ pub enum Stop {
 pub fn run(start: WorkerStart) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let WorkerStart {
-        broker,
-        me,
+        worker,
         clock,
         inbox,
         peers,
@@ -171,10 +177,12 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         placement,
         connections_max,
         mut stop,
+        drained,
     } = start;
+    let me = worker.id();
     let WorkerInbox { arrivals, handle } = inbox;
     let local = Rc::new(Local {
-        broker: RefCell::new(Worker::new(broker, me, clock.now())),
+        broker: RefCell::new(worker),
         read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES]),
         clock,
         wakers: RefCell::default(),
@@ -226,6 +234,8 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
             () = all_gone => {}
             _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
         }
+        drained.fetch_add(1, Ordering::Release);
+        let _ = stop.wait_for(|stop| *stop == Stop::Now).await;
     });
     Ok(())
 }

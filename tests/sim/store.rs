@@ -152,6 +152,8 @@ impl Store for SlowStore {
 
     fn submit_snapshot(&self, _from: WorkerId, _snapshot: SnapshotId, _part: SnapshotPart) {}
 
+    fn close(&self) {}
+
     fn standing(&self) -> Standing {
         if self.shelf().is_failing {
             Standing::Refusing
