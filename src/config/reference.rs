@@ -74,6 +74,7 @@ fn example(path: &str, name: &str) -> Option<&'static str> {
     Some(match (path, name) {
         ("listeners", "name") => "\"mqtt\"",
         ("listeners", "allow_anonymous") => "true",
+        ("storage", "directory") => "\"/var/lib/sundew\"",
         ("listeners", "maximum_qos") => "1",
         ("listeners", "address") => "[\"0.0.0.0:1883\", \"[::]:1883\"]",
         ("listeners.websocket", "path") => "\"/mqtt\"",
