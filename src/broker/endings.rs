@@ -5,7 +5,7 @@ use tracing::{debug, info, warn};
 use super::timers::Reminder;
 use super::worker::{ANSWER_MAX_MS, Worker};
 use crate::auth::Refusal;
-use crate::codec::{DecodeError, ErrorKind};
+use crate::codec::{DecodeError, ErrorKind, is_of_connack};
 use crate::delivery::residents::{Residents, STALL_MS};
 use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey};
 use crate::protocol::packet::{ConnAck, Disconnect, Packet, PacketType};
@@ -152,6 +152,13 @@ impl Worker {
             } else {
                 ReasonCode::UseAnotherServer
             };
+        }
+        if !is_connected && !is_of_connack(reason) {
+            // CONNACK still waits for the store, or for a hand-over. Nobody who was taken over tries again.
+            match ending {
+                Ending::Shutdown => reason = ReasonCode::ServerUnavailable,
+                _ => return,
+            }
         }
         let packet = |properties| {
             if is_connected {
@@ -306,7 +313,8 @@ impl Worker {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
-        if connection.ends_at.is_some_and(|at| at <= now) {
+        let ends_at = connection.ends_at;
+        if ends_at.is_some_and(|at| at <= now) {
             let ending = Ending::Refused(ReasonCode::QuotaExceeded, "storage_failed");
             return self.end_connection(key, ending, now);
         }
@@ -314,6 +322,9 @@ impl Worker {
             return; // another reminder counts
         }
         connection.reminded_at = Time::NEVER;
+        if let Some(at) = ends_at {
+            return self.remind(key, at);
+        }
         if let Some(since) = connection.questions.waiting_since() {
             if now.millis_since(since) >= ANSWER_MAX_MS {
                 let ending = Ending::Refused(

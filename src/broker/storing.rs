@@ -52,7 +52,7 @@ impl Worker {
     pub(super) fn end_late(&mut self, key: ConnectionKey, now: Time) {
         let at = now.plus_millis(END_LATE_MS);
         if let Some(connection) = self.residents.connections.get_mut(key.0) {
-            connection.ends_at = Some(at);
+            connection.ends_at.get_or_insert(at);
             self.remind(key, at);
         }
     }

@@ -25,6 +25,7 @@ use crate::protocol::version::Version;
 
 pub use error::{DecodeError, EncodeError, ErrorKind};
 pub use publish::{PublishFrame, PublishSpan, patch_packet_id};
+pub use reasons::is_of_connack;
 pub use writer::{encode, write_ack};
 
 use reader::Reader;

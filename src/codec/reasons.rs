@@ -11,6 +11,11 @@ pub(super) fn read(byte: u8, packet: PacketType, reader: Role) -> Result<ReasonC
         .ok_or(ErrorKind::ReasonCode(byte))
 }
 
+/// True for a code that CONNACK has.
+pub fn is_of_connack(code: ReasonCode) -> bool {
+    is_allowed(code, PacketType::ConnAck, Role::Client)
+}
+
 fn is_allowed(code: ReasonCode, packet: PacketType, reader: Role) -> bool {
     let byte = code.byte();
     match packet {
