@@ -164,7 +164,10 @@ impl Files for OsFiles {
     }
 
     fn create_folder(&self, name: &str) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.path(name))
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(self.path(name))
     }
 
     fn lock(&self) -> Result<Box<dyn Lock>, LockError> {
@@ -179,7 +182,10 @@ impl Files for OsFiles {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
-                let pid = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+                let pid = file
+                    .read_to_string(&mut text)
+                    .ok()
+                    .and_then(|_| text.trim().parse().ok());
                 return Err(LockError::Taken { pid });
             }
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
@@ -311,7 +317,11 @@ mod tests {
         files.sync_directory("aside").unwrap();
         assert!(files.list().unwrap().is_empty());
         files.remove("aside/one").unwrap();
-        assert_eq!(file.read_at(0, &mut out).unwrap(), 5, "who has it open can still read it");
+        assert_eq!(
+            file.read_at(0, &mut out).unwrap(),
+            5,
+            "who has it open can still read it"
+        );
         assert!(files.free_bytes().unwrap() > 0);
     }
 }

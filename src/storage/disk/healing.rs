@@ -1,0 +1,182 @@
+//! What the engine does when it cannot write, and how it heals.
+//!
+//! A write or a sync that failed is final for its segment: nobody knows what it holds. Memory has the truth, so healing is a new segment and
+//! a snapshot of everything; when that is on the device, and there is room for more, all is well again.
+
+use std::io;
+
+use super::engine::{Engine, Next};
+use super::options::FullPolicy;
+use super::status::count;
+use crate::protocol::ids::WorkerId;
+use crate::protocol::time::Time;
+use crate::storage::Standing;
+
+const FIRST_TRY_MILLIS: u64 = 1000;
+const TRY_MILLIS_MAX: u64 = 10_000;
+const WARN_MILLIS: u64 = 60_000;
+
+/// It cannot write.
+#[derive(Debug)]
+pub(super) struct Failure {
+    since: Time,
+    /// A snapshot of everything is being made.
+    is_healing: bool,
+    next_try: Time,
+    delay: u64,
+    next_warning: Time,
+}
+
+impl Failure {
+    /// When to look again.
+    pub(super) fn wake(&self) -> Time {
+        if self.is_healing {
+            self.next_warning
+        } else {
+            self.next_try.min(self.next_warning)
+        }
+    }
+}
+
+impl Engine {
+    /// Something failed that everything behind it depends on.
+    pub(super) fn fail(&mut self, what: &'static str, error: &io::Error) {
+        count(&self.status.failures, 1);
+        if let Some((name, bytes)) = self.log.abandon() {
+            self.present.insert(name, bytes);
+        }
+        self.forget_syncs();
+        self.drop_snapshot();
+        if self.failure.is_some() {
+            self.heal_failed(error);
+            return;
+        }
+        let now = self.now.time;
+        self.failure = Some(Failure {
+            since: now,
+            is_healing: false,
+            next_try: now.plus_millis(FIRST_TRY_MILLIS),
+            delay: FIRST_TRY_MILLIS,
+            next_warning: now.plus_millis(WARN_MILLIS),
+        });
+        let directory = self.files.directory();
+        match self.options.on_full {
+            FullPolicy::Refuse => {
+                self.status.stand(Standing::Refusing);
+                tracing::error!(%directory, what, %error, "the store cannot write: messages that must survive are refused until it can. See to the device and its free space; it heals by itself");
+            }
+            FullPolicy::Forget => {
+                self.status.stand(Standing::Forgetting);
+                tracing::error!(%directory, what, %error, "the store cannot write: what is accepted now is kept in memory only, and lost if the broker stops. See to the device and its free space; it heals by itself");
+            }
+        }
+    }
+
+    /// A segment for later could not be made. The log goes on in the one it has.
+    pub(super) fn not_prepared(&mut self, error: &io::Error) {
+        if self.failure.is_some() {
+            self.heal_failed(error);
+        } else {
+            tracing::warn!(directory = %self.files.directory(), %error, "the store cannot make a new file: it goes on in the one it has, which grows. See to free space and to the rights of the directory");
+        }
+    }
+
+    /// A try was in vain; the next one is later.
+    pub(super) fn heal_failed(&mut self, error: &io::Error) {
+        if let Some((name, bytes)) = self.log.abandon() {
+            self.present.insert(name, bytes);
+        }
+        self.forget_syncs();
+        self.drop_snapshot();
+        let now = self.now.time;
+        if let Some(failure) = &mut self.failure {
+            failure.is_healing = false;
+            failure.delay = (failure.delay * 2).min(TRY_MILLIS_MAX);
+            failure.next_try = now.plus_millis(failure.delay);
+            tracing::debug!(directory = %self.files.directory(), %error, next_try_ms = failure.delay, "the store still cannot write");
+        }
+    }
+
+    /// Tries to heal when it is time, and says each minute how things are.
+    pub(super) fn tick_failure(&mut self) {
+        let now = self.now.time;
+        let Some(failure) = &mut self.failure else {
+            return;
+        };
+        if now >= failure.next_warning {
+            failure.next_warning = now.plus_millis(WARN_MILLIS);
+            let (directory, seconds) = (self.files.directory(), now.millis_since(failure.since) / 1000);
+            match self.options.on_full {
+                FullPolicy::Refuse => {
+                    tracing::warn!(%directory, seconds, "the store still cannot write: messages that must survive are refused");
+                }
+                FullPolicy::Forget => {
+                    tracing::warn!(%directory, seconds, "the store still cannot write: what was accepted meanwhile is lost if the broker stops");
+                }
+            }
+        }
+        if failure.is_healing || now < failure.next_try || self.is_closed {
+            return;
+        }
+        if matches!(self.next, Next::Asked) {
+            return;
+        }
+        if let Err(error) = self.is_room_to_heal() {
+            self.heal_failed(&error);
+        } else if self.rotate() {
+            if let Some(failure) = &mut self.failure {
+                failure.is_healing = true;
+            }
+            self.begin_snapshot();
+        } else {
+            self.prepare_to_heal();
+        }
+    }
+
+    /// A try makes sense when there is room for a snapshot now, and for the reserve when what it replaces is gone.
+    fn is_room_to_heal(&self) -> io::Result<()> {
+        let Ok(free) = self.files.free_bytes() else {
+            return Ok(()); // trying will tell
+        };
+        let snapshot = self.compaction.last_bytes();
+        let old: u64 = self.present.values().sum();
+        if free >= snapshot && free + old >= self.options.reserve + snapshot {
+            Ok(())
+        } else {
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        }
+    }
+
+    /// What the last snapshot replaced is gone.
+    pub(super) fn tidied(&mut self) {
+        let is_healed = self.failure.as_ref().is_some_and(|failure| failure.is_healing) && !self.has_snapshot();
+        if !is_healed {
+            return;
+        }
+        match self.files.free_bytes() {
+            Ok(free) if free < self.options.reserve => self.heal_failed(&io::Error::from(io::ErrorKind::StorageFull)),
+            _ => self.healed(),
+        }
+    }
+
+    fn healed(&mut self) {
+        // What came while the snapshot was made is in the log behind it.
+        self.flush();
+        let (Some(failure), true) = (self.failure.take(), self.log.segment_name().is_some()) else {
+            return;
+        };
+        self.log.healed();
+        self.status.stand(Standing::Sound);
+        for (at, progress) in self.workers.iter_mut().enumerate() {
+            if progress.submitted > 0 {
+                progress.stored = progress.submitted;
+                self.events.stored(WorkerId(at as u16), progress.submitted);
+            }
+        }
+        tracing::info!(
+            directory = %self.files.directory(),
+            seconds = self.now.time.millis_since(failure.since) / 1000,
+            "the store writes again, and everything is in it"
+        );
+    }
+}

@@ -1,0 +1,67 @@
+//! What a store counts.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use crate::storage::Standing;
+
+/// Counters and gauges of a store, since it was opened. Any thread may read them.
+#[derive(Debug, Default)]
+pub struct StoreStatus {
+    /// Batches written.
+    pub batches: AtomicU64,
+    /// Records written, without those of snapshots.
+    pub records: AtomicU64,
+    /// Bytes written to the log.
+    pub bytes: AtomicU64,
+    /// Writes to the log: each takes all batches that are there.
+    pub groups: AtomicU64,
+    /// Syncs of the log.
+    pub syncs: AtomicU64,
+    /// Microseconds that syncs of the log took, all told.
+    pub sync_micros: AtomicU64,
+    /// Batches that were dropped while nothing could be written.
+    pub dropped: AtomicU64,
+    /// Snapshots made.
+    pub snapshots: AtomicU64,
+    /// Snapshots given up.
+    pub snapshot_failures: AtomicU64,
+    /// Writes and syncs of the log that failed.
+    pub failures: AtomicU64,
+    /// Bytes of the newest snapshot.
+    pub snapshot_bytes: AtomicU64,
+    /// Bytes of the log since then.
+    pub log_bytes: AtomicU64,
+    /// Messages that were to be read back and were not found.
+    pub missing: AtomicU64,
+    standing: AtomicU8,
+}
+
+impl StoreStatus {
+    /// How the store stands.
+    pub fn standing(&self) -> Standing {
+        match self.standing.load(Ordering::Acquire) {
+            0 => Standing::Sound,
+            1 => Standing::Refusing,
+            _ => Standing::Forgetting,
+        }
+    }
+
+    pub(super) fn stand(&self, standing: Standing) {
+        let value = match standing {
+            Standing::Sound => 0,
+            Standing::Refusing => 1,
+            Standing::Forgetting => 2,
+        };
+        self.standing.store(value, Ordering::Release);
+    }
+}
+
+/// Counts one or more.
+pub(super) fn count(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+/// Sets a gauge.
+pub(super) fn set(gauge: &AtomicU64, value: u64) {
+    gauge.store(value, Ordering::Relaxed);
+}

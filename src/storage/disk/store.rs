@@ -1,0 +1,459 @@
+//! The store with threads and a clock: a writer, one thread for syncs, one for files, one that reads.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::block::StoreId;
+use super::engine::{Engine, Input, Surroundings, Wake};
+use super::files::{Files, Lock, LockError, OsFiles};
+use super::jobs::{Done, Job, Jobs, Lane, Tools};
+use super::log::Now;
+use super::options::DiskOptions;
+use super::recover::{RecoverError, RecoverMode, Recovered, Report, Visitor, recover};
+use super::status::StoreStatus;
+use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
+use crate::protocol::time::Time;
+use crate::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its directory cannot be used.
+    #[error("{directory}: {error}: choose another storage.directory, or give this user the right to write there")]
+    Directory {
+        /// Which.
+        directory: String,
+        /// What.
+        error: io::Error,
+    },
+    /// Another broker has it.
+    #[error("{directory}: {error}: stop it, or choose another storage.directory")]
+    Lock {
+        /// Which.
+        directory: String,
+        /// Who.
+        error: LockError,
+    },
+    /// Its files cannot be read.
+    #[error("{directory}: {error}")]
+    Recover {
+        /// Which.
+        directory: String,
+        /// What.
+        error: RecoverError,
+    },
+}
+
+/// What opening a store has told.
+#[derive(Debug)]
+pub struct Opened {
+    /// What was found.
+    pub report: Report,
+    /// The broker's time at [`Opened::at`]: it goes on where the store's last block left off, plus what the wall clock says has gone by since.
+    pub time: Time,
+    /// When that was.
+    pub at: Instant,
+    /// How long reading took.
+    pub took: Duration,
+}
+
+/// The store on disk.
+///
+/// Threads: `store` writes, `store-sync` and `store-files` do what takes long and nobody waits for, `store-read` reads messages back.
+/// They end with [`DiskStore::close`], or when it is dropped.
+#[derive(Debug)]
+pub struct DiskStore {
+    shared: Arc<Shared>,
+    /// What the threads are started with.
+    start: Mutex<Option<Start>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    _lock: Box<dyn Lock>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    ready: Condvar,
+    status: Arc<StoreStatus>,
+    clock: StoreClock,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    inputs: Vec<Input>,
+    /// Nothing more is taken.
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+struct Start {
+    options: DiskOptions,
+    files: Arc<dyn Files>,
+    recovered: Recovered,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct StoreClock {
+    at: Instant,
+    time: Time,
+}
+
+impl StoreClock {
+    fn now(&self) -> Now {
+        Now {
+            time: self.time.plus_millis(self.at.elapsed().as_millis() as u64),
+            wall: wall_millis(),
+        }
+    }
+}
+
+fn wall_millis() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}
+
+impl DiskStore {
+    /// Takes a directory, makes it if it is not there, and reads what is in it. Writes nothing yet but what a torn tail needs.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(
+        directory: impl Into<PathBuf>,
+        options: DiskOptions,
+        mode: RecoverMode,
+        visitor: &mut dyn Visitor,
+    ) -> Result<(Self, Opened), OpenError> {
+        Self::open_on(Arc::new(OsFiles::new(directory)), options, mode, visitor)
+    }
+
+    /// The same on any file system.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open_on(
+        files: Arc<dyn Files>,
+        options: DiskOptions,
+        mode: RecoverMode,
+        visitor: &mut dyn Visitor,
+    ) -> Result<(Self, Opened), OpenError> {
+        let directory = files.directory();
+        files.create_directory().map_err(|error| OpenError::Directory {
+            directory: directory.clone(),
+            error,
+        })?;
+        let lock = files.lock().map_err(|error| match error {
+            LockError::Io(error) => OpenError::Directory {
+                directory: directory.clone(),
+                error,
+            },
+            taken @ LockError::Taken { .. } => OpenError::Lock {
+                directory: directory.clone(),
+                error: taken,
+            },
+        })?;
+        let begin = Instant::now();
+        let recovered = recover(&*files, mode, visitor).map_err(|error| OpenError::Recover {
+            directory: directory.clone(),
+            error,
+        })?;
+        log_report(&directory, &recovered.report);
+        let (at, wall) = (Instant::now(), wall_millis());
+        let opened = Opened {
+            report: recovered.report.clone(),
+            time: recovered.time_at(wall),
+            at,
+            took: begin.elapsed(),
+        };
+        let store = Self {
+            shared: Arc::new(Shared {
+                queue: Mutex::default(),
+                ready: Condvar::new(),
+                status: Arc::default(),
+                clock: StoreClock { at, time: opened.time },
+            }),
+            start: Mutex::new(Some(Start {
+                options,
+                files,
+                recovered,
+            })),
+            threads: Mutex::default(),
+            _lock: lock,
+        };
+        Ok((store, opened))
+    }
+
+    /// Counters.
+    pub fn status(&self) -> &Arc<StoreStatus> {
+        &self.shared.status
+    }
+
+    /// Has a snapshot made as soon as may be.
+    pub fn compact(&self) {
+        self.shared.put(Input::Compact);
+    }
+
+    /// Ends it in order. With a snapshot, for which the workers have to be there still, the next start replays nothing; if that takes longer than
+    /// `patience`, it ends without. Everything that was submitted is on the device when this returns `true`.
+    pub fn close(&self, with_snapshot: bool, patience: Duration) -> bool {
+        self.shared.put(Input::Close { with_snapshot });
+        let deadline = Instant::now() + patience;
+        let mut queue = self.shared.lock();
+        let mut is_hurried = !with_snapshot;
+        while !queue.is_closed && self.is_running() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() && !is_hurried {
+                is_hurried = true;
+                queue.inputs.push(Input::Close { with_snapshot: false });
+                self.shared.ready.notify_all();
+            }
+            let wait = if is_hurried { Duration::from_millis(100) } else { left };
+            queue = self
+                .shared
+                .ready
+                .wait_timeout(queue, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        drop(queue);
+        for thread in std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)) {
+            _ = thread.join(); // a panic was logged when it happened
+        }
+        self.shared.status.standing() == Standing::Sound
+    }
+
+    fn is_running(&self) -> bool {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.first().is_some_and(|thread| !thread.is_finished())
+    }
+}
+
+impl Drop for DiskStore {
+    fn drop(&mut self) {
+        if self.is_running() {
+            self.close(false, Duration::ZERO);
+        }
+    }
+}
+
+impl Store for DiskStore {
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    fn attach(&self, events: Arc<dyn StoreEvents>) {
+        let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(start) = start {
+            let threads = start_threads(&self.shared, start, events);
+            *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
+        }
+    }
+
+    fn submit(&self, from: WorkerId, batch: Batch) {
+        self.shared.put(Input::Batch(from, batch));
+    }
+
+    fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart) {
+        self.shared.put(Input::Part(from, snapshot, part));
+    }
+
+    fn standing(&self) -> Standing {
+        self.shared.status.standing()
+    }
+
+    fn load(&self, to: WorkerId, session: SlotKey, messages: Vec<MessageNumber>) {
+        self.shared.put(Input::Load(to, session, messages));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, input: Input) {
+        let mut queue = self.lock();
+        if queue.is_closed {
+            return;
+        }
+        let was_empty = queue.inputs.is_empty();
+        queue.inputs.push(input);
+        drop(queue);
+        if was_empty {
+            self.ready.notify_all();
+        }
+    }
+}
+
+/// Jobs for the threads that do them.
+struct Lanes {
+    lanes: [Arc<JobQueue>; 3],
+}
+
+#[derive(Default)]
+struct JobQueue {
+    jobs: Mutex<(VecDeque<Job>, bool)>,
+    ready: Condvar,
+}
+
+impl Jobs for Lanes {
+    fn give(&mut self, job: Job) {
+        let lane = &self.lanes[lane_number(job.lane())];
+        lane.jobs
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
+            .push_back(job);
+        lane.ready.notify_one();
+    }
+}
+
+/// When the writer ends, so do they, when they have done what they were given.
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        for lane in &self.lanes {
+            lane.jobs.lock().unwrap_or_else(PoisonError::into_inner).1 = true;
+            lane.ready.notify_one();
+        }
+    }
+}
+
+const fn lane_number(lane: Lane) -> usize {
+    match lane {
+        Lane::Log => 0,
+        Lane::Files => 1,
+        Lane::Read => 2,
+    }
+}
+
+impl JobQueue {
+    /// The next job; `None` when there will be no more.
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(job) = jobs.0.pop_front() {
+                return Some(job);
+            }
+            if jobs.1 {
+                return None;
+            }
+            jobs = self.ready.wait(jobs).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+fn start_threads(shared: &Arc<Shared>, start: Start, events: Arc<dyn StoreEvents>) -> Vec<JoinHandle<()>> {
+    let lanes: [Arc<JobQueue>; 3] = Default::default();
+    let mut tools_of_lanes = None;
+    let random = RandomState::new();
+    let halves = [random.hash_one(1), random.hash_one(2)].map(u64::to_le_bytes);
+    let mut new_store = StoreId::default();
+    new_store.0[..8].copy_from_slice(&halves[0]);
+    new_store.0[8..].copy_from_slice(&halves[1]);
+    let surroundings = Surroundings {
+        files: start.files,
+        status: Arc::clone(&shared.status),
+        new_store,
+    };
+    let jobs = |tools: Tools| -> Box<dyn Jobs> {
+        tools_of_lanes = Some(tools);
+        Box::new(Lanes { lanes: lanes.clone() })
+    };
+    let engine = Engine::new(
+        start.options,
+        surroundings,
+        start.recovered,
+        events,
+        jobs,
+        shared.clock.now(),
+    );
+    let mut threads = Vec::new();
+    let of_writer = Arc::clone(shared);
+    threads.extend(spawn("store", move || write(&of_writer, engine)));
+    for (name, lane) in ["store-sync", "store-files", "store-read"].into_iter().zip(lanes) {
+        if let Some(tools) = tools_of_lanes.clone() {
+            let shared = Arc::clone(shared);
+            threads.extend(spawn(name, move || work(&shared, &lane, &tools)));
+        }
+    }
+    threads
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
+    match thread::Builder::new().name(name.to_owned()).spawn(body) {
+        Ok(thread) => Some(thread),
+        Err(error) => {
+            tracing::error!(name, %error, "a thread of the store could not be started");
+            None
+        }
+    }
+}
+
+/// The writer.
+fn write(shared: &Shared, mut engine: Engine) {
+    let mut inputs = Vec::new();
+    while !engine.is_closed() {
+        let wake = engine.wake();
+        let mut queue = shared.lock();
+        if let (Wake::At(at), true) = (wake, queue.inputs.is_empty()) {
+            let wait = Duration::from_millis(at.millis_since(shared.clock.now().time));
+            queue = shared
+                .ready
+                .wait_timeout(queue, wait)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+        std::mem::swap(&mut queue.inputs, &mut inputs);
+        drop(queue);
+        engine.step(&mut inputs, shared.clock.now());
+    }
+    drop(engine);
+    shared.lock().is_closed = true;
+    shared.ready.notify_all();
+}
+
+/// A thread that does jobs.
+fn work(shared: &Shared, lane: &JobQueue, tools: &Tools) {
+    while let Some(job) = lane.next() {
+        if let Some(done) = run(job, tools, shared) {
+            shared.put(Input::Done(done));
+        }
+    }
+}
+
+fn run(job: Job, tools: &Tools, shared: &Shared) -> Option<Done> {
+    let is_sync = job.lane() == Lane::Log;
+    let begin = Instant::now();
+    let done = job.run(tools);
+    if is_sync {
+        super::status::count(&shared.status.sync_micros, begin.elapsed().as_micros() as u64);
+    }
+    done
+}
+
+fn log_report(directory: &str, report: &Report) {
+    if let Some(torn) = &report.torn {
+        tracing::info!(
+            %directory,
+            file = %torn.file,
+            offset = torn.offset,
+            bytes = torn.bytes,
+            "the end of the log was not yet on the device when the broker stopped: it is cut off; nothing is lost that was promised"
+        );
+    }
+    for gap in &report.gaps {
+        tracing::error!(
+            %directory,
+            file = %gap.file,
+            offset = gap.offset,
+            bytes = gap.bytes,
+            blocks = gap.blocks,
+            "a file of the store is damaged: what was there is lost; everything behind it that can be read is used. The file goes to quarantine/"
+        );
+    }
+}
