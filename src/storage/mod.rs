@@ -9,8 +9,6 @@
 //! Records are idempotent: each says how something *is* (`Record`), so a snapshot that is taken while the broker works on, followed by
 //! the log from where the snapshot began, gives the state of the log's end.
 
-#[cfg(feature = "server")]
-pub mod disk;
 pub mod image;
 pub mod journal;
 pub mod record;

@@ -16,6 +16,7 @@ pub mod log;
 pub mod options;
 pub mod recover;
 mod snapshot;
+pub mod start;
 pub mod status;
 pub mod store;
 #[cfg(test)]
@@ -23,4 +24,5 @@ mod tests;
 mod walk;
 
 pub use self::options::{DiskOptions, FullPolicy, SyncMode};
+pub use self::start::StorageOptions;
 pub use self::store::{DiskStore, OpenError, Opened};

@@ -65,7 +65,7 @@ pub struct Opened {
 /// The store on disk.
 ///
 /// Threads: `store` writes, `store-sync` and `store-files` do what takes long and nobody waits for, `store-read` reads messages back.
-/// They end with [`DiskStore::close`], or when it is dropped.
+/// They end with [`Store::close`], or when it is dropped.
 #[derive(Debug)]
 pub struct DiskStore {
     shared: Arc<Shared>,
@@ -198,9 +198,8 @@ impl DiskStore {
         self.shared.put(Input::Compact);
     }
 
-    /// Ends it in order. With a snapshot, for which the workers have to be there still, the next start replays nothing; if that takes longer than
-    /// `patience`, it ends without. Everything that was submitted is on the device when this returns `true`.
-    pub fn close(&self, with_snapshot: bool, patience: Duration) -> bool {
+    /// Ends it: with a snapshot if that can be made within `patience`. Everything that was submitted is on the device when this returns `true`.
+    fn end(&self, with_snapshot: bool, patience: Duration) -> bool {
         self.shared.put(Input::Close { with_snapshot });
         let deadline = Instant::now() + patience;
         let mut queue = self.shared.lock();
@@ -236,7 +235,7 @@ impl DiskStore {
 impl Drop for DiskStore {
     fn drop(&mut self) {
         if self.is_running() {
-            self.close(false, Duration::ZERO);
+            self.end(false, Duration::ZERO);
         }
     }
 }
@@ -264,6 +263,12 @@ impl Store for DiskStore {
 
     fn standing(&self) -> Standing {
         self.shared.status.standing()
+    }
+
+    fn close(&self, patience: Duration) {
+        if self.is_running() && !self.end(true, patience) {
+            tracing::warn!("the store could not be closed in order: the next start reads what is there");
+        }
     }
 
     fn load(&self, to: WorkerId, session: SlotKey, messages: Vec<MessageNumber>) {
