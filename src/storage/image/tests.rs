@@ -5,6 +5,8 @@ use crate::protocol::qos::QoS;
 use crate::protocol::topic::TopicName;
 use crate::storage::record::{Deliveries, records};
 
+mod history;
+
 fn session(number: u64) -> SessionNumber {
     SessionNumber::new(number).unwrap()
 }
