@@ -111,9 +111,9 @@ impl Model {
                 self.clients[client] = None;
             }
             1..=3 => self.change(number, kind, what, which),
-            4 => self.hand_over(number, what, which),
-            5..=7 => self.publish(what, which),
-            8..=10 => self.send(number),
+            4..=6 => self.hand_over(number, what, which),
+            7..=9 => self.publish(what, which),
+            10..=13 => self.send(number),
             _ => self.come_further(number, kind, what),
         }
     }
@@ -253,7 +253,7 @@ impl Model {
         let at = what % state.in_flight.len();
         let (message, copy, progress) = state.in_flight[at];
         match progress {
-            Progress::Sent(id) if kind < 13 => {
+            Progress::Sent(id) if kind < 16 => {
                 state.in_flight[at].2 = Progress::Released(id);
                 self.record(&Record::Delivery(number(message), to(of, Progress::Released(id))));
             }
@@ -416,13 +416,13 @@ fn applied<'a>(records: impl Iterator<Item = &'a Vec<u8>>) -> State {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(4000))]
 
     #[test]
     fn a_snapshot_and_the_log_behind_its_begin_are_the_whole_history(
-        history in proptest::collection::vec((0u8..16, 0usize..3, 0usize..12, 0usize..12), 1..120),
-        begin in 0usize..60,
-        steps in proptest::collection::vec((0usize..5, 0usize..24), 12),
+        history in proptest::collection::vec((0u8..17, 0usize..3, 0usize..12, 0usize..12), 1..200),
+        begin in 0usize..100,
+        steps in proptest::collection::vec((0usize..25, 0usize..24), 12),
     ) {
         let mut model = Model::default();
         let mut snapshot = None;
