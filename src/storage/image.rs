@@ -1,9 +1,9 @@
 //! What a store's records add up to: the state a broker starts with.
 //!
 //! Every record is applied as it stands, one behind the other: `Session`, `Subscription`, `Will`, `Received` and each delivery replace what was
-//! there under the same key; the ended ones remove it. A delivery that is queued goes to the end of its session's queue, one that
-//! is sent goes behind what is in flight, **each time it is recorded**. Of a topic's retained messages the one with the highest
-//! order counts, whenever it comes.
+//! there under the same key; the ended ones remove it. A delivery goes to the end of its session's queue **each time it is recorded as
+//! queued**, and behind what is in flight when it is sent first. Of a topic's retained messages the one with the highest order
+//! counts, whenever it comes.
 //!
 //! # Why a snapshot that is ahead of the log is right
 //!
@@ -240,7 +240,8 @@ impl Image {
         let mut state = DeliveryState::new(delivery, self.position);
         let is_released = matches!(delivery.progress, Progress::Released(_));
         if let Some(before) = session.deliveries.get_mut(&(number, delivery.copy)) {
-            if is_released && before.progress != Progress::Queued {
+            let is_in_flight = |progress| progress != Progress::Queued;
+            if is_in_flight(before.progress) && is_in_flight(state.progress) {
                 state.position = before.position;
             }
             *before = state;

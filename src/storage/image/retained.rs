@@ -14,6 +14,8 @@ use crate::protocol::topic::TopicName;
 /// What was set last, and when.
 #[derive(Debug)]
 struct Slot {
+    /// Of its topic: a table that grows does not look at a million messages.
+    hash: u64,
     order: u64,
     /// Without payload where the topic was cleared: kept, so that an older one that comes later does not come back.
     message: Arc<Message>,
@@ -33,15 +35,20 @@ impl RetainedTopics {
         self.last_order = self.last_order.max(order);
         let Self { slots, hasher, .. } = self;
         let hash = hasher.hash_one(topic.as_bytes());
-        let is_it = |slot: &Slot| slot.message.topic() == topic;
-        match slots.entry(hash, is_it, |slot| hasher.hash_one(slot.message.topic().as_bytes())) {
+        let is_it = |slot: &Slot| slot.hash == hash && slot.message.topic() == topic;
+        let make = || Slot {
+            hash,
+            order,
+            message: make(),
+        };
+        match slots.entry(hash, is_it, |slot| slot.hash) {
             Entry::Occupied(mut slot) => {
                 if slot.get().order < order {
-                    *slot.get_mut() = Slot { order, message: make() };
+                    *slot.get_mut() = make();
                 }
             }
             Entry::Vacant(slot) => {
-                slot.insert(Slot { order, message: make() });
+                slot.insert(make());
             }
         }
     }
@@ -49,7 +56,9 @@ impl RetainedTopics {
     /// The content of a message, if it is the one that its topic has.
     pub(super) fn content(&self, topic: TopicName<'_>, number: MessageNumber) -> Option<Arc<Message>> {
         let hash = self.hasher.hash_one(topic.as_bytes());
-        let slot = self.slots.find(hash, |slot| slot.message.topic() == topic)?;
+        let slot = self
+            .slots
+            .find(hash, |slot| slot.hash == hash && slot.message.topic() == topic)?;
         (slot.message.number == Some(number)).then(|| Arc::clone(&slot.message))
     }
 

@@ -377,30 +377,3 @@ fn an_identifier_that_was_used_again_in_a_gap_is_in_flight_once() {
     image.gap();
     assert_eq!(numbers(&image.finish(Time(0)).sessions[0].in_flight), [2, 3]);
 }
-
-/// How long a million retained messages of 100 bytes take: run with `--release -- --ignored --nocapture`.
-#[test]
-#[ignore = "takes long in a debug build"]
-#[allow(clippy::print_stderr, reason = "a measurement is to be seen")]
-fn a_million_retained_messages_are_applied_quickly() {
-    let payload = "x".repeat(100);
-    let mut bytes = Vec::new();
-    for n in 1..=1_000_000 {
-        Record::Message(MessageRecord {
-            number: number(n),
-            expires_at: Time::NEVER,
-            retained: Some(n),
-            received: None,
-            content: content(&format!("site/{}/device/{n}/state", n % 100), &payload),
-            deliveries: Deliveries::default(),
-        })
-        .encode(&mut bytes);
-    }
-    let start = std::time::Instant::now();
-    let mut image = Image::new(ImageOptions::default());
-    records(&bytes).for_each(|record| image.apply(record));
-    let applied = start.elapsed();
-    let restored = image.finish(Time(0));
-    eprintln!("applied in {applied:?}, finished after {:?}", start.elapsed());
-    assert_eq!(restored.retained.len(), 1_000_000);
-}

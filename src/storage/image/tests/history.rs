@@ -287,7 +287,7 @@ impl Snapshot {
 
     /// Tells one session, or one topic, as it is now.
     fn step(&mut self, model: &Model, choice: usize) {
-        if choice % 2 == 0 && !self.sessions.is_empty() {
+        if choice.is_multiple_of(2) && !self.sessions.is_empty() {
             let number = self.sessions.remove(choice / 2 % self.sessions.len());
             if let Some(state) = model.state.sessions.get(&number) {
                 self.session(number, state, choice);
@@ -325,9 +325,9 @@ impl Snapshot {
             .map(|(message, _, progress)| (*message, *progress));
         for (message, progress) in in_flight.chain(queued) {
             let payload = message.to_string();
-            if matches!(progress, Progress::Released(_)) && choice % 3 > 0 {
+            if matches!(progress, Progress::Released(_)) && !choice.is_multiple_of(3) {
                 told.push(encoded(&Record::Delivery(number(message), to(of, progress))));
-            } else if (choice + message as usize) % 3 == 0 {
+            } else if (choice + message as usize).is_multiple_of(3) {
                 // It is not in memory: the store copies it.
                 told.push(message_record(message, topic_of(message), &payload, None, &[]));
                 told.push(encoded(&Record::Delivery(number(message), to(of, progress))));
