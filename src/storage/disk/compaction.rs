@@ -4,7 +4,7 @@ use std::io;
 use std::sync::PoisonError;
 
 use super::block::{FileKind, FileName};
-use super::engine::{Engine, Next};
+use super::engine::Engine;
 use super::jobs::{Done, Job};
 use super::recover::Report;
 use super::snapshot::{Need, Snapshot, temporary};
@@ -40,6 +40,8 @@ pub(super) struct Compaction {
     last_bytes: u64,
     /// Files that are put aside, not removed, when a snapshot has taken their place.
     damaged: Vec<String>,
+    /// The last one that was begun.
+    last_id: SnapshotId,
     began: Time,
 }
 
@@ -58,6 +60,7 @@ impl Compaction {
             blocks_at_start: last_block,
             last_bytes,
             damaged: report.damaged.clone(),
+            last_id: 0,
             began: Time::default(),
         }
     }
@@ -138,8 +141,9 @@ impl Engine {
             self.compaction.wants |= self.compaction.changes > 0 && self.log_bytes() > limit;
             let is_due =
                 self.compaction.wants && !self.compaction.is_tidying && self.now.time >= self.compaction.not_before;
-            if is_due && matches!(self.next, Next::Ready(_)) {
-                self.rotate();
+            let segment = self.log.segment_name().map_or(0, |name| name.number);
+            let is_at_start = self.log.is_at_start() && self.compaction.last_id != segment;
+            if is_due && (is_at_start || self.rotate()) {
                 self.begin_snapshot();
             } else if is_due {
                 self.prepare();
@@ -154,6 +158,7 @@ impl Engine {
         let Some(segment) = self.log.segment_name() else {
             return;
         };
+        self.compaction.last_id = segment.number;
         let header = self.header(FileName::snapshot(segment.number));
         match Snapshot::create(&*self.files, header, self.log.last_block(), self.workers.len()) {
             Ok(snapshot) => {

@@ -146,6 +146,11 @@ impl Log {
         self.segment.as_ref().map_or(0, |segment| segment.length) + self.buffer.len() as u64
     }
 
+    /// True when there is a segment, and nothing in it.
+    pub(super) fn is_at_start(&self) -> bool {
+        self.segment.is_some() && self.segment_bytes() == BLOCKS_START
+    }
+
     /// The segment's name, if there is one.
     pub(super) fn segment_name(&self) -> Option<FileName> {
         self.segment.as_ref().map(Segment::name)

@@ -148,8 +148,9 @@ pub struct Recovered {
 impl Recovered {
     /// The broker's time at a moment of the wall clock: it went on while the broker was down, as far as the wall clock knows.
     pub fn time_at(&self, wall: u64) -> Time {
-        let (time, stamped) = self.stamp.unwrap_or_default();
-        time.plus_millis(wall.saturating_sub(stamped))
+        self.stamp.map_or(Time::default(), |(time, stamped)| {
+            time.plus_millis(wall.saturating_sub(stamped))
+        })
     }
 }
 

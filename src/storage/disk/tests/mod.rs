@@ -1,6 +1,7 @@
 //! Stories about the engine and its files.
 
 mod memory;
+mod threads;
 mod world;
 
 use super::engine::Input;

@@ -1,0 +1,157 @@
+//! Stories about the store with its threads, on a real directory.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::time::Duration;
+
+use super::super::options::{DiskOptions, SyncMode};
+use super::super::recover::RecoverMode;
+use super::super::store::{DiskStore, OpenError};
+use super::world::{Seen, mark, message, number};
+use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
+use crate::protocol::message::Message;
+use crate::storage::{Batch, RetainedCursor, SnapshotId, SnapshotPart, Store, StoreEvents};
+
+/// A broker of one worker, which answers at once.
+#[derive(Default)]
+struct Broker {
+    store: Mutex<Weak<DiskStore>>,
+    stored: Mutex<u64>,
+    changed: Condvar,
+    loaded: Mutex<Vec<Option<Arc<Message>>>>,
+}
+
+impl Broker {
+    fn wait_stored(&self, up_to: u64) {
+        let mut stored = self.stored.lock().unwrap();
+        while *stored < up_to {
+            stored = self.changed.wait(stored).unwrap();
+        }
+    }
+}
+
+impl StoreEvents for Broker {
+    fn stored(&self, _worker: WorkerId, up_to: u64) {
+        *self.stored.lock().unwrap() = up_to;
+        self.changed.notify_all();
+    }
+
+    fn failed(&self, _worker: WorkerId, up_to: u64) {
+        panic!("{up_to} failed");
+    }
+
+    fn snapshot(&self, worker: WorkerId, snapshot: SnapshotId) {
+        let part = SnapshotPart {
+            bytes: mark(77),
+            stored_messages: vec![number(1)],
+            is_last: true,
+        };
+        self.store
+            .lock()
+            .unwrap()
+            .upgrade()
+            .unwrap()
+            .submit_snapshot(worker, snapshot, part);
+    }
+
+    fn snapshot_more(&self, _worker: WorkerId, _snapshot: SnapshotId) {}
+
+    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, out: &mut Vec<u8>) -> bool {
+        out.extend(mark(78));
+        false
+    }
+
+    fn loaded(&self, _worker: WorkerId, _session: SlotKey, messages: Vec<(MessageNumber, Option<Arc<Message>>)>) {
+        self.loaded
+            .lock()
+            .unwrap()
+            .extend(messages.into_iter().map(|loaded| loaded.1));
+        self.changed.notify_all();
+    }
+}
+
+fn open(directory: &std::path::Path, sync: SyncMode) -> (Arc<DiskStore>, Arc<Broker>, Seen) {
+    let mut seen = Seen::default();
+    let options = DiskOptions {
+        sync,
+        segment_size: 64 * 1024,
+        snapshot_after: 256 * 1024,
+        ..DiskOptions::default()
+    };
+    let (store, opened) = DiskStore::open(directory, options, RecoverMode::RefuseDamage, &mut seen).unwrap();
+    assert!(opened.report.gaps.is_empty());
+    let (store, broker) = (Arc::new(store), Arc::<Broker>::default());
+    *broker.store.lock().unwrap() = Arc::downgrade(&store);
+    store.attach(Arc::<Broker>::clone(&broker));
+    (store, broker, seen)
+}
+
+fn submit(store: &DiskStore, value: u64, bytes: Vec<u8>) {
+    let batch = Batch {
+        number: value,
+        bytes,
+        records: 1,
+        messages: (value == 1).then(|| (number(1), number(1))),
+    };
+    store.submit(WorkerId(0), batch);
+}
+
+#[test]
+fn what_is_stored_comes_back_and_a_close_leaves_nothing_to_replay() {
+    for sync in [SyncMode::Always, SyncMode::Interval, SyncMode::Os] {
+        let scratch = tempfile::tempdir().unwrap();
+        let (store, broker, _) = open(scratch.path(), sync);
+        submit(&store, 1, message(1, b"first"));
+        for value in 2..=50 {
+            submit(&store, value, mark(value));
+        }
+        broker.wait_stored(50);
+        let session = SlotKey { slot: 0, generation: 0 };
+        store.load(WorkerId(0), session, vec![number(1), number(2)]);
+        let mut loaded = broker.loaded.lock().unwrap();
+        while loaded.is_empty() {
+            loaded = broker.changed.wait(loaded).unwrap();
+        }
+        assert_eq!(loaded[0].as_ref().unwrap().payload(), b"first");
+        assert!(loaded[1].is_none());
+        drop(loaded);
+        let refused = DiskStore::open(
+            scratch.path(),
+            DiskOptions::default(),
+            RecoverMode::Repair,
+            &mut Seen::default(),
+        );
+        assert!(matches!(refused, Err(OpenError::Lock { .. })), "{refused:?}");
+        drop(store); // without a snapshot
+        let (store, _broker, seen) = open(scratch.path(), sync);
+        assert_eq!(seen.marks, (2..=50).collect::<Vec<_>>());
+        store.close(Duration::from_secs(60));
+        drop(store);
+        let (_store, _broker, mut seen) = open(scratch.path(), sync);
+        seen.marks.sort_unstable();
+        assert_eq!((seen.messages, seen.marks), (vec![1], vec![77, 78]));
+    }
+}
+
+#[test]
+fn a_log_that_grows_is_replaced_while_the_broker_works() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (store, broker, _) = open(scratch.path(), SyncMode::Always);
+    submit(&store, 1, message(1, b"first"));
+    let mut value = 1;
+    while store.status().snapshots.load(Ordering::Relaxed) < 3 {
+        value += 1;
+        assert!(value < 1_000_000, "it never makes a snapshot: {:?}", store.status());
+        submit(&store, value, message(value, &[0; 1000]));
+        if value % 50 == 0 {
+            broker.wait_stored(value);
+        }
+    }
+    broker.wait_stored(value);
+    store.close(Duration::from_secs(60));
+    let bytes: u64 = std::fs::read_dir(scratch.path())
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(bytes < 10_000, "{bytes} bytes are left of {value} kB");
+}
