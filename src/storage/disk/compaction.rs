@@ -134,6 +134,14 @@ impl Engine {
         }
     }
 
+    /// Makes a snapshot early where there will soon be no room for one, and the log is what takes it.
+    pub(super) fn compact_before_full(&mut self, free: u64) {
+        let snapshot = self.compaction.last_bytes;
+        if free < 2 * (self.options.reserve + snapshot) && self.log_bytes() > snapshot.max(self.options.reserve) {
+            self.compaction.wants = true;
+        }
+    }
+
     /// Begins a snapshot when one is due, and goes on with it.
     pub(super) fn step_snapshot(&mut self) {
         if self.compaction.snapshot.is_none() && self.failure.is_none() && !self.is_closed {

@@ -198,7 +198,10 @@ impl Engine {
                 Input::Load(to, session, messages) => loads.push(Job::Load { to, session, messages }),
                 Input::Done(done) => self.take_done(done),
                 Input::Compact => self.compaction.wants = true,
-                Input::Close { with_snapshot } => self.closing = Some(with_snapshot),
+                Input::Close { with_snapshot } => {
+                    self.closing = Some(with_snapshot);
+                    self.compaction.not_before = Time::default();
+                }
             }
         }
         self.flush();
@@ -314,30 +317,24 @@ impl Engine {
 
     /// A device that is nearly full counts as full: what is left is for healing. So while it heals, it is not looked at.
     fn check_space(&mut self, bytes: u64) -> io::Result<()> {
+        let reserve = self.options.reserve;
         self.unchecked_bytes += bytes;
-        let is_due = self.unchecked_bytes >= SPACE_CHECK_BYTES.min(self.options.reserve / 4)
+        let is_due = self.unchecked_bytes >= SPACE_CHECK_BYTES.min(reserve / 4)
             || self.now.time.millis_since(self.space_checked) >= SPACE_CHECK_MILLIS;
-        if self.failure.is_some() || !is_due {
+        if self.failure.is_some() || reserve == 0 || !is_due {
             return Ok(());
         }
         self.space_checked = self.now.time;
         self.unchecked_bytes = 0;
-        match self.files.free_bytes() {
-            Ok(free)
-                if free
-                    < self
-                        .options
-                        .reserve
-                        .saturating_add(bytes)
-                        .min(self.options.reserve.saturating_mul(2)) =>
-            {
-                Err(io::Error::new(
-                    io::ErrorKind::StorageFull,
-                    format!("{free} bytes are free, and storage.reserve is {}", self.options.reserve),
-                ))
-            }
-            _ => Ok(()), // where that cannot be asked, writing will tell
+        let Ok(free) = self.files.free_bytes() else {
+            return Ok(()); // writing will tell
+        };
+        if free < reserve.saturating_add(bytes) {
+            let text = format!("{free} bytes are free, and storage.reserve is {reserve}");
+            return Err(io::Error::new(io::ErrorKind::StorageFull, text));
         }
+        self.compact_before_full(free);
+        Ok(())
     }
 
     /// Brings the log to the device while everybody waits.
@@ -474,7 +471,6 @@ impl Engine {
             tracing::warn!(directory = %self.files.directory(), "the store is closed while it cannot write: what came since it failed is lost");
         } else if with_snapshot && self.compaction.is_needed_to_close() {
             self.compaction.wants = true;
-            self.compaction.not_before = Time::default();
             return;
         } else if self.log.last_block() > self.compaction.blocks_at_start {
             self.log.put_mark(BlockKind::CleanEnd, self.now);

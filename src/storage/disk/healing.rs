@@ -6,6 +6,7 @@
 use std::io;
 
 use super::engine::{Engine, Next};
+use super::jobs::Job;
 use super::options::FullPolicy;
 use super::status::count;
 use crate::protocol::ids::WorkerId;
@@ -42,15 +43,15 @@ impl Engine {
     /// Something failed that everything behind it depends on.
     pub(super) fn fail(&mut self, what: &'static str, error: &io::Error) {
         count(&self.status.failures, 1);
+        if self.failure.is_some() {
+            self.heal_failed(error);
+            return;
+        }
         if let Some((name, bytes)) = self.log.abandon() {
             self.present.insert(name, bytes);
         }
         self.forget_syncs();
         self.drop_snapshot();
-        if self.failure.is_some() {
-            self.heal_failed(error);
-            return;
-        }
         let now = self.now.time;
         self.failure = Some(Failure {
             since: now,
@@ -83,8 +84,12 @@ impl Engine {
 
     /// A try was in vain; the next one is later.
     pub(super) fn heal_failed(&mut self, error: &io::Error) {
-        if let Some((name, bytes)) = self.log.abandon() {
-            self.present.insert(name, bytes);
+        if let Some((name, _)) = self.log.abandon() {
+            // What is in it is behind something that is missing, and was told to nobody.
+            self.jobs.give(Job::Tidy {
+                remove: vec![name.text()],
+                quarantine: Vec::new(),
+            });
         }
         self.forget_syncs();
         self.drop_snapshot();

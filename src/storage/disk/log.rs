@@ -33,10 +33,16 @@ impl Segment {
     /// # Errors
     /// Of the file system.
     pub(super) fn create(files: &dyn Files, header: FileHeader) -> io::Result<Self> {
-        let file = files.create(&header.name.text())?;
-        file.write_at(0, &header.encode())?;
-        file.sync()?;
-        files.sync_directory("")?;
+        let name = header.name.text();
+        let file = files.create(&name)?;
+        let made = file
+            .write_at(0, &header.encode())
+            .and_then(|()| file.sync())
+            .and_then(|()| files.sync_directory(""));
+        if let Err(error) = made {
+            _ = files.remove(&name); // it will be tried again, under another name
+            return Err(error);
+        }
         Ok(Self {
             header,
             file,

@@ -19,8 +19,9 @@ use crate::storage::{RetainedCursor, SnapshotId, SnapshotPart, StoreEvents, reco
 const SLICE_BYTES: u64 = 256 * 1024;
 /// Retained messages are pulled until there are so many bytes for a block.
 const RETAINED_BYTES: usize = 64 * 1024;
-/// After so many bytes the device is asked to take them.
-const SYNC_BYTES: u64 = 4 * 1024 * 1024;
+/// After so many bytes the device is asked to take them, and no more are written than as many again until it has: a sync of the log may have to
+/// wait for all of them (ext4 brings the data of other files along with its journal).
+const SYNC_BYTES: u64 = 1024 * 1024;
 
 /// What a snapshot needs next.
 #[derive(Debug)]
@@ -79,7 +80,10 @@ impl Snapshot {
         let id = header.name.number;
         let file = files.create(&temporary(id))?;
         let bytes = header.encode();
-        file.write_at(0, &bytes)?;
+        if let Err(error) = file.write_at(0, &bytes) {
+            _ = files.remove(&temporary(id)); // it will be tried again, under another name
+            return Err(error);
+        }
         Ok(Self {
             id,
             header,

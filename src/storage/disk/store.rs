@@ -401,6 +401,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Option<JoinHandle<
 
 /// The writer.
 fn write(shared: &Shared, mut engine: Engine) {
+    let _end = WriterEnd(shared);
     let mut inputs = Vec::new();
     while !engine.is_closed() {
         let wake = engine.wake();
@@ -417,9 +418,19 @@ fn write(shared: &Shared, mut engine: Engine) {
         drop(queue);
         engine.step(&mut inputs, shared.clock.now());
     }
-    drop(engine);
-    shared.lock().is_closed = true;
-    shared.ready.notify_all();
+}
+
+/// However the writer ends, nobody waits for it, and nobody takes it for sound if it broke.
+struct WriterEnd<'a>(&'a Shared);
+
+impl Drop for WriterEnd<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.status.stand(Standing::Refusing);
+        }
+        self.0.lock().is_closed = true;
+        self.0.ready.notify_all();
+    }
 }
 
 /// A thread that does jobs.

@@ -1,5 +1,6 @@
 //! Stories about the engine and its files.
 
+mod damage;
 mod memory;
 mod threads;
 mod world;
