@@ -330,6 +330,9 @@ fn tell_status(resident: &Resident, options: &OutboxOptions) {
     resident.session.status.set_full(resident.outbox.is_full(options));
 }
 
+/// Set in [`Delivery::copy`] of a retained message for a new subscription; the rest is its packet identifier.
+const REPLAYED: u16 = 0x8000;
+
 /// The way from a session's queue to its connection's output, past the store.
 struct Way<'a> {
     key: ConnectionKey,
@@ -388,7 +391,7 @@ impl Way<'_> {
 
     /// Sends a delivery that waited. One that expired, or is too large for the client, is dropped here and counted. `is_new` where the
     /// store has not heard of it.
-    fn send(&mut self, connection: &mut Connection, session: &mut Session, delivery: Delivery, is_new: bool) {
+    fn send(&mut self, connection: &mut Connection, session: &mut Session, mut delivery: Delivery, is_new: bool) {
         let is_acknowledged = delivery.qos.is_acknowledged();
         let is_expired = delivery.message.is_expired(self.now);
         let placeholder = is_acknowledged.then_some(PacketId::FIRST);
@@ -413,6 +416,10 @@ impl Way<'_> {
             return write_delivery(connection, &delivery, None, false, self.now);
         }
         let (qos, id) = (delivery.qos, session.outbound.next_id());
+        if is_new {
+            // The same message may be under way for another subscription, or from when it was published.
+            delivery.copy = REPLAYED | id.get();
+        }
         let is_stored = stored::sent(self.journal, session, &delivery, id, is_new);
         if is_stored && qos == QoS::ExactlyOnce {
             let ticket = self.journal.open_ticket();
