@@ -16,8 +16,8 @@ use crate::client::ClientOptions;
 use crate::protocol::ids::{ClientId, WorkerId};
 use crate::protocol::message::Message;
 use crate::protocol::reason::ReasonCode;
-use crate::protocol::time::Time;
 use crate::session::peer::ListenerRules;
+use crate::storage::disk::{OpenError, StorageOptions, start};
 use crate::transport::accept::Placement;
 use crate::transport::client_driver::ClientDriver;
 use crate::transport::inside::Inside;
@@ -40,6 +40,8 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// How long clients have to go when the server stops; default 5 s.
     pub drain: Duration,
+    /// Where what must survive is kept; default nowhere: nothing survives.
+    pub storage: Option<StorageOptions>,
 }
 
 impl Default for ServerOptions {
@@ -51,6 +53,7 @@ impl Default for ServerOptions {
             placement: Placement::Auto,
             connections_max: usize::MAX,
             drain: Duration::from_secs(5),
+            storage: None,
         }
     }
 }
@@ -61,10 +64,16 @@ pub enum StartError {
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// A thread.
     #[error("cannot start a worker thread: {0}; is the limit of processes (ulimit -u) too low?")]
     Thread(#[from] io::Error),
 }
+
+/// How long the store has to put everything into one place when the server stops; after that the next start replays its log.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A broker that runs. Dropped without [`Server::stop`], it stops at once.
 #[derive(Debug)]
@@ -83,7 +92,7 @@ impl Server {
     ///
     /// # Errors
     /// [`StartError`]; nothing runs then.
-    pub fn start(options: ServerOptions, parts: Parts) -> Result<Self, StartError> {
+    pub fn start(options: ServerOptions, mut parts: Parts) -> Result<Self, StartError> {
         let mut listeners = Vec::new();
         for (listener, rules) in options.listeners {
             listeners.push((Listener::bind(listener)?, Arc::new(rules)));
@@ -93,9 +102,10 @@ impl Server {
             .map(|(listener, rules)| (rules.name.clone(), listener.local_addresses()))
             .collect();
         let workers = options.workers.clamp(1, usize::from(u16::MAX));
+        let (time, at) = start::open(options.storage, workers, &mut parts)?;
+        let clock = Clock::start(time, at);
         let broker = Broker::new(options.broker, workers, parts);
         let (stop, stopped) = watch::channel(Stop::Running);
-        let clock = Clock::start(Time::default());
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker::handle()).unzip();
         let inside = Inside::new(handles.clone())?;
         let mut threads = Vec::new();
@@ -173,7 +183,7 @@ impl Server {
         }
         let are_gone = is_drained();
         // The workers are still there: they tell the store how everything is, for a start that has nothing to replay.
-        self.broker.store.close();
+        self.broker.store.close(CLOSE_PATIENCE);
         self.stop.send_replace(Stop::Now);
         self.join();
         are_gone

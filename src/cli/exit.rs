@@ -18,6 +18,8 @@ pub enum Exit {
     Usage,
     /// An address is in use or not there, or the other side does not answer (EX_UNAVAILABLE).
     Unavailable,
+    /// A file's contents are damaged, or of a newer version (EX_DATAERR).
+    Data,
     /// A fault of our own (EX_SOFTWARE).
     Software,
     /// A file or socket cannot be made (EX_CANTCREAT).
@@ -35,6 +37,7 @@ impl From<Exit> for ExitCode {
             Exit::Failed => 1,
             Exit::TimedOut => 27,
             Exit::Usage => 64,
+            Exit::Data => 65,
             Exit::Unavailable => 69,
             Exit::Software => 70,
             Exit::CannotCreate => 73,

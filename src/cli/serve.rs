@@ -10,6 +10,7 @@ use crate::{
     config::{self, Config, Layers, Listen, Loaded, Problem, schema},
     logging::{self, LogGuard},
     server::{Server, ServerOptions, StartError},
+    storage::disk::OpenError,
     transport::listener::ListenError,
 };
 
@@ -95,6 +96,7 @@ fn serve(loaded: Loaded) -> Exit {
         placement: config.placement(),
         connections_max: connections.max,
         drain: config.shutdown.deadline,
+        storage: config.storage_options(std::env::var_os("STATE_DIRECTORY")),
     };
     let parts = Parts {
         authenticator: config.authenticator(),
@@ -144,8 +146,12 @@ fn stop_on_signal(mut signals: Signals, server: Server, drain: Duration) -> Exit
 
 /// What the operator can do about it decides the exit code.
 fn exit_of(error: &StartError) -> Exit {
-    let StartError::Listen(error) = error else {
-        return Exit::Software;
+    let error = match error {
+        StartError::Listen(error) => error,
+        StartError::Store(OpenError::Directory { .. }) => return Exit::CannotCreate,
+        StartError::Store(OpenError::Lock { .. }) => return Exit::Unavailable,
+        StartError::Store(OpenError::Recover { .. }) => return Exit::Data,
+        StartError::Thread(_) => return Exit::Software,
     };
     match error {
         ListenError::NotAllowed { .. } => Exit::NotAllowed,

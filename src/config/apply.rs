@@ -1,6 +1,6 @@
 //! From what the operator wrote to the options that each layer declares for itself.
 
-use std::{num::NonZero, sync::Arc, time::Duration};
+use std::{ffi::OsString, num::NonZero, sync::Arc, time::Duration};
 
 use super::{
     schema::{self, Config, Listener, Protocol, Tls},
@@ -18,6 +18,7 @@ use crate::{
     protocol::{qos::QoS, version::Version},
     router::{Overlap, RetainedLimits, Strategies, Strategy},
     session::peer::ListenerRules,
+    storage::disk::{DiskOptions, FullPolicy, StorageOptions, SyncMode},
     transport::{
         accept::Placement,
         options::{CertificateFiles, ListenAddress, ListenerOptions, TlsOptions, TlsVersion, WebSocketOptions},
@@ -114,6 +115,39 @@ impl Config {
             .iter()
             .map(|listener| (listener.options(), listener.rules()))
             .collect()
+    }
+
+    /// Where and how what must survive is kept; `None` where nothing is to. `state_directory` is what systemd says.
+    pub fn storage_options(&self, state_directory: Option<OsString>) -> Option<StorageOptions> {
+        let storage = &self.storage;
+        if storage.enabled == schema::StorageEnabled::Off {
+            return None;
+        }
+        // systemd may name several, separated by colons: the first one is meant.
+        let of_system = state_directory.and_then(|names| std::env::split_paths(&names).next());
+        let directory = storage.directory.clone().or(of_system);
+        Some(StorageOptions {
+            directory: directory.unwrap_or_else(|| "data".into()),
+            disk: DiskOptions {
+                sync: match storage.sync {
+                    schema::Sync::Always => SyncMode::Always,
+                    schema::Sync::Interval => SyncMode::Interval,
+                    schema::Sync::Os => SyncMode::Os,
+                },
+                sync_interval: storage.sync_interval.as_millis() as u64,
+                segment_size: storage.segment_size.0,
+                snapshot_after: storage.snapshot_after.0,
+                reserve: storage.reserve.0,
+                on_full: match storage.on_full {
+                    schema::OnFull::Refuse => FullPolicy::Refuse,
+                    schema::OnFull::Forget => FullPolicy::Forget,
+                },
+                ..DiskOptions::default()
+            },
+            refuses_damage: storage.on_corruption == schema::OnCorruption::Refuse,
+            is_required: storage.enabled == schema::StorageEnabled::On,
+            ..StorageOptions::in_directory("")
+        })
     }
 
     /// Who lets clients in.

@@ -9,10 +9,13 @@
 //! Records are idempotent: each says how something *is* (`Record`), so a snapshot that is taken while the broker works on, followed by
 //! the log from where the snapshot began, gives the state of the log's end.
 
+#[cfg(feature = "server")]
+pub mod disk;
 pub mod image;
 pub mod journal;
 pub mod record;
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
@@ -78,9 +81,9 @@ pub trait Store: Send + Sync {
     /// How it stands now.
     fn standing(&self) -> Standing;
 
-    /// Ends in order: when everything is kept and in one place, or cannot be. The workers are still at work; nothing is submitted
-    /// afterwards that anybody waits for.
-    fn close(&self);
+    /// Ends in order: everything that was submitted is kept, and if that can be done within `patience`, in a snapshot, so that the next
+    /// start has nothing to replay. The workers are still at work; nothing is submitted afterwards that anybody waits for.
+    fn close(&self, patience: Duration);
 
     /// Reads messages that are kept and not in memory; they come by [`StoreEvents::loaded`].
     fn load(&self, to: WorkerId, session: SlotKey, messages: Vec<MessageNumber>);
@@ -132,7 +135,7 @@ impl Store for MemoryStore {
         Standing::Sound
     }
 
-    fn close(&self) {}
+    fn close(&self, _patience: Duration) {}
 
     fn load(&self, _to: WorkerId, _session: SlotKey, _messages: Vec<MessageNumber>) {}
 }

@@ -141,7 +141,7 @@ impl ClientDriver {
             dialer,
             reconnect,
             attempts: 0,
-            clock: Clock::start(Time::default()),
+            clock: Clock::start(Time::default(), Instant::now().into_std()),
             unread: Vec::new(),
             buffer: vec![0; READ_BYTES].into(),
             timer: Box::pin(tokio::time::sleep(Duration::ZERO)),

@@ -42,12 +42,9 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock that is at `at` now: where something was kept, time goes on where it was.
-    pub fn start(at: Time) -> Self {
-        Self {
-            started: Instant::now(),
-            at,
-        }
+    /// A clock that was at `at` at a moment: where something was kept, time goes on where it was.
+    pub const fn start(at: Time, started: Instant) -> Self {
+        Self { started, at }
     }
 
     /// The time.
@@ -223,6 +220,10 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         local.dispatch();
         tokio::time::sleep(WILLS_PAUSE).await;
         local.broker.borrow_mut().receive_last_mail(clock.now());
+        // The mailbox has forgotten who reads it, and the store still writes.
+        if let Some(waker) = &*local.mail_waker.borrow() {
+            waker.wake_by_ref();
+        }
         local.broker.borrow_mut().drain(clock.now());
         local.dispatch();
         let all_gone = async {

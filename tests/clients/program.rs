@@ -100,7 +100,9 @@ impl Program {
 
 /// The program's command line.
 pub(crate) fn sundew() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_sundew"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sundew"));
+    command.env("SUNDEW__STORAGE__ENABLED", "false");
+    command
 }
 
 /// The value of `name=value` in a line of the log.

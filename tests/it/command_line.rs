@@ -15,6 +15,7 @@ fn sundew(arguments: &[&str]) -> Command {
     command
         .args(arguments)
         .env_remove("SUNDEW_CONFIG")
+        .env("SUNDEW__STORAGE__ENABLED", "false")
         .env_remove("JOURNAL_STREAM");
     command
 }

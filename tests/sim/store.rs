@@ -152,7 +152,7 @@ impl Store for SlowStore {
 
     fn submit_snapshot(&self, _from: WorkerId, _snapshot: SnapshotId, _part: SnapshotPart) {}
 
-    fn close(&self) {}
+    fn close(&self, _patience: std::time::Duration) {}
 
     fn standing(&self) -> Standing {
         if self.shelf().is_failing {

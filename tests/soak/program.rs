@@ -33,6 +33,7 @@ impl Program {
             .arg(env!("CARGO_BIN_EXE_sundew"))
             .arg(&file)
             .env_remove("SUNDEW_CONFIG")
+            .env("SUNDEW__STORAGE__ENABLED", "false")
             .env_remove("JOURNAL_STREAM")
             .stderr(Stdio::piped())
             .spawn()
