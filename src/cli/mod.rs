@@ -87,7 +87,7 @@ Exit codes:
    1  pub, sub: it did not work; other numbers: the broker's refusal, as mosquitto's tools have it
   27  sub -W: the time is over
   64  the command line is wrong
-  65  files of the store are damaged and storage.on_corruption is "refuse", or they are of a newer version
+  65  files of the store are damaged and storage.on_corruption refuses that, or they are of a newer version
   69  an address or the storage directory is in use, or not there
   70  a fault of Sundew's own
   73  a file or socket cannot be made
