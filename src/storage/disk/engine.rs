@@ -181,6 +181,10 @@ impl Engine {
             Ok(segment) => _ = engine.log.rotate(segment),
             Err(error) => engine.fail("making the first segment", &error),
         }
+        if engine.compaction.wants {
+            // What was found on the device over damage is told to be there, so that it counts again if the power goes before the snapshot is made.
+            engine.log.put_mark(BlockKind::Stamp, now);
+        }
         engine
     }
 

@@ -2,6 +2,7 @@
 
 mod damage;
 mod memory;
+mod random;
 mod threads;
 mod world;
 

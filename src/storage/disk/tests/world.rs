@@ -153,6 +153,11 @@ impl World {
     /// Recovers what is there, and goes on.
     pub(super) fn on(files: MemoryFiles, options: DiskOptions) -> Self {
         let recovered = read(&files, RecoverMode::Repair).unwrap().1;
+        Self::go_on(files, recovered, options)
+    }
+
+    /// Goes on from what was recovered.
+    pub(super) fn go_on(files: MemoryFiles, recovered: Recovered, options: DiskOptions) -> Self {
         let wall = 1_700_000_000_000;
         let now = Now {
             time: recovered.time_at(wall),
@@ -162,7 +167,8 @@ impl World {
         let surroundings = Surroundings {
             files: Arc::new(files.clone()),
             status: Arc::clone(&status),
-            new_store: StoreId([5; 16]),
+            // A store that is made anew is another one.
+            new_store: StoreId([1 + files.names().len() as u8; 16]),
         };
         let mut tools = None;
         let given = jobs.clone();
