@@ -2,29 +2,24 @@
 
 use tracing::{info, warn};
 
+use super::connack::negotiated_keep_alive;
 use super::endings::{Ending, EventKind};
 use super::registry::Claim;
 use super::worker::Worker;
 use crate::auth::{Access, Answer, Identity, Refusal, Verdict};
 use crate::codec::encode;
 use crate::delivery::residents::Resident;
-use crate::delivery::stored;
 use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey, Ticket};
 use crate::protocol::packet::{ConnAck, Connect, Packet};
-use crate::protocol::property::{PropertiesBuf, PropertyId};
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::protocol::version::Version;
 use crate::session::connection::{Connection, Phase};
-use crate::session::held::Waiting;
 use crate::session::request::ConnectRequest;
 use crate::session::state::{Session, Takeovers};
 use crate::session::topic_alias::{InboundAliases, OutboundAliases};
 use crate::storage::Standing;
-
-/// The largest Maximum Packet Size that is announced: some clients take one above the longest remaining length for an error.
-const ANNOUNCED_BYTES_MAX: u32 = 268_435_455;
 
 /// A connection that has been handed over this often is refused: its session moves faster than it can follow.
 const HAND_OVERS_MAX: u8 = 16;
@@ -238,39 +233,12 @@ impl Worker {
                 now,
             );
         }
-        match self
-            .broker
-            .registry
-            .claim(&client_id, self.me, self.broker.options.sessions_max)
-        {
-            Claim::Mine => {}
-            Claim::Elsewhere(owner) if connection.hand_overs < HAND_OVERS_MAX => {
-                connection.destination = owner;
-                self.residents.touch(key);
-                return;
-            }
-            Claim::Elsewhere(_) => {
-                return self.refuse(
-                    key,
-                    &Refusal {
-                        reason: ReasonCode::ServerBusy,
-                        why: "session_moves",
-                    },
-                    now,
-                );
-            }
-            Claim::Full => {
-                self.metrics().limit_sessions.increment();
-                return self.refuse(
-                    key,
-                    &Refusal {
-                        reason: ReasonCode::ServerBusy,
-                        why: "limits.sessions_max",
-                    },
-                    now,
-                );
-            }
+        if !self.claim(key, &client_id, now) {
+            return;
         }
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         let Phase::Admitted(request) = std::mem::replace(&mut connection.phase, Phase::Opening) else {
             return;
         };
@@ -297,6 +265,46 @@ impl Worker {
         }
         self.log_connected(key, &request, taken.is_present);
         self.release_held(key, now);
+    }
+
+    /// Whether a client's session is, or may be, here. If not, the connection goes where it is, or is refused.
+    fn claim(&mut self, key: ConnectionKey, client_id: &ClientId, now: Time) -> bool {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return false;
+        };
+        match self
+            .broker
+            .registry
+            .claim(client_id, self.me, self.broker.options.sessions_max)
+        {
+            Claim::Mine => return true,
+            Claim::Elsewhere(owner) if connection.hand_overs < HAND_OVERS_MAX => {
+                connection.destination = owner;
+                self.residents.touch(key);
+            }
+            Claim::Elsewhere(_) => {
+                self.refuse(
+                    key,
+                    &Refusal {
+                        reason: ReasonCode::ServerBusy,
+                        why: "session_moves",
+                    },
+                    now,
+                );
+            }
+            Claim::Full => {
+                self.metrics().limit_sessions.increment();
+                self.refuse(
+                    key,
+                    &Refusal {
+                        reason: ReasonCode::ServerBusy,
+                        why: "limits.sessions_max",
+                    },
+                    now,
+                );
+            }
+        }
+        false
     }
 
     /// Refuses a client for whom something would have to be kept that cannot be now; true when that is so.
@@ -443,86 +451,6 @@ impl Worker {
         self.residents.metrics.connections.increment();
     }
 
-    fn send_connack(&mut self, key: ConnectionKey, request: &ConnectRequest, is_present: bool, ticket: Ticket) -> bool {
-        let options = &self.broker.options;
-        let mut properties = PropertiesBuf::new();
-        let Some(connection) = self.residents.connections.get(key.0) else {
-            return false;
-        };
-        let maximum_qos = self.maximum_qos(connection);
-        if request.version.has_properties() {
-            if options.topic_alias_maximum > 0 {
-                properties.push_u16(PropertyId::TopicAliasMaximum, options.topic_alias_maximum);
-            }
-            if request.client_id.is_empty() {
-                properties.push_text(PropertyId::AssignedClientIdentifier, connection.client_name());
-            }
-            properties.push_u32(
-                PropertyId::MaximumPacketSize,
-                options.decode.packet_bytes_max.min(ANNOUNCED_BYTES_MAX),
-            );
-            properties.push_u16(PropertyId::ReceiveMaximum, options.receive_maximum);
-            if maximum_qos < QoS::ExactlyOnce {
-                properties.push_byte(PropertyId::MaximumQoS, maximum_qos.bits());
-            }
-            for (id, is_available) in [
-                (PropertyId::RetainAvailable, options.retain_available),
-                (
-                    PropertyId::WildcardSubscriptionAvailable,
-                    options.wildcard_subscriptions,
-                ),
-                (
-                    PropertyId::SubscriptionIdentifierAvailable,
-                    options.subscription_identifiers,
-                ),
-                (PropertyId::SharedSubscriptionAvailable, options.shared_subscriptions),
-            ] {
-                if !is_available {
-                    properties.push_byte(id, 0);
-                }
-            }
-            if let Some(wanted) = request.session_expiry
-                && wanted > options.session_expiry_max
-            {
-                properties.push_u32(PropertyId::SessionExpiryInterval, options.session_expiry_max);
-            }
-            let keep_alive = negotiated_keep_alive(request, options);
-            if keep_alive != request.keep_alive {
-                properties.push_u16(PropertyId::ServerKeepAlive, keep_alive);
-            }
-            if request.wants_response_information
-                && let Some(information) = &options.response_information
-            {
-                properties.push_text(PropertyId::ResponseInformation, information);
-            }
-            if let Some(method) = &request.authentication_method {
-                properties.push_text(PropertyId::AuthenticationMethod, method);
-                if let Some(data) = &request.authentication_data {
-                    properties.push_binary(PropertyId::AuthenticationData, data);
-                }
-            }
-        }
-        // MQTT 3.1 has no session present flag.
-        let session_present = is_present && request.version != Version::V31;
-        let connack = ConnAck {
-            session_present,
-            reason: ReasonCode::Success,
-            properties: properties.view(),
-        };
-        let Some(connection) = self.residents.connections.get_mut(key.0) else {
-            return false;
-        };
-        let mut bytes = Vec::new();
-        if encode(&Packet::ConnAck(connack), connection.version, &mut bytes).is_err()
-            || bytes.len() > connection.packet_bytes_max as usize
-        {
-            return false;
-        }
-        let packet = Waiting::ConnAck(bytes.into());
-        stored::hold(key, connection, packet, ticket, &mut self.residents.held);
-        true
-    }
-
     /// CONNACK with an error, one log line, and the end.
     pub(super) fn refuse(&mut self, key: ConnectionKey, refusal: &Refusal, now: Time) {
         self.metrics().connections_refused.increment();
@@ -590,20 +518,5 @@ impl Worker {
             &hex[16..20],
             &hex[20..]
         )
-    }
-}
-
-fn negotiated_keep_alive(request: &ConnectRequest, options: &super::BrokerOptions) -> u16 {
-    if !request.version.has_properties() {
-        return request.keep_alive; // they cannot be told
-    }
-    if let Some(told) = options.server_keep_alive {
-        return told;
-    }
-    let is_unlimited = request.keep_alive == 0 && options.keep_alive_max < u16::MAX;
-    if is_unlimited {
-        options.keep_alive_max
-    } else {
-        request.keep_alive.min(options.keep_alive_max)
     }
 }

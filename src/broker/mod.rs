@@ -8,6 +8,7 @@
 mod acknowledge;
 mod authenticate;
 pub mod clients;
+mod connack;
 pub mod endings;
 pub mod mail;
 pub mod options;

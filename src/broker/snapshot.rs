@@ -37,7 +37,7 @@ pub(super) struct Snapshot {
 struct Running {
     id: SnapshotId,
     /// Workers whose fence has not come.
-    awaited: usize,
+    missing: usize,
     /// The place of the session that is next, and how far its queue is recorded.
     place: usize,
     queue_from: Option<u64>,
@@ -54,7 +54,7 @@ impl Worker {
         let early = self.snapshot.early.take().filter(|(early, _)| *early == id);
         self.snapshot.running = Some(Running {
             id,
-            awaited: workers - 1 - early.map_or(0, |(_, count)| count),
+            missing: workers - 1 - early.map_or(0, |(_, count)| count),
             place: 0,
             queue_from: None,
         });
@@ -65,7 +65,7 @@ impl Worker {
     pub(super) fn fence_came(&mut self, id: SnapshotId) {
         match &mut self.snapshot.running {
             Some(running) if running.id == id => {
-                running.awaited = running.awaited.saturating_sub(1);
+                running.missing = running.missing.saturating_sub(1);
                 self.continue_snapshot(id);
             }
             _ => {
@@ -80,7 +80,7 @@ impl Worker {
         let Some(running) = &mut self.snapshot.running else {
             return;
         };
-        if running.id != id || running.awaited > 0 {
+        if running.id != id || running.missing > 0 {
             return;
         }
         // What the part shows has been recorded before: the store gets it first.

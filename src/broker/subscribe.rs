@@ -206,11 +206,7 @@ impl Worker {
                 identifier,
             });
         }
-        match options.qos {
-            QoS::AtMostOnce => ReasonCode::Success,
-            QoS::AtLeastOnce => ReasonCode::GrantedQos1,
-            QoS::ExactlyOnce => ReasonCode::GrantedQos2,
-        }
+        granted(options.qos)
     }
 
     pub(super) fn unsubscribe(&mut self, key: ConnectionKey, unsubscribe: &Unsubscribe<'_>) {
@@ -291,5 +287,13 @@ impl Worker {
                 subscriptions.unsubscribe(filter, session);
             }
         }
+    }
+}
+
+const fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQos1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQos2,
     }
 }

@@ -6,7 +6,7 @@ use super::frames::{Addressing, Fanned};
 use super::outbox::Offered;
 use super::residents::{Residents, record_too_large, touch, write_delivery};
 use super::stored;
-use crate::protocol::ids::PacketId;
+use crate::protocol::ids::{ConnectionKey, PacketId};
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
 use crate::router::shared::SharedGroup;
@@ -181,41 +181,52 @@ impl Residents {
             }
             return Delivered::Taken;
         }
-        if !qos.is_acknowledged() {
-            touch(key, connection, &mut self.touched, &mut self.buffers);
-            self.metrics.count_publish_sent(qos, fanned.publication.payload.len());
-            if connection.aliases_out.is_off() {
-                fanned.write(to, &mut connection.output);
-            } else {
-                write_delivery(connection, &delivery(fanned, form), None, false, now);
-            }
-            return Delivered::Taken;
-        }
-        let id = resident.session.outbound.next_id();
-        to.packet_id = Some(id);
-        let is_stored = stored::sent_now(&mut self.journal, &resident.session, fanned, form, id);
-        let is_kept = resident.session.is_persistent() || purpose.group().is_some();
-        let kept = if is_stored && qos == QoS::ExactlyOnce {
+        to.packet_id = qos.is_acknowledged().then(|| resident.session.outbound.next_id());
+        self.send(fanned, form, to, key, now);
+        Delivered::Taken
+    }
+
+    /// Sends a delivery for which there is room.
+    #[inline]
+    fn send(
+        &mut self,
+        fanned: &mut Fanned<'_>,
+        form: DeliveryForm<'_>,
+        to: Addressing<'_>,
+        key: ConnectionKey,
+        now: Time,
+    ) {
+        let slot = form.receiver.session.key;
+        let (Some(connection), Some(resident)) = (self.connections.get_mut(key.0), self.sessions.get_mut(slot)) else {
+            return;
+        };
+        let session = &mut resident.session;
+        let must_be_kept_first = match to.packet_id {
             // It leaves when it is known to be kept that it did: a repetition after a crash has the same identifier then.
+            Some(id) => stored::sent_now(&mut self.journal, session, fanned, form, id) && form.qos == QoS::ExactlyOnce,
+            None => false,
+        };
+        let mut kept = None;
+        if let (true, Some(id)) = (must_be_kept_first, to.packet_id) {
             let ticket = self.journal.open_ticket();
             stored::hold(key, connection, Waiting::Publish(id, false), ticket, &mut self.held);
-            Some(delivery(fanned, form))
         } else {
             touch(key, connection, &mut self.touched, &mut self.buffers);
-            self.metrics.count_publish_sent(qos, fanned.publication.payload.len());
+            self.metrics
+                .count_publish_sent(form.qos, fanned.publication.payload.len());
             if connection.aliases_out.is_off() {
                 fanned.write(to, &mut connection.output);
-                is_kept.then(|| delivery(fanned, form))
             } else {
-                let delivery = delivery(fanned, form);
-                write_delivery(connection, &delivery, to.packet_id, false, now);
-                is_kept.then_some(delivery)
+                let delivery = kept.insert(delivery(fanned, form));
+                write_delivery(connection, delivery, to.packet_id, false, now);
             }
-        };
-        let outbound = &mut resident.session.outbound;
-        outbound.send(qos, kept.map(Box::new));
-        resident.session.status.set_in_flight(outbound.in_flight().into());
-        Delivered::Taken
+        }
+        if form.qos.is_acknowledged() {
+            let is_kept = session.is_persistent() || form.purpose.group().is_some();
+            let kept = is_kept.then(|| Box::new(kept.unwrap_or_else(|| delivery(fanned, form))));
+            session.outbound.send(form.qos, kept);
+            session.status.set_in_flight(session.outbound.in_flight().into());
+        }
     }
 
     fn queue(&mut self, fanned: &mut Fanned<'_>, form: DeliveryForm<'_>, now: Time) -> Delivered {

@@ -5,8 +5,11 @@
 //!
 //! A record says how something *is*, so it may be applied twice, and a log may be applied on a state that is newer than the log's begin.
 
+mod bytes;
+
 use smallvec::SmallVec;
 
+use self::bytes::{Reader, put, put_binary, put_time};
 use crate::protocol::ids::{MessageNumber, PacketId, SessionNumber};
 use crate::protocol::message::Publication;
 use crate::protocol::packet::{RetainHandling, SubscriptionOptions};
@@ -535,77 +538,6 @@ impl<'a> DeliveryRecord<'a> {
 
 fn qos(bits: u8) -> Result<QoS, RecordError> {
     QoS::from_bits(bits).ok_or(RecordError::Field("qos"))
-}
-
-#[inline]
-fn put(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
-}
-
-fn put_time(out: &mut Vec<u8>, time: Time) {
-    put(out, time.0.wrapping_add(1)); // `Time::NEVER` is 0
-}
-
-fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
-    put(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Result<u8, RecordError> {
-        let (byte, rest) = self.0.split_first().ok_or(RecordError::Short)?;
-        self.0 = rest;
-        Ok(*byte)
-    }
-
-    fn number(&mut self) -> Result<u64, RecordError> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7F) << shift;
-            if byte < 0x80 {
-                return Ok(value);
-            }
-        }
-        Err(RecordError::Field("number"))
-    }
-
-    fn small<T: TryFrom<u64>>(&mut self, field: &'static str) -> Result<T, RecordError> {
-        T::try_from(self.number()?).map_err(|_| RecordError::Field(field))
-    }
-
-    fn time(&mut self) -> Result<Time, RecordError> {
-        Ok(Time(self.number()?.wrapping_sub(1)))
-    }
-
-    fn session(&mut self) -> Result<SessionNumber, RecordError> {
-        SessionNumber::new(self.number()?).ok_or(RecordError::Field("session"))
-    }
-
-    fn message(&mut self) -> Result<MessageNumber, RecordError> {
-        MessageNumber::new(self.number()?).ok_or(RecordError::Field("message"))
-    }
-
-    fn packet_id(&mut self) -> Result<PacketId, RecordError> {
-        PacketId::new(self.small("packet_id")?).ok_or(RecordError::Field("packet_id"))
-    }
-
-    fn binary(&mut self) -> Result<&'a [u8], RecordError> {
-        let length = self.small("length")?;
-        let (bytes, rest) = self.0.split_at_checked(length).ok_or(RecordError::Short)?;
-        self.0 = rest;
-        Ok(bytes)
-    }
-
-    fn text(&mut self, field: &'static str) -> Result<&'a str, RecordError> {
-        simdutf8::basic::from_utf8(self.binary()?).map_err(|_| RecordError::Field(field))
-    }
 }
 
 #[cfg(test)]

@@ -173,7 +173,7 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         listeners,
         placement,
         connections_max,
-        mut stop,
+        stop,
         drained,
     } = start;
     let me = worker.id();
@@ -213,32 +213,35 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         };
         tasks.spawn_local(accept::accept(Rc::clone(&local), listener, rules, gate, stop.clone()));
     }
-    tasks.block_on(&runtime, async {
-        // The sender lives as long as the server does; without it there is nobody to wait for.
-        let _ = stop.wait_for(|stop| *stop >= Stop::Draining).await;
-        local.broker.borrow_mut().publish_wills(clock.now());
-        local.dispatch();
-        tokio::time::sleep(WILLS_PAUSE).await;
-        local.broker.borrow_mut().receive_last_mail(clock.now());
-        // The mailbox has forgotten who reads it, and the store still writes.
-        if let Some(waker) = &*local.mail_waker.borrow() {
-            waker.wake_by_ref();
-        }
-        local.broker.borrow_mut().drain(clock.now());
-        local.dispatch();
-        let all_gone = async {
-            while local.connections.load(Ordering::Relaxed) > 0 {
-                tokio::time::sleep(GONE_POLL).await;
-            }
-        };
-        tokio::select! {
-            () = all_gone => {}
-            _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
-        }
-        drained.fetch_add(1, Ordering::Release);
-        let _ = stop.wait_for(|stop| *stop == Stop::Now).await;
-    });
+    tasks.block_on(&runtime, drain(&local, stop, &drained));
     Ok(())
+}
+
+/// Waits until the broker stops, lets this worker's clients go, and works on for the store until everything ends.
+async fn drain(local: &Local, mut stop: watch::Receiver<Stop>, drained: &AtomicUsize) {
+    // The sender lives as long as the server does; without it there is nobody to wait for.
+    let _ = stop.wait_for(|stop| *stop >= Stop::Draining).await;
+    local.broker.borrow_mut().publish_wills(local.clock.now());
+    local.dispatch();
+    tokio::time::sleep(WILLS_PAUSE).await;
+    local.broker.borrow_mut().receive_last_mail(local.clock.now());
+    // The mailbox has forgotten who reads it, and the store still writes.
+    if let Some(waker) = &*local.mail_waker.borrow() {
+        waker.wake_by_ref();
+    }
+    local.broker.borrow_mut().drain(local.clock.now());
+    local.dispatch();
+    let all_gone = async {
+        while local.connections.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(GONE_POLL).await;
+        }
+    };
+    tokio::select! {
+        () = all_gone => {}
+        _ = stop.wait_for(|stop| *stop == Stop::Now) => {}
+    }
+    drained.fetch_add(1, Ordering::Release);
+    let _ = stop.wait_for(|stop| *stop == Stop::Now).await;
 }
 
 impl Local {

@@ -40,11 +40,8 @@ fn content(properties: &PropertiesBuf) -> Content<'_> {
     }
 }
 
-#[test]
-fn every_kind_reads_as_it_was_written() {
-    let mut properties = PropertiesBuf::new();
-    properties.push_text(PropertyId::ContentType, "text/plain");
-    let deliveries = [
+fn deliveries() -> [DeliveryRecord<'static>; 2] {
+    [
         DeliveryRecord {
             session: session(1),
             copy: 0,
@@ -63,7 +60,14 @@ fn every_kind_reads_as_it_was_written() {
             identifiers: SmallVec::from_slice(&[1, 268_435_455]),
             group: Some(("g", "a/#")),
         },
-    ];
+    ]
+}
+
+#[test]
+fn every_kind_reads_as_it_was_written() {
+    let mut properties = PropertiesBuf::new();
+    properties.push_text(PropertyId::ContentType, "text/plain");
+    let deliveries = deliveries();
     let mut encoded = Vec::new();
     deliveries.iter().for_each(|delivery| delivery.encode(&mut encoded));
     let options = SubscriptionOptions {

@@ -1,0 +1,80 @@
+//! Fields of records as bytes.
+
+use super::RecordError;
+use crate::protocol::ids::{MessageNumber, PacketId, SessionNumber};
+use crate::protocol::time::Time;
+
+/// Appends a number as a varint.
+#[inline]
+pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a moment.
+pub(super) fn put_time(out: &mut Vec<u8>, time: Time) {
+    put(out, time.0.wrapping_add(1)); // `Time::NEVER` is 0
+}
+
+/// Appends a text or binary behind its length.
+pub(super) fn put_binary(out: &mut Vec<u8>, bytes: &[u8]) {
+    put(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Reads fields one behind the other.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn byte(&mut self) -> Result<u8, RecordError> {
+        let (byte, rest) = self.0.split_first().ok_or(RecordError::Short)?;
+        self.0 = rest;
+        Ok(*byte)
+    }
+
+    pub(super) fn number(&mut self) -> Result<u64, RecordError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7F) << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(RecordError::Field("number"))
+    }
+
+    pub(super) fn small<T: TryFrom<u64>>(&mut self, field: &'static str) -> Result<T, RecordError> {
+        T::try_from(self.number()?).map_err(|_| RecordError::Field(field))
+    }
+
+    pub(super) fn time(&mut self) -> Result<Time, RecordError> {
+        Ok(Time(self.number()?.wrapping_sub(1)))
+    }
+
+    pub(super) fn session(&mut self) -> Result<SessionNumber, RecordError> {
+        SessionNumber::new(self.number()?).ok_or(RecordError::Field("session"))
+    }
+
+    pub(super) fn message(&mut self) -> Result<MessageNumber, RecordError> {
+        MessageNumber::new(self.number()?).ok_or(RecordError::Field("message"))
+    }
+
+    pub(super) fn packet_id(&mut self) -> Result<PacketId, RecordError> {
+        PacketId::new(self.small("packet_id")?).ok_or(RecordError::Field("packet_id"))
+    }
+
+    pub(super) fn binary(&mut self) -> Result<&'a [u8], RecordError> {
+        let length = self.small("length")?;
+        let (bytes, rest) = self.0.split_at_checked(length).ok_or(RecordError::Short)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    pub(super) fn text(&mut self, field: &'static str) -> Result<&'a str, RecordError> {
+        simdutf8::basic::from_utf8(self.binary()?).map_err(|_| RecordError::Field(field))
+    }
+}
