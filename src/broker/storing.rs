@@ -295,6 +295,10 @@ impl StoreEvents for Events {
         let retained = read(&broker.retained);
         // What a topic has now is as new as the last change of all: older records of it do not count any more.
         let order = retained.order();
+        if cursor.0 == 0 {
+            // What was cleared is told by its absence: a set before that, recorded late by another worker, must not bring it back.
+            Record::RetainedFrom(order).encode(out);
+        }
         for _ in 0..RETAINED_AT_ONCE {
             let Some(message) = retained.next_in_store(&mut cursor.0) else {
                 return false;

@@ -124,6 +124,7 @@ impl Image {
                 }
             }
             Record::Will(will) => self.will(will),
+            Record::RetainedFrom(order) => self.retained.count_from(*order),
             Record::WillEnded(session) => {
                 if let Some(session) = self.known(*session) {
                     session.will = None;

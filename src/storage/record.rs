@@ -43,6 +43,8 @@ pub enum Record<'a> {
     Received(SessionNumber, PacketId),
     /// The client has released that identifier.
     ReceivedEnded(SessionNumber, PacketId),
+    /// Changes of retained messages of a lower order than this count no more: the snapshot in which this stands was made after them.
+    RetainedFrom(u64),
 }
 
 /// See [`Record::Session`].
@@ -179,6 +181,7 @@ const KIND_DELIVERY: u8 = 8;
 const KIND_DELIVERY_ENDED: u8 = 9;
 const KIND_RECEIVED: u8 = 10;
 const KIND_RECEIVED_ENDED: u8 = 11;
+const KIND_RETAINED_FROM: u8 = 12;
 
 /// Bytes of a record's length.
 const LENGTH_BYTES: usize = 4;
@@ -214,6 +217,7 @@ impl Record<'_> {
                 put(out, session.0.get());
                 put(out, id.get().into());
             }),
+            Self::RetainedFrom(order) => framed(out, KIND_RETAINED_FROM, |out| put(out, *order)),
         }
     }
 }
@@ -238,6 +242,7 @@ impl<'a> Record<'a> {
             KIND_DELIVERY_ENDED => Self::DeliveryEnded(from.message()?, from.session()?, from.small("copy")?),
             KIND_RECEIVED => Self::Received(from.session()?, from.packet_id()?),
             KIND_RECEIVED_ENDED => Self::ReceivedEnded(from.session()?, from.packet_id()?),
+            KIND_RETAINED_FROM => Self::RetainedFrom(from.number()?),
             other => return Err(RecordError::Kind(other)),
         };
         if from.0.is_empty() {

@@ -27,12 +27,23 @@ pub(super) struct RetainedTopics {
     slots: HashTable<Slot>,
     hasher: RandomState,
     last_order: u64,
+    /// Lower orders do not count.
+    from: u64,
 }
 
 impl RetainedTopics {
+    /// Changes of a lower order than this have been told already, by what they came to.
+    pub(super) fn count_from(&mut self, order: u64) {
+        self.last_order = self.last_order.max(order);
+        self.from = self.from.max(order);
+    }
+
     /// Retains a message, unless its topic has one that was set after it.
     pub(super) fn set(&mut self, order: u64, topic: TopicName<'_>, make: impl FnOnce() -> Arc<Message>) {
         self.last_order = self.last_order.max(order);
+        if order < self.from {
+            return;
+        }
         let Self { slots, hasher, .. } = self;
         let hash = hasher.hash_one(topic.as_bytes());
         let is_it = |slot: &Slot| slot.hash == hash && slot.message.topic() == topic;
@@ -71,5 +82,44 @@ impl RetainedTopics {
     pub(super) fn into_messages(self) -> impl Iterator<Item = Arc<Message>> {
         let messages = self.slots.into_iter().map(|slot| slot.message);
         messages.filter(|message| !message.payload().is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::message::Publication;
+    use crate::protocol::property::Properties;
+    use crate::protocol::qos::QoS;
+
+    fn set(retained: &mut RetainedTopics, order: u64, topic: &str, payload: &[u8]) {
+        let topic = TopicName::parse(topic).unwrap();
+        retained.set(order, topic, || {
+            let publication = Publication {
+                topic,
+                payload,
+                qos: QoS::AtMostOnce,
+                retain: true,
+                properties: Properties::EMPTY,
+                expires_at: None,
+                publisher: None,
+            };
+            Arc::new(publication.to_message())
+        });
+    }
+
+    #[test]
+    fn a_topic_that_was_cleared_before_the_snapshot_is_not_set_by_a_record_that_came_late() {
+        let mut retained = RetainedTopics::default();
+        retained.count_from(6);
+        set(&mut retained, 6, "kept", b"as the snapshot has it");
+        set(&mut retained, 5, "cleared", b"recorded late by another worker");
+        set(&mut retained, 7, "new", b"1");
+        let mut topics: Vec<_> = retained
+            .into_messages()
+            .map(|m| m.topic().as_str().to_owned())
+            .collect();
+        topics.sort();
+        assert_eq!(topics, ["kept", "new"]);
     }
 }
