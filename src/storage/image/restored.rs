@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use super::Image;
@@ -105,7 +105,7 @@ pub struct RestoredDelivery {
 /// - A session with expiry 0 was over when its connection was; it stays for its will, if it has one.
 pub(super) fn finish(image: Image, now: Time) -> Restored {
     let Image {
-        sessions,
+        mut sessions,
         messages,
         retained,
         last_session,
@@ -115,6 +115,9 @@ pub(super) fn finish(image: Image, now: Time) -> Restored {
     } = image;
     lost.name_sessions(|number| sessions.get(&number).map(|session| &*session.client_id));
     let has_gap = !lost.is_empty();
+    if has_gap {
+        forget_superseded(&mut sessions);
+    }
     let mut report = Report {
         lost,
         ..Report::default()
@@ -231,6 +234,17 @@ impl End {
             forget_reused(&mut session.in_flight);
         }
     }
+}
+
+/// A client has one session: that an older one was over was in a gap.
+fn forget_superseded(sessions: &mut HashMap<SessionNumber, SessionState, RandomState>) {
+    let client = |session: &SessionState| (session.tenant.clone(), session.client_id.clone());
+    let mut newest: HashMap<_, SessionNumber, RandomState> = HashMap::default();
+    for (number, session) in &*sessions {
+        let last = newest.entry(client(session)).or_insert(*number);
+        *last = (*last).max(*number);
+    }
+    sessions.retain(|number, session| newest.get(&client(session)) == Some(number));
 }
 
 /// Where an identifier is in flight twice, the first delivery had ended before the second was sent, and that was in a gap.

@@ -377,3 +377,21 @@ fn an_identifier_that_was_used_again_in_a_gap_is_in_flight_once() {
     image.gap();
     assert_eq!(numbers(&image.finish(Time(0)).sessions[0].in_flight), [2, 3]);
 }
+
+#[test]
+fn a_client_whose_old_session_ended_in_a_gap_has_the_new_one() {
+    let mut log = Log::default();
+    log.add(&exists(1)).add(&exists(2));
+    log.add(&Record::Session(SessionRecord {
+        session: session(4),
+        tenant: "",
+        client_id: "ann",
+        expiry_secs: 60,
+        expires_at: Time::NEVER,
+    }));
+    let mut image = log.image();
+    image.gap();
+    let restored = image.finish(Time(0));
+    let found: Vec<_> = restored.sessions.iter().map(|session| session.number.0.get()).collect();
+    assert_eq!(found, [2, 4]);
+}
