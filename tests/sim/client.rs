@@ -86,8 +86,8 @@ pub(crate) struct Client {
     pub must_reset: bool,
     pub inbox: Vec<u8>,
     pub outgoing: VecDeque<Outgoing>,
-    /// QoS 2 messages received and not released.
-    pub incoming: BTreeSet<u16>,
+    /// QoS 2 messages received and not released, each by its identifier with how it begins.
+    pub incoming: BTreeMap<u16, Vec<u8>>,
     pub requests: VecDeque<Request>,
     pub pings: usize,
     /// Acknowledgements that we owe.
@@ -106,6 +106,8 @@ pub(crate) struct Client {
     pub aliases_in: BTreeMap<u16, String>,
     aliases_out: BTreeMap<String, u16>,
     pub is_hung_up: bool,
+    /// Something has come on this connection that comes only when the will is kept.
+    pub is_will_kept: bool,
 }
 
 pub(crate) fn packet_id(id: u16) -> PacketId {
@@ -126,7 +128,7 @@ impl Client {
             must_reset: false,
             inbox: Vec::new(),
             outgoing: VecDeque::new(),
-            incoming: BTreeSet::new(),
+            incoming: BTreeMap::new(),
             requests: VecDeque::new(),
             pings: 0,
             owed: VecDeque::new(),
@@ -140,6 +142,7 @@ impl Client {
             aliases_in: BTreeMap::new(),
             aliases_out: BTreeMap::new(),
             is_hung_up: false,
+            is_will_kept: false,
         }
     }
 
@@ -239,6 +242,7 @@ impl Client {
         self.aliases_in.clear();
         self.aliases_out.clear();
         self.held_back = None;
+        self.is_will_kept = false;
     }
 
     pub(crate) fn forget_session(&mut self, ledger: &mut Ledger) {

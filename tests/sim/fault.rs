@@ -9,6 +9,10 @@ use sundew::protocol::ids::WorkerId;
 use sundew::protocol::message::Message;
 use sundew::protocol::qos::QoS;
 use sundew::router::Receiver;
+use sundew::storage::Batch;
+use sundew::storage::record::{self, Deliveries, MessageRecord, Progress, Record};
+
+use crate::disk::DiskFault;
 
 /// What is done wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,66 @@ pub(crate) enum Fault {
     KeepConnections,
     /// A worker panics.
     Panic,
+    /// Batches are told as stored before they are.
+    TellEarly,
+    /// That a delivery was sent is not recorded.
+    ForgetSent,
+    /// That a QoS 2 message was received is not recorded.
+    ForgetReceived,
+    /// That a subscription was made is not recorded.
+    ForgetSubscription,
+    /// That a QoS 2 delivery was received by its client is not recorded.
+    ForgetReleased,
+    /// A mistake with files.
+    Disk(DiskFault),
+}
+
+impl Fault {
+    /// Made with what is recorded.
+    pub(crate) fn is_of_records(self) -> bool {
+        use Fault as F;
+        matches!(
+            self,
+            F::ForgetSent | F::ForgetReceived | F::ForgetSubscription | F::ForgetReleased
+        )
+    }
+
+    /// Leaves out of a batch what is to be forgotten.
+    pub(crate) fn spoil(self, batch: &mut Batch) {
+        let mut bytes = Vec::with_capacity(batch.bytes.len());
+        for record in record::records(&batch.bytes) {
+            match Record::decode(record).unwrap() {
+                Record::Delivery(_, delivery)
+                    if self == Self::ForgetSent && matches!(delivery.progress, Progress::Sent(_)) => {}
+                Record::Received(..) if self == Self::ForgetReceived => {}
+                Record::Subscription(_) if self == Self::ForgetSubscription => {}
+                Record::Delivery(_, delivery)
+                    if self == Self::ForgetReleased && matches!(delivery.progress, Progress::Released(_)) => {}
+                Record::Message(message) if self == Self::ForgetSent => {
+                    let mut deliveries = Vec::new();
+                    for delivery in message.deliveries.iter() {
+                        let mut delivery = delivery.unwrap();
+                        delivery.progress = Progress::Queued;
+                        delivery.encode(&mut deliveries);
+                    }
+                    Record::Message(MessageRecord {
+                        deliveries: Deliveries(&deliveries),
+                        ..message
+                    })
+                    .encode(&mut bytes);
+                }
+                Record::Message(message) if self == Self::ForgetReceived => {
+                    Record::Message(MessageRecord {
+                        received: None,
+                        ..message
+                    })
+                    .encode(&mut bytes);
+                }
+                other => other.encode(&mut bytes),
+            }
+        }
+        batch.bytes = bytes;
+    }
 }
 
 /// Does it.

@@ -12,13 +12,14 @@ use sundew::protocol::time::Time;
 use sundew::session::connection::Connection;
 use sundew::session::peer::Peer;
 use sundew::storage::Store;
+use sundew::storage::image::Restored;
 
 use crate::fault::{Fault, Saboteur};
 use crate::late::Late;
 use crate::ledger::{Invariant, Ledger};
 use crate::network::{Link, LinkId};
 use crate::random::Random;
-use crate::store::SlowStore;
+use crate::store::{SimStore, Stop};
 
 /// Milliseconds for a CONNECT.
 const CONNECT_MS: u64 = 10_000;
@@ -66,6 +67,15 @@ enum Arrival {
     HandedOver(LinkId, Box<Connection>, Vec<u8>),
 }
 
+/// What a broker is made of.
+pub(crate) struct Setup {
+    pub options: BrokerOptions,
+    pub late: Late,
+    pub store: Arc<dyn SimStore>,
+    pub workers: usize,
+    pub seed: u64,
+}
+
 pub(crate) struct Host {
     pub broker: Arc<Broker>,
     pub workers: Vec<Worker>,
@@ -73,7 +83,7 @@ pub(crate) struct Host {
     by_key: BTreeMap<(usize, ConnectionKey), LinkId>,
     arrivals: Vec<VecDeque<Arrival>>,
     pub late: Late,
-    pub store: Arc<SlowStore>,
+    pub store: Arc<dyn SimStore>,
     pub saboteur: Saboteur,
     /// Connections that were lost without DISCONNECT after CONNACK.
     pub lost: Vec<LinkId>,
@@ -81,38 +91,52 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(
-        options: BrokerOptions,
-        late: Late,
-        store: SlowStore,
-        workers: usize,
-        seed: u64,
-        fault: Option<Fault>,
-    ) -> Self {
-        let store = Arc::new(store);
+    pub(crate) fn new(setup: Setup, restored: Restored, now: Time, fault: Option<Fault>) -> Self {
         let parts = Parts {
-            authenticator: Arc::new(late.clone()),
-            authorizer: Arc::new(late.clone()),
-            store: Arc::clone(&store) as Arc<dyn Store>,
-            seed,
-            ..Parts::default()
+            authenticator: Arc::new(setup.late.clone()),
+            authorizer: Arc::new(setup.late.clone()),
+            store: Arc::clone(&setup.store) as Arc<dyn Store>,
+            restored,
+            seed: setup.seed,
         };
-        let broker = Broker::new(options, workers, parts);
-        let made = (0..workers)
-            .map(|me| Worker::new(Arc::clone(&broker), WorkerId(me as u16), Time(0)))
+        let broker = Broker::new(setup.options, setup.workers, parts);
+        let made = (0..setup.workers)
+            .map(|me| Worker::new(Arc::clone(&broker), WorkerId(me as u16), now))
             .collect();
         Self {
             broker,
             workers: made,
             drivers: BTreeMap::new(),
             by_key: BTreeMap::new(),
-            arrivals: (0..workers).map(|_| VecDeque::new()).collect(),
-            late,
-            store,
+            arrivals: (0..setup.workers).map(|_| VecDeque::new()).collect(),
+            late: setup.late,
+            store: setup.store,
             saboteur: Saboteur::new(fault),
             lost: Vec::new(),
             hand_overs: 0,
         }
+    }
+
+    /// The process ends in the middle of whatever it does, and another one begins with what its store has; its time then.
+    pub(crate) fn restart(&mut self, stop: Stop, fault: Option<Fault>) -> Time {
+        self.late.forget();
+        let (store, restored, now) = self.store.restart(stop);
+        let setup = Setup {
+            options: self.broker.options.clone(),
+            late: self.late.clone(),
+            store,
+            workers: stop.workers,
+            seed: self.broker.seed,
+        };
+        *self = Self::new(setup, restored, now, fault);
+        now
+    }
+
+    /// Links that a connection was let in on and that are open as far as the broker knows.
+    pub(crate) fn open_links(&self) -> Vec<LinkId> {
+        let is_open = |driver: &Driver| driver.is_greeted && driver.closing_since.is_none();
+        let drivers = self.drivers.iter().filter(|(_, driver)| is_open(driver));
+        drivers.map(|(link, _)| *link).collect()
     }
 
     pub(crate) fn accept(&mut self, link: LinkId, worker: usize) {
@@ -193,10 +217,9 @@ impl Host {
     }
 
     /// One of the late answers is given, or a word of the store.
-    pub(crate) fn answer(&mut self, random: &mut Random) {
+    pub(crate) fn answer(&mut self, now: Time, random: &mut Random) {
         if random.percent(50) {
-            let told = self.store.take(random);
-            self.store.tell(&told);
+            self.store.step(now);
         }
         let Some((token, outcome)) = self.late.take(random) else {
             return;

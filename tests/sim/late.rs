@@ -18,9 +18,7 @@ use crate::random::Random;
 pub(crate) struct Habits {
     pub authenticator_late: usize,
     pub authorizer_late: usize,
-    pub store_late: usize,
     pub refuses: usize,
-    pub store_fails: usize,
 }
 
 #[derive(Debug)]
@@ -50,6 +48,11 @@ impl Late {
     /// From now on nothing fails.
     pub(crate) fn calm_down(&self) {
         self.desk().habits.refuses = 0;
+    }
+
+    /// The broker is gone that waited for answers.
+    pub(crate) fn forget(&self) {
+        self.desk().waiting.clear();
     }
 
     pub(crate) fn waiting(&self) -> usize {

@@ -151,9 +151,10 @@ pub(crate) struct Ledger {
     pub messages: Vec<Message>,
     pub epochs: Vec<Epoch>,
     pub breach: Option<Breach>,
-    /// The store fails now and then. The broker routes a message before it is stored, so one that is refused for that has been
-    /// delivered, and comes again when its publisher did not hear of the refusal.
-    pub has_failing_store: bool,
+    /// When the broker was stopped, and began again.
+    pub crashes: Vec<u64>,
+    /// A bit of the store's files was turned around: something may be lost, but nothing may be invented.
+    pub is_damaged: bool,
     /// Queues are small, and deliveries may be dropped or refused.
     pub has_small_queues: bool,
     /// Deliveries that the broker said it dropped, see [`Ledger::judge`].
@@ -249,7 +250,7 @@ impl Ledger {
         let Arrived { topic, qos, dup, .. } = arrived;
         let entry = &mut self.epochs[epoch];
         let client = entry.client;
-        if dup && entry.connections <= 1 {
+        if dup && entry.connections <= 1 && !self.is_damaged {
             return self.fail(Invariant::ExactlyOnce, || {
                 format!("client {client} got message {id} with DUP on its first connection")
             });
@@ -262,7 +263,9 @@ impl Ledger {
             receipt.copies += usize::from(!dup);
         }
         let (copies, exactly_once) = (receipt.copies, receipt.exactly_once);
-        let allowed = if message.qos == QoS::AtLeastOnce || self.has_failing_store {
+        // With QoS 1 a stop of the broker may make it forget that it has sent something, or that it has taken it already.
+        let forgotten = self.crashes_since(message.first_sent);
+        let allowed = if message.qos == QoS::AtLeastOnce {
             message.sends
         } else {
             1
@@ -270,16 +273,24 @@ impl Ledger {
         // A member of a shared group may get again what it had not acknowledged and nobody else could take.
         let is_member = self.epochs[epoch].subs.iter().any(Sub::is_shared);
         let copies = if is_member { exactly_once } else { copies };
-        if copies > allowed {
+        if copies > allowed + forgotten || exactly_once > 1 {
             self.fail(Invariant::ExactlyOnce, || {
                 format!("client {client} got message {id} on {topic} {copies} times")
             });
         }
     }
 
+    /// How often the broker was stopped since a step.
+    fn crashes_since(&self, step: u64) -> usize {
+        self.crashes.iter().filter(|crash| **crash > step).count()
+    }
+
     fn check_order(&mut self, epoch: usize, id: MessageId, message: &Message, qos: QoS) {
         let key = (message.publisher, message.topic.clone(), message.qos, qos);
         let last = self.epochs[epoch].last.insert(key, id);
+        if self.is_damaged {
+            return;
+        }
         // One that was sent again may be new to a subscriber that came in between, or that had no room for it the first time.
         let is_sure = |sub: &Sub| {
             let is_steady = sub.end_asked.is_none() && !sub.no_local && sub.qos >= qos;
@@ -304,7 +315,7 @@ impl Ledger {
         let is_own = message.publisher == client && message.first_sent > entry.began && !message.is_will;
         let mut fitting = entry.subs.iter().filter(|sub| {
             sub.matches(arrived.topic)
-                && sub.ended.is_none_or(|ended| ended > message.first_sent)
+                && (sub.ended.is_none_or(|ended| ended > message.first_sent) || self.is_damaged)
                 && !(is_own && sub.no_local && !arrived.retain)
         });
         let is_wanted = fitting.any(|sub| arrived.qos <= sub.qos.min(message.qos));
@@ -321,6 +332,9 @@ impl Ledger {
 
     /// At the end, when everybody is connected and nothing is under way.
     pub(crate) fn judge(&mut self) {
+        if self.is_damaged {
+            return;
+        }
         let mut missing: Vec<(QoS, String)> = Vec::new();
         for (id, message) in self.messages.iter().enumerate() {
             let is_promised = message.accepted.is_some()
@@ -378,7 +392,9 @@ impl Ledger {
                 !epoch.is_over && sub.qos.is_acknowledged() && sub.end_asked.is_none() && sub.covers(message)
             });
             // QoS 2 that was sent to a member goes with the member's session [MQTT-4.8.2-5].
-            let may_have_gone = message.qos == QoS::ExactlyOnce && members().any(|(epoch, _)| epoch.is_over);
+            // So does what was sent to a member whose session ends with its connection, when the broker stops.
+            let is_final = message.qos == QoS::ExactlyOnce || self.crashes_since(message.first_sent) > 0;
+            let may_have_gone = is_final && members().any(|(epoch, _)| epoch.is_over);
             let clients: BTreeSet<usize> = members().map(|(epoch, _)| epoch.client).collect();
             let has_arrived = self
                 .epochs
@@ -395,9 +411,6 @@ impl Ledger {
 
     /// QoS 2 reaches one member of a shared group and no second one.
     pub(crate) fn judge_single_members(&mut self) {
-        if self.has_failing_store {
-            return;
-        }
         let mut twice = None;
         for (id, message) in self
             .messages
@@ -411,7 +424,9 @@ impl Ledger {
                     .subs
                     .iter()
                     .find(|sub| sub.is_shared() && sub.matches(&message.topic));
-                if let (Some(group), Some(receipt)) = (group, epoch.received.get(&id)) {
+                // Of a member whose session is not kept, a broker that was stopped in between knows nothing.
+                let is_forgotten = epoch.is_over && self.crashes_since(message.first_sent) > 0;
+                if let (Some(group), Some(receipt), false) = (group, epoch.received.get(&id), is_forgotten) {
                     *by_group.entry(&group.filter).or_default() += receipt.exactly_once;
                 }
             }

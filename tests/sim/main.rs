@@ -5,7 +5,10 @@
 //! from `SUNDEW_SIM_FIRST` on.
 
 mod client;
+mod crash;
+mod disk;
 mod end;
+mod engine;
 mod fault;
 mod host;
 mod late;
@@ -18,11 +21,14 @@ mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use disk::DiskFault;
 use fault::Fault;
 use ledger::{Breach, Invariant};
 
 /// Seeds of a run that nobody asked more of.
 const SEEDS: u64 = 300;
+/// Seeds in one of which a mistake must be noticed.
+const FAULT_SEEDS: u64 = 2000;
 /// Events that are shown of a seed that failed.
 const SHOWN: usize = 80;
 
@@ -59,6 +65,9 @@ fn every_seed_keeps_every_promise() {
             first..first + number("SUNDEW_SIM_SEEDS").unwrap_or(SEEDS)
         }
     };
+    if number("SUNDEW_SIM_SURVEY").is_some() {
+        return survey(seeds);
+    }
     for seed in seeds {
         if let Err(breach) = run(seed, None) {
             panic!(
@@ -71,18 +80,30 @@ fn every_seed_keeps_every_promise() {
     }
 }
 
+/// Every seed that breaks something, with what it breaks in one line.
+fn survey(seeds: std::ops::Range<u64>) {
+    let broken: Vec<String> = seeds
+        .filter_map(|seed| {
+            let breach = run(seed, None).err()?;
+            let what: String = breach.what.chars().take(200).collect();
+            Some(format!("{seed}: {}: {what}", breach.invariant))
+        })
+        .collect();
+    assert!(broken.is_empty(), "{} seeds:\n{}", broken.len(), broken.join("\n"));
+}
+
 /// Does something wrong and expects that the simulation says what is broken by it. In another seed the same fault may break another
 /// promise first.
 fn expect(fault: Fault, invariant: Invariant) {
     let mut found = Vec::new();
-    for seed in 1..=SEEDS {
+    for seed in 1..=FAULT_SEEDS {
         match run(seed, Some(fault)) {
             Err(breach) if breach.invariant == invariant => return,
             Err(breach) => found.push(breach.what),
             Ok(()) => {}
         }
     }
-    panic!("{fault:?} went unnoticed in {SEEDS} seeds, or was taken for something else: {found:?}");
+    panic!("{fault:?} went unnoticed in {FAULT_SEEDS} seeds, or was taken for something else: {found:?}");
 }
 
 #[test]
@@ -133,6 +154,51 @@ fn a_window_that_is_too_wide_is_noticed() {
 #[test]
 fn connections_that_are_never_removed_are_noticed() {
     expect(Fault::KeepConnections, Invariant::NothingLeft);
+}
+
+#[test]
+fn a_store_that_tells_too_early_is_noticed() {
+    expect(Fault::TellEarly, Invariant::SessionKept);
+}
+
+#[test]
+fn a_delivery_of_which_it_is_not_kept_that_it_was_sent_is_noticed() {
+    expect(Fault::ForgetSent, Invariant::ExactlyOnce);
+}
+
+#[test]
+fn a_qos_2_identifier_that_is_not_kept_is_noticed() {
+    expect(Fault::ForgetReceived, Invariant::ExactlyOnce);
+}
+
+#[test]
+fn a_subscription_that_is_not_kept_is_noticed() {
+    expect(Fault::ForgetSubscription, Invariant::AtLeastOnce);
+}
+
+#[test]
+fn a_delivery_of_which_it_is_not_kept_that_it_was_received_is_noticed() {
+    expect(Fault::ForgetReleased, Invariant::ExactlyOnce);
+}
+
+#[test]
+fn a_sync_that_is_left_out_is_noticed() {
+    expect(Fault::Disk(DiskFault::SkipSync), Invariant::SessionKept);
+}
+
+#[test]
+fn a_snapshot_that_is_not_synced_is_noticed() {
+    expect(Fault::Disk(DiskFault::SkipSnapshotSync), Invariant::SessionKept);
+}
+
+#[test]
+fn a_directory_that_is_not_synced_is_noticed() {
+    expect(Fault::Disk(DiskFault::SkipDirectorySync), Invariant::SessionKept);
+}
+
+#[test]
+fn a_log_that_is_removed_too_early_is_noticed() {
+    expect(Fault::Disk(DiskFault::DropLogEarly), Invariant::SessionKept);
 }
 
 #[test]

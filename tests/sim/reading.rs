@@ -116,19 +116,24 @@ impl Client {
         self.state = State::Connected;
         self.server_receive_maximum = ack.properties.u16(PropertyId::ReceiveMaximum).unwrap_or(u16::MAX);
         self.server_topic_aliases = ack.properties.u16(PropertyId::TopicAliasMaximum).unwrap_or(0);
-        if ack.session_present && (greeting.clean_start || (self.epoch.is_none() && !self.has_ghost && !self.is_unsure))
+        if ledger.is_damaged {
+            // What was ended may be there again.
+            self.is_unsure |= self.epoch.is_none() || ack.session_present && greeting.clean_start;
+        } else if ack.session_present
+            && (greeting.clean_start || (self.epoch.is_none() && !self.has_ghost && !self.is_unsure))
         {
             ledger.fail(Invariant::SessionKept, || {
                 format!("client {number} was given a session that it did not ask for")
             });
         }
         let is_for_ever = self.character.is_persistent && self.character.expiry_secs.is_none();
-        if !ack.session_present && self.epoch.is_some() && is_for_ever && !self.is_unsure {
+        if !ack.session_present && self.epoch.is_some() && is_for_ever && !self.is_unsure && !ledger.is_damaged {
             ledger.fail(Invariant::SessionKept, || {
                 format!("client {number} has lost its session")
             });
         }
         if !ack.session_present {
+            self.is_will_kept = self.character.is_persistent && greeting.expiry_secs > 0;
             self.forget_session(ledger);
             self.epoch = Some(ledger.begin_epoch(number, Vec::new()));
         } else if self.is_unsure {
@@ -179,7 +184,14 @@ impl Client {
         if let Some(id) = publish.packet_id {
             self.held.insert(id.get());
             if publish.qos == QoS::ExactlyOnce {
-                is_new = self.incoming.insert(id.get());
+                let start = &publish.payload[..publish.payload.len().min(12)];
+                let before = self.incoming.insert(id.get(), start.to_vec());
+                is_new = before.is_none();
+                if before.is_some_and(|before| before != start) {
+                    ledger.fail(Invariant::ExactlyOnce, || {
+                        format!("client {number} has {id} of QoS 2, and gets another message with it")
+                    });
+                }
                 self.owed.push_back((PacketType::PubRec, id));
             } else {
                 self.owed.push_back((PacketType::PubAck, id));
@@ -252,6 +264,7 @@ impl Client {
         let Some(request) = self.answered(ack.packet_id, true, ledger) else {
             return;
         };
+        self.is_will_kept = self.greeting.is_some_and(|greeting| greeting.expiry_secs > 0);
         let Some(epoch) = self.epoch else { return };
         let subs = &mut ledger.epochs[epoch].subs;
         for (place, reason) in request.subs.into_iter().zip(&ack.reasons) {

@@ -1,53 +1,156 @@
-//! A store that keeps nothing and tells when the seed says that it has kept it: at once, late, or, while it fails, not before it
-//! heals. What is behind a real store, files and their faults, is in `disk/`.
+//! A store without files that keeps to `storage::Store` and to nothing more: batches are kept in the order in which they come, told
+//! when the seed says, and a snapshot is put together from its parts. What it has kept is what the next broker begins with. Real
+//! files, and their faults, are in `engine.rs`.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use sundew::protocol::ids::{MessageNumber, SlotKey, WorkerId};
-use sundew::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
+use sundew::protocol::ids::{MessageNumber, SessionKey, SlotKey, WorkerId};
+use sundew::protocol::message::{Message, Publication};
+use sundew::protocol::time::Time;
+use sundew::storage::disk::SyncMode;
+use sundew::storage::image::{Image, ImageOptions, Restored};
+use sundew::storage::record::{self, Record};
+use sundew::storage::{Batch, RetainedCursor, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
 
+use crate::fault::Fault;
 use crate::random::Random;
 
-/// Batches of one worker.
+/// How a store of the simulation behaves.
 #[derive(Clone, Copy, Debug, Default)]
-struct Lane {
-    submitted: u64,
-    told: u64,
+pub(crate) struct StoreHabits {
+    /// False for one that keeps nothing.
+    pub keeps: bool,
+    /// How many of 100 batches it tells of later than at once.
+    pub late: usize,
+    /// How many of 1000 batches it fails with, until it heals.
+    pub fails: usize,
+    /// How many of 1000 steps begin a snapshot.
+    pub snapshots: usize,
+    /// Real files on a simulated disk; otherwise a list in memory.
+    pub is_on_disk: bool,
+    /// When what was written is brought to the device.
+    pub sync: SyncMode,
+    /// Bytes of queued messages that a new broker has in memory.
+    pub memory_bytes: usize,
+}
+
+/// How the broker's process ends, and what the next one finds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stop {
+    /// Only the process is killed: what it wrote is there.
+    pub is_kill: bool,
+    /// One bit in the files is turned around.
+    pub is_damaged: bool,
+    /// When, by the broker's time.
+    pub now: Time,
+    /// Milliseconds that the wall clock goes on until the next begins.
+    pub wall_jump: u64,
+    /// Workers of the next.
+    pub workers: usize,
+}
+
+/// A store that the simulation drives.
+pub(crate) trait SimStore: Store {
+    /// From now on nothing fails, and nothing is begun.
+    fn calm_down(&self);
+
+    /// True when there is something to do at once.
+    fn is_busy(&self) -> bool;
+
+    /// False while it cannot write.
+    fn is_sound(&self) -> bool;
+
+    /// Does something, by chance.
+    fn step(&self, now: Time);
+
+    /// False where a loss of power may cost what was told as stored.
+    fn survives_power_cuts(&self) -> bool;
+
+    /// The broker is gone. The store that the next one has, what it begins with, and its time.
+    fn restart(&self, stop: Stop) -> (Arc<dyn SimStore>, Restored, Time);
+
+    /// Everything that it has, for whoever looks for a mistake.
+    fn describe(&self) -> String;
+}
+
+/// What a store tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Stored(WorkerId, u64),
+    Failed(WorkerId, u64),
+    Snapshot(WorkerId, SnapshotId),
+    More(WorkerId, SnapshotId),
+}
+
+/// A batch that was submitted.
+#[derive(Debug)]
+struct Entry {
+    worker: WorkerId,
+    number: u64,
+    bytes: Vec<u8>,
+}
+
+/// A snapshot on its way.
+#[derive(Debug)]
+struct Draft {
+    id: SnapshotId,
+    /// Place in the log where it began.
+    start: usize,
+    bytes: Vec<u8>,
+    retained: Option<RetainedCursor>,
+    /// Workers that have parts left.
+    open: Vec<WorkerId>,
+    /// Workers that may send another.
+    waiting: Vec<WorkerId>,
+}
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Health {
+    Sound,
+    Failing,
+    /// The snapshot that is on its way heals it.
+    Healing,
 }
 
 #[derive(Debug)]
 struct Shelf {
     random: Random,
-    late: usize,
-    fails: usize,
-    lanes: Vec<Lane>,
-    is_failing: bool,
+    habits: StoreHabits,
+    submitted: Vec<u64>,
+    /// Everything before the log.
+    base: Vec<u8>,
+    log: Vec<Entry>,
+    /// So much of the log was told as stored.
+    kept: usize,
+    health: Health,
+    draft: Option<Draft>,
+    snapshots: u64,
+    loads: Vec<(WorkerId, SlotKey, Vec<MessageNumber>)>,
 }
 
-/// What a batch's end is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
-    Stored(WorkerId, u64),
-    Failed(WorkerId, u64),
-}
-
-pub(crate) struct SlowStore {
+pub(crate) struct LogStore {
     shelf: Mutex<Shelf>,
     events: OnceLock<Arc<dyn StoreEvents>>,
+    fault: Option<Fault>,
 }
 
-impl SlowStore {
-    /// `late`: how many of 100 batches are told of later; `fails`: how many of 100 batches the store fails with, until it heals.
-    pub(crate) fn new(seed: u64, workers: usize, late: usize, fails: usize) -> Self {
+impl LogStore {
+    pub(crate) fn new(seed: u64, workers: usize, habits: StoreHabits, fault: Option<Fault>) -> Self {
         Self {
             shelf: Mutex::new(Shelf {
                 random: Random::new(seed),
-                late,
-                fails,
-                lanes: vec![Lane::default(); workers],
-                is_failing: false,
+                habits,
+                submitted: vec![0; workers],
+                base: Vec::new(),
+                log: Vec::new(),
+                kept: 0,
+                health: Health::Sound,
+                draft: None,
+                snapshots: 0,
+                loads: Vec::new(),
             }),
             events: OnceLock::new(),
+            fault,
         }
     }
 
@@ -55,112 +158,338 @@ impl SlowStore {
         self.shelf.lock().unwrap()
     }
 
-    /// From now on nothing fails.
-    pub(crate) fn calm_down(&self) {
-        self.shelf().fails = 0;
-    }
-
-    /// Workers with batches that were not told of.
-    pub(crate) fn waiting(&self) -> usize {
-        self.shelf()
-            .lanes
-            .iter()
-            .filter(|lane| lane.told < lane.submitted)
-            .count()
-    }
-
-    /// Something that a worker is to be told of, by chance; a store that fails heals by it.
-    pub(crate) fn take(&self, random: &mut Random) -> Vec<Told> {
-        let mut shelf = self.shelf();
-        if std::mem::take(&mut shelf.is_failing) {
-            return shelf.tell_all(Told::Stored);
+    fn pull_retained(&self) {
+        let Some(events) = self.events.get() else { return };
+        let cursor = self.shelf().draft.as_mut().and_then(|draft| draft.retained.take());
+        let Some(mut cursor) = cursor else { return };
+        let mut bytes = Vec::new();
+        let has_more = events.snapshot_retained(&mut cursor, &mut bytes);
+        if let Some(draft) = &mut self.shelf().draft {
+            draft.bytes.append(&mut bytes);
+            draft.retained = has_more.then_some(cursor);
         }
-        let open: Vec<usize> = (0..shelf.lanes.len())
-            .filter(|lane| shelf.lanes[*lane].told < shelf.lanes[*lane].submitted)
-            .collect();
-        if open.is_empty() {
-            return Vec::new();
-        }
-        let worker = random.pick(&open);
-        let lane = &mut shelf.lanes[worker];
-        lane.told = random.between(lane.told as usize + 1, lane.submitted as usize) as u64;
-        vec![Told::Stored(WorkerId(worker as u16), lane.told)]
     }
 
-    pub(crate) fn tell(&self, told: &[Told]) {
+    fn tell(&self, told: &[Told]) {
         let Some(events) = self.events.get() else { return };
         for told in told {
             match *told {
                 Told::Stored(worker, up_to) => events.stored(worker, up_to),
                 Told::Failed(worker, up_to) => events.failed(worker, up_to),
+                Told::Snapshot(worker, id) => events.snapshot(worker, id),
+                Told::More(worker, id) => events.snapshot_more(worker, id),
             }
         }
     }
 }
 
 impl Shelf {
-    fn tell_all(&mut self, as_what: fn(WorkerId, u64) -> Told) -> Vec<Told> {
-        let is_over = as_what(WorkerId(0), 0) == Told::Stored(WorkerId(0), 0);
+    /// What comes after a failure counts only when the snapshot is there.
+    fn heals_at(&self) -> Option<usize> {
+        let draft = self.draft.as_ref()?;
+        (self.health == Health::Healing).then_some(draft.start)
+    }
+
+    fn workers(&self) -> Vec<WorkerId> {
+        (0..self.submitted.len())
+            .map(|worker| WorkerId(worker as u16))
+            .collect()
+    }
+
+    fn fail(&mut self) -> Vec<Told> {
+        self.health = Health::Failing;
+        self.draft = None;
+        // What was not told is not kept: the memory of the broker has it.
+        self.log.truncate(self.kept);
+        let failed = |worker: WorkerId| Told::Failed(worker, self.submitted[worker.index()]);
+        self.workers().into_iter().map(failed).collect()
+    }
+
+    fn begin_snapshot(&mut self) -> Vec<Told> {
+        self.snapshots += 1;
+        self.draft = Some(Draft {
+            id: self.snapshots,
+            start: self.log.len(),
+            bytes: Vec::new(),
+            retained: Some(RetainedCursor::default()),
+            open: self.workers(),
+            waiting: Vec::new(),
+        });
+        let id = self.snapshots;
+        self.workers()
+            .into_iter()
+            .map(|worker| Told::Snapshot(worker, id))
+            .collect()
+    }
+
+    fn step(&mut self) -> Vec<Told> {
+        if self.health == Health::Failing && self.random.percent(10) {
+            self.health = Health::Healing;
+            return self.begin_snapshot();
+        }
+        let snapshots = self.habits.snapshots;
+        if self.draft.is_none() && self.health == Health::Sound && self.random.below(1000) < snapshots {
+            return self.begin_snapshot();
+        }
         let mut told = Vec::new();
-        for (worker, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.told < lane.submitted {
-                told.push(as_what(WorkerId(worker as u16), lane.submitted));
-            }
-            if is_over {
-                lane.told = lane.submitted;
-            }
+        if self.random.percent(50)
+            && let Some(draft) = &mut self.draft
+            && !draft.waiting.is_empty()
+        {
+            let at = self.random.below(draft.waiting.len());
+            told.push(Told::More(draft.waiting.swap_remove(at), draft.id));
+        }
+        if self.health == Health::Sound && self.kept < self.log.len() {
+            let up_to = self.random.between(self.kept + 1, self.log.len());
+            told.extend(self.keep(up_to));
         }
         told
     }
 
-    fn submitted(&mut self, worker: WorkerId, number: u64) -> Vec<Told> {
-        let lane = &mut self.lanes[worker.index()];
-        assert_eq!(
-            number,
-            lane.submitted + 1,
-            "batches of {worker:?} come one after the other"
-        );
-        lane.submitted = number;
-        if self.is_failing {
-            return vec![Told::Failed(worker, number)];
-        }
-        if self.random.percent(self.fails) {
-            self.is_failing = true;
-            return self.tell_all(Told::Failed);
-        }
-        if self.random.percent(self.late) {
+    fn keep(&mut self, up_to: usize) -> Vec<Told> {
+        let told = self.log[self.kept..up_to].iter();
+        let told = told.map(|entry| Told::Stored(entry.worker, entry.number)).collect();
+        self.kept = up_to;
+        told
+    }
+
+    /// A snapshot counts when every part is there and everything that was submitted before is kept.
+    fn complete(&mut self) -> Vec<Told> {
+        let is_whole = |draft: &Draft| draft.open.is_empty() && draft.retained.is_none();
+        if !self.draft.as_ref().is_some_and(is_whole) {
             return Vec::new();
         }
-        self.lanes[worker.index()].told = number;
-        vec![Told::Stored(worker, number)]
+        let mut told = self.keep(self.log.len());
+        if let Some(draft) = self.draft.take() {
+            self.base = draft.bytes;
+            self.log.drain(..draft.start);
+            self.kept = self.log.len();
+        }
+        if std::mem::replace(&mut self.health, Health::Sound) == Health::Healing {
+            let stored = |worker: WorkerId| Told::Stored(worker, self.submitted[worker.index()]);
+            told.extend(self.workers().into_iter().map(stored));
+        }
+        told
+    }
+
+    fn submitted(&mut self, worker: WorkerId, batch: Batch) -> Vec<Told> {
+        let last = &mut self.submitted[worker.index()];
+        assert_eq!(
+            batch.number,
+            *last + 1,
+            "batches of {worker:?} come one after the other"
+        );
+        *last = batch.number;
+        if self.health == Health::Failing {
+            return vec![Told::Failed(worker, batch.number)];
+        }
+        self.log.push(Entry {
+            worker,
+            number: batch.number,
+            bytes: batch.bytes,
+        });
+        if self.health == Health::Healing {
+            return vec![Told::Failed(worker, batch.number)];
+        }
+        let (fails, late) = (self.habits.fails, self.habits.late);
+        if self.random.below(1000) < fails {
+            return self.fail();
+        }
+        if self.random.percent(late) {
+            return Vec::new();
+        }
+        self.keep(self.log.len())
+    }
+
+    fn find_all(&self, numbers: &[MessageNumber]) -> Vec<(MessageNumber, Option<Arc<Message>>)> {
+        numbers.iter().map(|number| (*number, self.find(*number))).collect()
+    }
+
+    fn find(&self, number: MessageNumber) -> Option<Arc<Message>> {
+        let bytes = self.find_record(number)?;
+        let Ok(Record::Message(message)) = Record::decode(bytes) else {
+            return None;
+        };
+        let publication = Publication {
+            topic: message.content.topic,
+            payload: message.content.payload,
+            qos: message.content.qos,
+            retain: message.content.retain,
+            properties: message.content.properties,
+            expires_at: (message.expires_at != Time::NEVER).then_some(message.expires_at),
+            publisher: Some(SessionKey::FORMER),
+        };
+        let mut message = publication.to_message();
+        message.number = Some(number);
+        Some(Arc::new(message))
+    }
+
+    fn find_record(&self, number: MessageNumber) -> Option<&[u8]> {
+        let logs = std::iter::once(&self.base).chain(self.log.iter().map(|entry| &entry.bytes));
+        logs.flat_map(|bytes| record::records(bytes))
+            .find(|bytes| record::message_number(bytes) == Some(number))
+    }
+
+    fn part(&mut self, worker: WorkerId, id: SnapshotId, mut part: SnapshotPart) {
+        let contents: Vec<Vec<u8>> = part
+            .stored_messages
+            .iter()
+            .filter_map(|number| self.content_record(*number))
+            .collect();
+        let Some(draft) = self.draft.as_mut().filter(|draft| draft.id == id) else {
+            return;
+        };
+        for content in contents {
+            draft.bytes.extend(content);
+        }
+        draft.bytes.append(&mut part.bytes);
+        if part.is_last {
+            draft.open.retain(|open| *open != worker);
+        } else {
+            draft.waiting.push(worker);
+        }
+    }
+
+    /// A message as a snapshot has it, without deliveries.
+    fn content_record(&self, number: MessageNumber) -> Option<Vec<u8>> {
+        let Ok(Record::Message(message)) = Record::decode(self.find_record(number)?) else {
+            return None;
+        };
+        let mut bytes = Vec::new();
+        Record::Message(record::MessageRecord {
+            retained: None,
+            received: None,
+            deliveries: record::Deliveries::default(),
+            ..message
+        })
+        .encode(&mut bytes);
+        Some(bytes)
     }
 }
 
-impl Store for SlowStore {
-    fn keeps(&self) -> bool {
+impl SimStore for LogStore {
+    fn calm_down(&self) {
+        let mut shelf = self.shelf();
+        (shelf.habits.fails, shelf.habits.snapshots) = (0, 0);
+    }
+
+    fn is_busy(&self) -> bool {
+        let shelf = self.shelf();
+        shelf.kept < shelf.log.len()
+            || shelf.health != Health::Sound
+            || shelf.draft.is_some()
+            || !shelf.loads.is_empty()
+    }
+
+    fn is_sound(&self) -> bool {
+        self.shelf().health == Health::Sound
+    }
+
+    fn step(&self, _now: Time) {
+        let told = self.shelf().step();
+        self.tell(&told);
+        let loads = std::mem::take(&mut self.shelf().loads);
+        for (worker, session, numbers) in loads {
+            let messages = self.shelf().find_all(&numbers);
+            if let Some(events) = self.events.get() {
+                events.loaded(worker, session, messages);
+            }
+        }
+        self.pull_retained();
+        let told = self.shelf().complete();
+        self.tell(&told);
+    }
+
+    fn survives_power_cuts(&self) -> bool {
         true
+    }
+
+    fn restart(&self, stop: Stop) -> (Arc<dyn SimStore>, Restored, Time) {
+        let mut shelf = self.shelf();
+        let whole = shelf.heals_at().unwrap_or(shelf.log.len());
+        // Everything that was told as stored is there, and as much of the rest, in order, as the seed says.
+        let kept = if stop.is_kill {
+            whole
+        } else {
+            let low = shelf.kept.min(whole);
+            shelf.random.between(low, whole)
+        };
+        let mut image = Image::new(ImageOptions {
+            memory_bytes_max: shelf.habits.memory_bytes,
+        });
+        let mut base = std::mem::take(&mut shelf.base);
+        for entry in shelf.log.drain(..kept) {
+            base.extend_from_slice(&entry.bytes);
+        }
+        record::records(&base).for_each(|record| image.apply(record));
+        let next = Self::new(shelf.random.next(), stop.workers, shelf.habits, self.fault);
+        next.shelf().base = base;
+        let now = stop.now.plus_millis(stop.wall_jump);
+        (Arc::new(next), image.finish(now), now)
+    }
+
+    fn describe(&self) -> String {
+        let shelf = self.shelf();
+        let describe = |bytes: &[u8]| {
+            record::records(bytes)
+                .map(|bytes| format!("\n        {:?}", Record::decode(bytes)))
+                .collect::<String>()
+        };
+        let mut text = format!(
+            "{:?} {:?}, before the log:{}",
+            shelf.health,
+            shelf.draft,
+            describe(&shelf.base)
+        );
+        for (at, entry) in shelf.log.iter().enumerate() {
+            let is_kept = if at < shelf.kept { "kept" } else { "not kept" };
+            text += &format!(
+                "\n      {:?} {} {is_kept}:{}",
+                entry.worker,
+                entry.number,
+                describe(&entry.bytes)
+            );
+        }
+        text
+    }
+}
+
+impl Store for LogStore {
+    fn keeps(&self) -> bool {
+        self.shelf().habits.keeps
     }
 
     fn attach(&self, events: Arc<dyn StoreEvents>) {
         assert!(self.events.set(events).is_ok(), "a store is attached once");
     }
 
-    fn submit(&self, from: WorkerId, batch: Batch) {
-        let told = self.shelf().submitted(from, batch.number);
+    fn submit(&self, from: WorkerId, mut batch: Batch) {
+        if let Some(fault) = self.fault.filter(|fault| fault.is_of_records()) {
+            fault.spoil(&mut batch);
+        }
+        let number = batch.number;
+        let told = self.shelf().submitted(from, batch);
         self.tell(&told);
+        if self.fault == Some(Fault::TellEarly) {
+            self.tell(&[Told::Stored(from, number)]);
+        }
     }
 
-    fn submit_snapshot(&self, _from: WorkerId, _snapshot: SnapshotId, _part: SnapshotPart) {}
+    fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart) {
+        self.shelf().part(from, snapshot, part);
+    }
 
     fn close(&self, _patience: std::time::Duration) {}
 
     fn standing(&self) -> Standing {
-        if self.shelf().is_failing {
-            Standing::Refusing
-        } else {
+        if self.shelf().health == Health::Sound {
             Standing::Sound
+        } else {
+            Standing::Refusing
         }
     }
 
-    fn load(&self, _to: WorkerId, _session: SlotKey, _messages: Vec<MessageNumber>) {}
+    fn load(&self, to: WorkerId, session: SlotKey, messages: Vec<MessageNumber>) {
+        self.shelf().loads.push((to, session, messages));
+    }
 }

@@ -1,23 +1,32 @@
 //! Everything together: what a seed decides, and one step after the other.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use sundew::broker::BrokerOptions;
 use sundew::protocol::packet::{RetainHandling, SubscriptionOptions};
 use sundew::protocol::qos::QoS;
 use sundew::protocol::time::Time;
 use sundew::protocol::version::Version;
+use sundew::storage::disk::SyncMode;
+use sundew::storage::image::Restored;
 
 use crate::client::{Character, Client, Greeting, State, plain};
+use crate::crash::Wills;
+use crate::engine::EngineStore;
 use crate::fault::Fault;
-use crate::host::Host;
+use crate::host::{Host, Setup};
 use crate::late::{Habits, Late};
 use crate::ledger::{Breach, Invariant, Ledger, Message, MessageId};
 use crate::network::{Link, LinkId};
 use crate::random::Random;
-use crate::store::SlowStore;
+use crate::store::{LogStore, SimStore, StoreHabits};
 
 const STEPS: u64 = 1500;
+/// Rounds of 100 ms in which nothing happens after which nothing will. One that is refused for a failing store ends only after two seconds.
+const IDLE_ROUNDS: usize = 24;
+/// When a run begins.
+const START: Time = Time(1000);
 const FILTERS: [&str; 9] = ["t/0", "t/1", "t/+", "t/#", "#", "+/1", "r/+", "w/#", "s/0"];
 const QOS: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
@@ -28,9 +37,14 @@ pub(crate) struct World {
     pub clients: Vec<Client>,
     pub links: Vec<Link>,
     /// Whose a link is, and the will that was said on it.
-    owners: Vec<(usize, Option<MessageId>)>,
+    pub owners: Vec<(usize, Option<MessageId>)>,
     pub ledger: Ledger,
-    fault: Option<Fault>,
+    pub fault: Option<Fault>,
+    /// How many of 1000 steps stop the broker.
+    crashes: usize,
+    /// How many of 100 stops damage a file.
+    pub damages: usize,
+    pub wills: Wills,
 }
 
 /// Runs a seed to its end.
@@ -67,6 +81,7 @@ fn options(random: &mut Random) -> BrokerOptions {
     options.delivery.outbox.queue_qos0_offline = random.percent(20);
     options.cache.topics_max = random.pick(&[0, 4, 1024]);
     options.receive_maximum = random.pick(&[2, 5, 20, 1024]);
+    options.will_grace_ms = random.pick(&[0, 500, 60_000]);
     options.redistribute_on_disconnect = random.percent(20);
     options
 }
@@ -75,9 +90,19 @@ fn habits(random: &mut Random) -> Habits {
     Habits {
         authenticator_late: random.pick(&[0, 0, 50, 100]),
         authorizer_late: random.pick(&[0, 0, 30, 100]),
-        store_late: random.pick(&[0, 0, 30, 100]),
         refuses: random.pick(&[0, 0, 10]),
-        store_fails: random.pick(&[0, 0, 0, 10]),
+    }
+}
+
+fn store_habits(random: &mut Random) -> StoreHabits {
+    StoreHabits {
+        keeps: random.percent(85),
+        late: random.pick(&[0, 30, 80, 100]),
+        fails: random.pick(&[0, 0, 0, 10]),
+        snapshots: random.pick(&[0, 5, 50]),
+        is_on_disk: random.percent(60),
+        sync: random.pick(&[SyncMode::Always, SyncMode::Always, SyncMode::Interval, SyncMode::Os]),
+        memory_bytes: 1 << 30,
     }
 }
 
@@ -106,32 +131,55 @@ impl World {
     fn new(seed: u64, fault: Option<Fault>) -> Self {
         let mut random = Random::new(seed);
         let workers = random.between(1, 4);
-        let habits = habits(&mut random);
-        let mut ledger = Ledger {
-            has_failing_store: habits.store_fails > 0,
+        let late = Late::new(random.next(), habits(&mut random));
+        let habits = store_habits(&mut random);
+        let options = options(&mut random);
+        let ledger = Ledger {
+            has_small_queues: options.delivery.outbox.messages_max < 100,
             ..Ledger::default()
         };
-        let late = Late::new(random.next(), habits);
-        let options = options(&mut random);
-        ledger.has_small_queues = options.delivery.outbox.messages_max < 100;
-        let store = SlowStore::new(random.next(), workers, habits.store_late, habits.store_fails);
-        let host = Host::new(options, late, store, workers, random.next(), fault);
+        let seed = random.next();
+        let store: Arc<dyn SimStore> = if habits.is_on_disk {
+            Arc::new(EngineStore::new(seed, workers, habits, fault, START))
+        } else {
+            Arc::new(LogStore::new(seed, workers, habits, fault))
+        };
+        let setup = Setup {
+            options,
+            late,
+            store,
+            workers,
+            seed: random.next(),
+        };
+        let host = Host::new(setup, Restored::default(), START, fault);
+        let crashes = if habits.keeps { random.pick(&[0, 2, 5, 10]) } else { 0 };
+        let damages = if habits.is_on_disk {
+            random.pick(&[0, 0, 0, 50])
+        } else {
+            0
+        };
         let clients = (0..random.between(2, 7))
             .map(|number| Client::new(character(number, ledger.has_small_queues, &mut random), fault))
             .collect();
         Self {
             random,
-            now: Time(1000),
+            now: START,
             host,
             clients,
             links: Vec::new(),
             owners: Vec::new(),
             ledger,
             fault,
+            crashes,
+            damages,
+            wills: Wills::default(),
         }
     }
 
     fn step(&mut self) {
+        if self.random.below(1000) < self.crashes {
+            self.crash();
+        }
         let roll = self.random.below(100);
         let worker = self.random.below(self.host.workers.len());
         let client = self.random.below(self.clients.len());
@@ -152,7 +200,7 @@ impl World {
             28..50 => self.read(client),
             50..62 => self.flush(client),
             62..69 => self.host.read_mail(worker, self.now),
-            69..74 => self.host.answer(&mut self.random),
+            69..74 => self.host.answer(self.now, &mut self.random),
             74..78 => self.host.arrive(worker, self.now),
             78 => self.host.walk(worker, self.now),
             79..82 => self.pass_time(),
@@ -167,27 +215,16 @@ impl World {
             .turn(id, &mut self.links[id], self.now, &mut self.random, &mut self.ledger);
     }
 
-    /// A will is due when a connection was lost [MQTT-3.1.2-8].
-    pub(crate) fn note_lost(&mut self) {
-        for link in std::mem::take(&mut self.host.lost) {
-            let (owner, will) = self.owners[link];
-            self.ledger.note(|| format!("link {link} of client {owner} is lost"));
-            let character = &self.clients[owner].character;
-            let is_at_once = character.will_delay_secs.is_none() || !character.version.has_properties();
-            if let Some(will) = will.filter(|_| is_at_once) {
-                self.ledger.messages[will].accepted = Some(self.ledger.step);
-            }
-        }
-    }
-
     fn pass_time(&mut self) {
         let millis = if self.random.percent(5) { 3000 } else { 50 };
         self.now = self.now.plus_millis(self.random.between(1, millis) as u64);
+        let is_due = self.has_due_wills();
         for worker in 0..self.host.workers.len() {
-            if self.random.percent(70) {
+            if is_due || self.random.percent(70) {
                 self.host.expire(worker, self.now);
             }
         }
+        self.note_published_wills();
         self.host.wake_closing();
     }
 
@@ -317,6 +354,7 @@ impl World {
                 0
             },
         };
+        self.wills.is_back(number);
         let id = self.links.len();
         self.links.push(Link::new(self.random.pick(&[1, 7, 40, 300, 5000])));
         self.owners.push((number, will));
@@ -408,15 +446,18 @@ impl World {
     /// Lets everything come to rest; with `reconnects` everybody is connected then.
     pub(crate) fn settle(&mut self, reconnects: bool) {
         let mut idle = 0;
+        for client in self.clients.iter_mut().filter(|client| client.may_ask()) {
+            client.ping(); // that takes longer than some keep alive
+        }
         for _ in 0..20_000 {
             self.ledger.step += 1;
-            if self.ledger.breach.is_some() || idle > 3 {
+            if self.ledger.breach.is_some() || idle > IDLE_ROUNDS && self.host.store.is_sound() {
                 return;
             }
-            if self.settle_once(reconnects) {
-                idle = 0;
-            } else {
-                idle += 1;
+            let has_moved = self.settle_once(reconnects);
+            idle = if has_moved { 0 } else { idle + 1 };
+            // A store that cannot write heals in time, however busy its clients are.
+            if !has_moved || !self.host.store.is_sound() {
                 self.now = self.now.plus_millis(100);
                 for worker in 0..self.host.workers.len() {
                     self.host.expire(worker, self.now);
@@ -424,8 +465,9 @@ impl World {
                 self.host.wake_closing();
             }
         }
-        self.ledger
-            .fail(Invariant::NoLostAcknowledgement, || "it does not come to rest".into());
+        self.ledger.fail(Invariant::NoLostAcknowledgement, || {
+            format!("it does not come to rest: {}", self.host.store.describe())
+        });
     }
 
     /// One round in which everybody does what there is to do; false when there was nothing.
@@ -451,8 +493,8 @@ impl World {
             self.host.read_mail(worker, self.now);
             self.host.walk(worker, self.now);
         }
-        has_moved |= self.host.late.waiting() + self.host.store.waiting() > 0;
-        self.host.answer(&mut self.random);
+        has_moved |= self.host.late.waiting() > 0 || self.host.store.is_busy();
+        self.host.answer(self.now, &mut self.random);
         for client in 0..self.clients.len() {
             let before = (self.clients[client].state, self.clients[client].unsent.len());
             if self.clients[client].state == State::Offline && reconnects {
