@@ -275,6 +275,7 @@ impl Worker {
         // While its client begins anew here, no other worker may step in between.
         if self.entering.as_ref() != Some(&resident.session.client_id) {
             // What the session had to say last, its will, goes out before its client can be anywhere else.
+            self.submit_records();
             self.send_mail();
             self.broker.registry.release(&resident.session.client_id);
         }

@@ -115,14 +115,26 @@ impl Worker {
         is_some
     }
 
-    /// Sends what has been collected for other workers, and before it what was recorded to the store.
-    pub fn send_mail(&mut self) {
+    /// True when something was recorded that the store has not been given: see [`Worker::submit_records`].
+    pub const fn has_records(&self) -> bool {
+        self.residents.journal.has_records()
+    }
+
+    /// Gives the store what was recorded. Best done when everything that is there to be read has been: what is given at once is written at
+    /// once, and costs one hand-over to the store and one back.
+    pub fn submit_records(&mut self) {
         if let Some(batch) = self.residents.journal.take() {
             self.broker.store.submit(self.me, batch);
         }
+    }
+
+    /// Sends what has been collected for other workers. What was recorded goes to the store before: what they record because of
+    /// a letter comes behind it.
+    pub fn send_mail(&mut self) {
         if !self.has_mail {
             return;
         }
+        self.submit_records();
         self.has_mail = false;
         for (to, Outgoing { letters, bytes }) in self.outgoing.iter_mut().enumerate() {
             self.broker

@@ -121,10 +121,13 @@ impl Broker {
         retained.restore(messages, last_retained_order);
         let registry = registry::Registry::default();
         let mut restored: Vec<_> = (0..workers).map(|_| Vec::new()).collect();
-        for (at, session) in sessions.into_iter().enumerate() {
+        // Newest first: should a client have two, of which the end of one was lost, the newer one counts.
+        for (at, session) in sessions.into_iter().rev().enumerate() {
             let owner = WorkerId((at % workers) as u16);
-            registry.claim(&ClientId::new(&session.client_id), owner, usize::MAX);
-            restored[owner.index()].push(session);
+            if registry.owner(&session.client_id).is_none() {
+                registry.claim(&ClientId::new(&session.client_id), owner, usize::MAX);
+                restored[owner.index()].push(session);
+            }
         }
         let broker = Arc::new(Self {
             subscriptions: RwLock::new(Subscriptions::new(options.overlap, options.shared.clone())),

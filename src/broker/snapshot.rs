@@ -77,16 +77,15 @@ impl Worker {
 
     /// Records the next part.
     pub(super) fn continue_snapshot(&mut self, id: SnapshotId) {
-        let Some(running) = &mut self.snapshot.running else {
-            return;
-        };
-        if running.id != id || running.missing > 0 {
+        let may_begin = |running: &Running| running.id == id && running.missing == 0;
+        if !self.snapshot.running.as_ref().is_some_and(may_begin) {
             return;
         }
         // What the part shows has been recorded before: the store gets it first.
-        if let Some(batch) = self.residents.journal.take() {
-            self.broker.store.submit(self.me, batch);
-        }
+        self.submit_records();
+        let Some(running) = &mut self.snapshot.running else {
+            return;
+        };
         let mut part = SnapshotPart {
             bytes: Vec::with_capacity(PART_BYTES + PART_BYTES / 4),
             ..SnapshotPart::default()

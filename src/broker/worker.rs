@@ -2,7 +2,7 @@
 //!
 //! For each connection: [`Worker::open`]; then [`Worker::receive`] with every read and [`Worker::sent`] after every write; at the end
 //! [`Worker::lost`], or, when [`Worker::status`] says `Closing`, [`Worker::remove`] once the output has been sent. After each call:
-//! write the output of every connection from [`Worker::next_touched`], then [`Worker::send_mail`]. At [`Worker::next_deadline`]:
+//! write the output of every connection from [`Worker::next_touched`], then [`Worker::send_mail`]; soon, [`Worker::submit_records`]. At [`Worker::next_deadline`]:
 //! [`Worker::expire`].
 
 use std::collections::VecDeque;

@@ -119,6 +119,8 @@ pub(super) struct Local {
     wakers: RefCell<Vec<Option<(ConnectionKey, Waker)>>>,
     /// Of the task that reads mail and goes on with walks.
     mail_waker: RefCell<Option<Waker>>,
+    /// Of the task that gives the store what was recorded.
+    records_waker: RefCell<Option<Waker>>,
     /// When the timer task will look next.
     armed: Cell<Time>,
     rearm: Notify,
@@ -184,6 +186,7 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         clock,
         wakers: RefCell::default(),
         mail_waker: RefCell::default(),
+        records_waker: RefCell::default(),
         armed: Cell::new(Time::NEVER),
         rearm: Notify::new(),
         connections: Arc::clone(&handle.connections),
@@ -194,6 +197,7 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         tasks.spawn_local(Rc::clone(&local).take_arrivals(arrivals)),
         tasks.spawn_local(Rc::clone(&local).read_mail()),
         tasks.spawn_local(Rc::clone(&local).keep_time()),
+        tasks.spawn_local(Rc::clone(&local).submit_records()),
     ];
     for task in own {
         tasks.spawn_local(must_not_end(task));
@@ -264,6 +268,11 @@ impl Local {
             }
         }
         broker.send_mail();
+        if broker.has_records()
+            && let Some(waker) = &*self.records_waker.borrow()
+        {
+            waker.wake_by_ref();
+        }
         if broker.has_walks()
             && let Some(waker) = &*self.mail_waker.borrow()
         {
@@ -388,6 +397,18 @@ impl Local {
                 // Connections have their turn before the next batch.
                 cx.waker().wake_by_ref();
             }
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    /// Gives the store what was recorded. Woken, it comes behind every connection that is ready: they all share one batch.
+    async fn submit_records(self: Rc<Self>) {
+        poll_fn(|cx| {
+            self.records_waker
+                .borrow_mut()
+                .get_or_insert_with(|| cx.waker().clone());
+            self.broker.borrow_mut().submit_records();
             Poll::<()>::Pending
         })
         .await;

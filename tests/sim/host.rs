@@ -195,6 +195,7 @@ impl Host {
             }
         }
         self.workers[worker].send_mail();
+        self.workers[worker].submit_records();
     }
 
     pub(crate) fn read_mail(&mut self, worker: usize, now: Time) {
