@@ -22,6 +22,7 @@
 //!   new one before it had it.
 //! - Where a snapshot names messages that are not in memory, their contents come first, as `Message` without deliveries.
 
+mod encode;
 mod messages;
 mod report;
 mod restored;

@@ -5,6 +5,7 @@
 
 #![allow(clippy::disallowed_methods)] // the I/O half reads the clock
 
+pub mod backup;
 pub mod block;
 mod compaction;
 pub mod engine;

@@ -395,3 +395,72 @@ fn a_client_whose_old_session_ended_in_a_gap_has_the_new_one() {
     let found: Vec<_> = restored.sessions.iter().map(|session| session.number.0.get()).collect();
     assert_eq!(found, [2, 4]);
 }
+
+#[test]
+fn a_state_that_is_told_again_is_the_same_state() {
+    let mut log = Log::default();
+    log.add(&exists(1))
+        .add(&exists(2))
+        .add(&Record::Received(session(2), id(9)));
+    log.add(&Record::Will(WillRecord {
+        session: session(1),
+        due: Time::NEVER,
+        delay_secs: 5,
+        expiry_secs: Some(9),
+        content: content("will", "bye"),
+    }));
+    log.add(&Record::Subscription(SubscriptionRecord {
+        session: session(2),
+        filter: "$share/g/a/#",
+        options: SubscriptionOptions::default(),
+        identifier: Some(3),
+    }));
+    for n in 1..=2000 {
+        log.whole(
+            n,
+            Time(5000 + n),
+            (n % 7 == 0).then_some(n),
+            &"x".repeat(n as usize % 100),
+            &[1, 2],
+        );
+    }
+    log.stands(8, 1, Progress::Sent(id(1)))
+        .stands(7, 1, Progress::Sent(id(2)))
+        .stands(8, 1, Progress::Released(id(1)))
+        .ended(1500, 2);
+    for memory_bytes_max in [usize::MAX, 0] {
+        let mut once = log.image_with(memory_bytes_max).finish(Time(0));
+        let mut again = Image::new(ImageOptions { memory_bytes_max });
+        let mut parts = 0;
+        once.encode(&mut |part| {
+            parts += 1;
+            // What the store copies from where it has it.
+            for number in part.stored_messages {
+                let found =
+                    records(&log.0).find(|record| crate::storage::record::message_number(record) == Some(number));
+                let Some(Ok(Record::Message(message))) = found.map(Record::decode) else {
+                    panic!("{number:?} is not stored");
+                };
+                again.apply_decoded(&Record::Message(MessageRecord {
+                    retained: None,
+                    deliveries: Deliveries::default(),
+                    ..message
+                }));
+            }
+            records(&part.bytes).for_each(|record| again.apply(record));
+        });
+        assert!(parts > 1, "in parts");
+        let again = again.finish(Time(0));
+        if memory_bytes_max == 0 {
+            // What was released needs no content, and is not copied.
+            let released = &mut once.sessions[0].in_flight[0];
+            (released.bytes, released.expires_at) = (0, Time::NEVER);
+        }
+        let lines = |restored: &Restored| {
+            let mut retained: Vec<_> = restored.retained.iter().map(|message| format!("{message:?}")).collect();
+            retained.sort();
+            (format!("{:?}", restored.sessions), retained)
+        };
+        assert!(lines(&again) == lines(&once), "with {memory_bytes_max} bytes");
+    }
+}
