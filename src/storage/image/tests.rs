@@ -429,7 +429,7 @@ fn a_state_that_is_told_again_is_the_same_state() {
         .stands(8, 1, Progress::Released(id(1)))
         .ended(1500, 2);
     for memory_bytes_max in [usize::MAX, 0] {
-        let mut once = log.image_with(memory_bytes_max).finish(Time(0));
+        let once = log.image_with(memory_bytes_max).finish(Time(0));
         let mut again = Image::new(ImageOptions { memory_bytes_max });
         let mut parts = 0;
         once.encode(&mut |part| {
@@ -449,13 +449,8 @@ fn a_state_that_is_told_again_is_the_same_state() {
             }
             records(&part.bytes).for_each(|record| again.apply(record));
         });
-        assert!(parts > 1, "in parts");
+        assert!(parts > 1 || memory_bytes_max == 0, "in parts");
         let again = again.finish(Time(0));
-        if memory_bytes_max == 0 {
-            // What was released needs no content, and is not copied.
-            let released = &mut once.sessions[0].in_flight[0];
-            (released.bytes, released.expires_at) = (0, Time::NEVER);
-        }
         let lines = |restored: &Restored| {
             let mut retained: Vec<_> = restored.retained.iter().map(|message| format!("{message:?}")).collect();
             retained.sort();
