@@ -17,6 +17,7 @@ mod output;
 mod publish;
 mod serve;
 mod signals;
+mod store;
 mod subscribe;
 
 use std::process::ExitCode;
@@ -47,6 +48,7 @@ enum Command {
     Man(man::Arguments),
     #[command(name = "pub")]
     Publish(Box<publish::Arguments>),
+    Store(store::Arguments),
     #[command(name = "sub")]
     Subscribe(Box<subscribe::Arguments>),
 }
@@ -74,6 +76,7 @@ Examples:
   sundew check --reference                   show every option with its default and its cost
   sundew sub -t 'home/#' -v                  print messages; options as mosquitto_sub has them
   sundew pub -t home/lamp -m on              publish one; options as mosquitto_pub has them
+  sundew store verify                        is what the broker keeps sound? see `sundew store --help`
 
 Configuration:
   Options come from the file, the drop-ins conf.d/*.toml beside it, the environment and the flags; the later win.
@@ -84,7 +87,7 @@ Signals:
 
 Exit codes:
    0  ended as asked
-   1  pub, sub: it did not work; other numbers: the broker's refusal, as mosquitto's tools have it
+   1  pub, sub, store: it did not work, or is damaged; other numbers: the broker's refusal, as mosquitto's tools have it
   27  sub -W: the time is over
   64  the command line is wrong
   65  files of the store are damaged and storage.on_corruption refuses that, or they are of a newer version
@@ -116,6 +119,7 @@ fn run(cli: Cli) -> Exit {
         Some(Command::Completions(arguments)) => completions::run(&arguments, &mut Cli::command()),
         Some(Command::Man(arguments)) => man::run(&arguments, Cli::command()),
         Some(Command::Publish(arguments)) => publish::run(&arguments),
+        Some(Command::Store(arguments)) => store::run(&arguments),
         Some(Command::Subscribe(arguments)) => subscribe::run(&arguments),
     }
 }

@@ -118,6 +118,22 @@ impl Source {
         Ok(Self { files: Box::new(files) })
     }
 
+    /// For messages to people.
+    pub fn name(&self) -> String {
+        self.files.directory()
+    }
+
+    /// Names of its files.
+    ///
+    /// # Errors
+    /// [`BackupError::Io`].
+    pub fn files(&self) -> Result<Vec<String>, BackupError> {
+        self.files.list().map_err(|error| BackupError::Io {
+            file: self.files.directory().into(),
+            error,
+        })
+    }
+
     /// Tells everything that is in it, in the order in which a broker would apply it.
     ///
     /// # Errors
@@ -142,7 +158,7 @@ impl Source {
 }
 
 /// Makes an image of what is told.
-struct Applied<'i>(&'i mut Image);
+pub(super) struct Applied<'i>(pub(super) &'i mut Image);
 
 impl Visitor for Applied<'_> {
     fn record(&mut self, record: &[u8], _place: &Place<'_>) {

@@ -14,6 +14,7 @@ mod healing;
 mod index;
 pub mod jobs;
 pub mod log;
+pub mod offline;
 pub mod options;
 pub mod recover;
 mod snapshot;
