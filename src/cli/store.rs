@@ -106,13 +106,17 @@ impl Place {
             problems.iter().for_each(|problem| eprintln!("{problem}"));
             Exit::Config
         })?;
-        let of_service = || std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
-        let configured = loaded.config.storage.directory.or_else(of_service);
-        Ok(configured.unwrap_or_else(|| PathBuf::from("data")))
+        match loaded.config.storage_options(std::env::var_os("STATE_DIRECTORY")) {
+            Some(options) => Ok(options.directory),
+            None => {
+                eprintln!("storage.enabled is false, so there is no data directory: name one with --directory");
+                Err(Exit::Usage)
+            }
+        }
     }
 }
 
-/// A reader that takes long to compact is given up after this.
+/// Compacting is given up after this; what was there is there then.
 const COMPACT_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn run(arguments: &Arguments) -> Exit {

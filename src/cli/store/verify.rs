@@ -81,7 +81,7 @@ pub(super) fn run(directory: &Path) -> Result<Exit, BackupError> {
     for name in source.files()? {
         let is_read = files.0.contains_key(&name);
         if !is_read && (name.ends_with(".log") || name.ends_with(".snap")) {
-            let _ = writeln!(text, "{name}: nothing that is needed"); // a String takes everything
+            let _ = writeln!(text, "{name}: empty, or older than what is needed"); // a String takes everything
         }
     }
     let is_sound = files.0.values().all(|file| file.damage.is_empty());

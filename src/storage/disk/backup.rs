@@ -24,7 +24,9 @@ pub enum BackupError {
     #[error("{}: it is there already, and is not replaced: choose another name, or remove it", .0.display())]
     Exists(PathBuf),
     /// A directory that a store is to be made in.
-    #[error("{directory}: {found} is there already: a backup goes into an empty directory only; choose another one, or move what is there away")]
+    #[error(
+        "{directory}: {found} is there already: a backup goes into an empty directory only; choose another one, or move what is there away"
+    )]
     NotEmpty {
         /// Which.
         directory: String,

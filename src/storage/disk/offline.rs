@@ -45,7 +45,8 @@ pub fn compact(directory: &Path, options: ImageOptions, patience: Duration) -> R
     let (asks, asked) = channel();
     store.attach(Arc::new(Asks(Mutex::new(asks))));
     thread::scope(|scope| {
-        scope.spawn(|| tell(&store, &restored, &asked));
+        let (store, restored) = (&store, &restored);
+        scope.spawn(move || tell(store, restored, &asked));
         store.compact();
         store.close(patience); // the writer ends, and with it who tells
     });
