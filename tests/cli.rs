@@ -1,4 +1,5 @@
-//! `sundew pub` and `sundew sub` as programs: against a broker in this process, and against the tools they are modelled on.
+//! `sundew pub`, `sundew sub` and `sundew store` as programs: against a broker in this process, and against the tools they are modelled
+//! on.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,6 +16,9 @@ use sundew::server::{Server, ServerOptions};
 use sundew::session::peer::ListenerRules;
 use sundew::transport::certificates::{self, CertificatesOptions};
 use sundew::transport::options::{CertificateFiles, ListenAddress, ListenerOptions, TlsOptions, WebSocketOptions};
+
+#[path = "cli/store.rs"]
+mod store;
 
 /// A broker with one listener on a port of the system's choice.
 fn broker(change: impl FnOnce(&mut ListenerOptions)) -> (Server, String) {
