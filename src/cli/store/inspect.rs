@@ -211,6 +211,10 @@ fn record(object: &mut Object, record: &Record<'_>) {
             object.content(&will.content);
         }
         Record::WillEnded(session) => named("will_ended", Some(*session)),
+        Record::RetainedFrom(order) => {
+            named("retained_from", None);
+            object.number("retained_order", *order);
+        }
         Record::Message(message) => {
             named("message", None);
             object.number("message", message.number.0);

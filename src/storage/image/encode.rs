@@ -13,8 +13,7 @@ use crate::storage::record::{
 const PART_BYTES: usize = 64 * 1024;
 
 impl Restored {
-    /// The sessions and the retained messages as records, in parts. Retained messages get new orders, from 1: lower than what
-    /// [`Restored::last_retained_order`] was, so that the log may go on behind them.
+    /// The sessions and the retained messages as records, in parts. Each retained message is as new as the last change of all.
     pub fn encode(&self, emit: &mut dyn FnMut(SnapshotPart)) {
         let mut parts = Parts {
             part: SnapshotPart::default(),
@@ -24,8 +23,9 @@ impl Restored {
         for session in &self.sessions {
             parts.session(session);
         }
-        for (message, order) in self.retained.iter().zip(1..) {
-            parts.retained(message, order);
+        parts.tell(&Record::RetainedFrom(self.last_retained_order));
+        for message in &self.retained {
+            parts.retained(message, self.last_retained_order);
         }
         parts.part.is_last = true;
         (parts.emit)(parts.part);
