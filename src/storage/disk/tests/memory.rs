@@ -7,7 +7,43 @@ use std::sync::{Arc, Mutex};
 
 use super::super::files::{Files, Lock, LockError, StoreFile};
 
-type Bytes = Arc<Mutex<Vec<u8>>>;
+type Bytes = Arc<Mutex<Content>>;
+
+/// A file: what is read, and what a loss of power would leave.
+#[derive(Clone, Debug, Default)]
+struct Content {
+    seen: Vec<u8>,
+    safe: Vec<u8>,
+    /// Written since the last sync.
+    pending: Vec<(usize, Vec<u8>)>,
+}
+
+impl Content {
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        put(&mut self.seen, offset, bytes);
+        self.pending.push((offset, bytes.to_vec()));
+    }
+
+    fn sync(&mut self) {
+        self.safe = self.seen.clone();
+        self.pending.clear();
+    }
+}
+
+fn put(file: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    if file.len() < offset + bytes.len() {
+        file.resize(offset + bytes.len(), 0);
+    }
+    file[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
+/// What happened to names since the last sync of the directory.
+#[derive(Clone, Debug)]
+enum Change {
+    Created(String, Bytes),
+    Renamed(String, String),
+    Removed(String),
+}
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct MemoryFiles(Arc<Inner>);
@@ -15,6 +51,8 @@ pub(super) struct MemoryFiles(Arc<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     files: Mutex<BTreeMap<String, Bytes>>,
+    safe_names: Mutex<BTreeMap<String, Bytes>>,
+    changes: Mutex<Vec<Change>>,
     writes_fail: AtomicBool,
     syncs_fail: AtomicBool,
     creates_fail: AtomicBool,
@@ -54,12 +92,61 @@ impl MemoryFiles {
     }
 
     pub(super) fn bytes(&self, name: &str) -> Vec<u8> {
-        self.0.files.lock().unwrap()[name].lock().unwrap().clone()
+        self.0.files.lock().unwrap()[name].lock().unwrap().seen.clone()
     }
 
+    /// Makes a file of bytes that are on the device.
     pub(super) fn set_bytes(&self, name: &str, bytes: Vec<u8>) {
-        let file = Arc::new(Mutex::new(bytes));
+        let file = Arc::new(Mutex::new(Content {
+            seen: bytes.clone(),
+            safe: bytes,
+            pending: Vec::new(),
+        }));
+        self.0
+            .safe_names
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), Arc::clone(&file));
         self.0.files.lock().unwrap().insert(name.to_owned(), file);
+    }
+
+    /// The power goes: of what was not synced, anything may be there. `choose` gives a number below its argument.
+    pub(super) fn lose_power(&self, choose: &mut dyn FnMut(usize) -> usize) -> Self {
+        let mut names = self.0.safe_names.lock().unwrap().clone();
+        for change in self.0.changes.lock().unwrap().iter() {
+            if choose(2) == 0 {
+                continue;
+            }
+            match change {
+                Change::Created(name, file) => drop(names.insert(name.clone(), Arc::clone(file))),
+                Change::Removed(name) => drop(names.remove(name)),
+                Change::Renamed(from, to) => {
+                    if let Some(file) = names.remove(from) {
+                        names.insert(to.clone(), file);
+                    }
+                }
+            }
+        }
+        let left = Self::default();
+        for (name, file) in names {
+            let file = file.lock().unwrap();
+            let mut bytes = file.safe.clone();
+            for (offset, written) in &file.pending {
+                let (from, to) = match choose(4) {
+                    0 => continue,
+                    1 => (0, choose(written.len() + 1)),
+                    2 => (choose(written.len() + 1), written.len()),
+                    _ => (0, written.len()),
+                };
+                put(&mut bytes, offset + from, &written[from..to]);
+            }
+            left.set_bytes(&name, bytes);
+        }
+        left
+    }
+
+    fn change(&self, change: Change) {
+        self.0.changes.lock().unwrap().push(change);
     }
 
     /// What is there now, on a device that works.
@@ -112,7 +199,9 @@ impl Files for MemoryFiles {
         if self.find(name).is_ok() {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
-        self.set_bytes(name, Vec::new());
+        let file = Bytes::default();
+        self.0.files.lock().unwrap().insert(name.to_owned(), Arc::clone(&file));
+        self.change(Change::Created(name.to_owned(), file));
         self.open(name)
     }
 
@@ -121,7 +210,10 @@ impl Files for MemoryFiles {
     }
 
     fn cut(&self, name: &str, length: u64) -> io::Result<()> {
-        self.find(name)?.lock().unwrap().truncate(length as usize);
+        let file = self.find(name)?;
+        let mut file = file.lock().unwrap();
+        file.seen.truncate(length as usize);
+        file.sync();
         Ok(())
     }
 
@@ -130,12 +222,14 @@ impl Files for MemoryFiles {
         let mut files = self.0.files.lock().unwrap();
         files.remove(from);
         files.insert(to.to_owned(), file);
+        self.change(Change::Renamed(from.to_owned(), to.to_owned()));
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         self.find(name)?;
         self.0.files.lock().unwrap().remove(name);
+        self.change(Change::Removed(name.to_owned()));
         Ok(())
     }
 
@@ -144,6 +238,11 @@ impl Files for MemoryFiles {
     }
 
     fn sync_directory(&self, _folder: &str) -> io::Result<()> {
+        if self.0.syncs_fail.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the device is gone"));
+        }
+        *self.0.safe_names.lock().unwrap() = self.0.files.lock().unwrap().clone();
+        self.0.changes.lock().unwrap().clear();
         Ok(())
     }
 
@@ -158,24 +257,17 @@ struct MemoryFile(Bytes, Arc<Inner>);
 impl StoreFile for MemoryFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut file = self.0.lock().unwrap();
-        let end = offset as usize + bytes.len();
         if self.1.writes_fail.load(Ordering::Relaxed) {
-            // A part of it has got there.
-            let half = offset as usize + bytes.len() / 2;
-            file.resize(half, 0);
-            file[offset as usize..half].copy_from_slice(&bytes[..bytes.len() / 2]);
+            file.write(offset as usize, &bytes[..bytes.len() / 2]); // a part of it has got there
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         self.1.writes.fetch_add(1, Ordering::Relaxed);
-        if file.len() < end {
-            file.resize(end, 0);
-        }
-        file[offset as usize..end].copy_from_slice(bytes);
+        file.write(offset as usize, bytes);
         Ok(())
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<usize> {
-        let file = self.0.lock().unwrap();
+        let file = &self.0.lock().unwrap().seen;
         let from = (offset as usize).min(file.len());
         let count = out.len().min(file.len() - from);
         out[..count].copy_from_slice(&file[from..from + count]);
@@ -183,7 +275,7 @@ impl StoreFile for MemoryFile {
     }
 
     fn length(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().len() as u64)
+        Ok(self.0.lock().unwrap().seen.len() as u64)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -191,6 +283,7 @@ impl StoreFile for MemoryFile {
         if self.1.syncs_fail.load(Ordering::Relaxed) {
             return Err(io::Error::other("the device is gone"));
         }
+        self.0.lock().unwrap().sync();
         Ok(())
     }
 }

@@ -226,6 +226,21 @@ impl World {
         self.engine.step(&mut self.inputs, self.now);
     }
 
+    /// Does a job that waits, one of those that may be next.
+    pub(super) fn do_job(&mut self, choose: &mut dyn FnMut(usize) -> usize) {
+        let job = {
+            let mut jobs = self.jobs.0.lock().unwrap();
+            let lane = match jobs.len() {
+                0 => return,
+                count => jobs[choose(count)].lane(),
+            };
+            let first = jobs.iter().position(|job| job.lane() == lane);
+            first.and_then(|at| jobs.remove(at))
+        };
+        let done = job.and_then(|job| job.run(&self.tools));
+        self.inputs.extend(done.map(Input::Done));
+    }
+
     /// Steps, and does jobs, until there is nothing left to do but wait.
     pub(super) fn settle(&mut self) {
         for _ in 0..10_000 {
