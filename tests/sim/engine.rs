@@ -25,9 +25,10 @@ use crate::store::{SimStore, Stop, StoreHabits};
 const WALL: u64 = 1_700_000_000_000;
 
 /// Jobs that wait, by lane; each lane does its own in order.
-type Waiting = Arc<Mutex<[VecDeque<Job>; 3]>>;
+pub(crate) type Waiting = Arc<Mutex<[VecDeque<Job>; 3]>>;
 
-struct JobList(Waiting);
+/// Puts jobs where the seed finds them.
+pub(crate) struct JobList(pub Waiting);
 
 impl Jobs for JobList {
     fn give(&mut self, job: Job) {

@@ -10,6 +10,7 @@ mod disk;
 mod end;
 mod engine;
 mod fault;
+mod history;
 mod host;
 mod late;
 mod ledger;
