@@ -167,7 +167,10 @@ impl Engine {
     fn healed(&mut self) {
         // What came while the snapshot was made is in the log behind it.
         self.flush();
-        let (Some(failure), true) = (self.failure.take(), self.log.segment_name().is_some()) else {
+        if self.log.segment_name().is_none() {
+            return; // that failed, and with it the try
+        }
+        let Some(failure) = self.failure.take() else {
             return;
         };
         self.log.healed();
