@@ -78,6 +78,9 @@ pub trait Store: Send + Sync {
     /// are kept before the snapshot counts.
     fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart);
 
+    /// Has a snapshot made soon, though none is due.
+    fn compact(&self) {}
+
     /// How it stands now.
     fn standing(&self) -> Standing;
 

@@ -193,11 +193,6 @@ impl DiskStore {
         &self.shared.status
     }
 
-    /// Has a snapshot made as soon as may be.
-    pub fn compact(&self) {
-        self.shared.put(Input::Compact);
-    }
-
     /// Ends it: with a snapshot if that can be made within `patience`. Everything that was submitted is on the device when this returns `true`.
     fn end(&self, with_snapshot: bool, patience: Duration) -> bool {
         self.shared.put(Input::Close { with_snapshot });
@@ -259,6 +254,10 @@ impl Store for DiskStore {
 
     fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart) {
         self.shared.put(Input::Part(from, snapshot, part));
+    }
+
+    fn compact(&self) {
+        self.shared.put(Input::Compact);
     }
 
     fn standing(&self) -> Standing {
