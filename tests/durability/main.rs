@@ -12,6 +12,8 @@
 #![allow(clippy::print_stderr, reason = "the figures are what one runs the long stories for")]
 #![allow(clippy::disallowed_methods, reason = "the clients are on the clock")]
 
+mod damage;
+mod faults;
 mod history;
 mod kill;
 mod ledger;
@@ -20,11 +22,16 @@ mod mortal;
 mod power;
 mod program;
 mod publisher;
+mod real;
 mod replay;
 mod shim;
 mod stage;
 mod subscriber;
+mod talker;
 
+#[allow(dead_code, reason = "only what finds installed clients is needed")]
+#[path = "../clients/program.rs"]
+mod programs;
 #[path = "../sim/random.rs"]
 mod random;
 #[allow(dead_code, reason = "the stories on sockets use more of it")]
