@@ -261,7 +261,8 @@ fn damage(directory: &Path, random: &mut Random) -> (String, String) {
     let length = fs::metadata(&path).unwrap().len() as usize;
     let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let at = random.below(length);
-    let what = match random.below(7) {
+    let kind = if length == 0 { 6 } else { random.below(7) };
+    let what = match kind {
         0..3 => {
             let mut byte = [0];
             file.read_exact_at(&mut byte, at as u64).unwrap();

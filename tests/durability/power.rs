@@ -6,11 +6,14 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use sundew::protocol::version::Version;
+
 use crate::history::History;
 use crate::program::Start;
 use crate::random::Random;
 use crate::replay::{Counts, Disk};
 use crate::shim::{Shim, read_log};
+use crate::talker::{Outcome, Talker};
 use crate::{check, rounds, seed};
 
 const STORAGE: &str = "segment_size = \"1MiB\"\nsnapshot_after = \"1MiB\"\nwill_grace = \"3s\"";
@@ -94,6 +97,58 @@ fn a_power_cut_after_a_clean_stop_loses_nothing() {
         let program = start.start();
         history.serve(&program);
         check(history.end(program, &start));
+    }
+}
+
+/// With syncs each second, a power cut loses less than two seconds, and only from the end.
+#[test]
+fn a_power_cut_loses_the_last_second_at_most_when_syncs_come_each_second() {
+    let mut random = Random::new(seed(25));
+    for rest in [0, 2500] {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, log) = (folder.path().join("data"), folder.path().join("log"));
+        fs::create_dir(&data).unwrap();
+        let plain = Start::on(&data, "interval").with(STORAGE);
+        let mut disk = Disk::of(&data);
+        let program = Shim::default().before(&plain, &log).start();
+        let mut keeper = Talker::connect(program.address(), Version::V5, "keeper", true).unwrap();
+        assert_eq!(keeper.subscribe("to/keeper", 1), Ok(1));
+        keeper.leave();
+        let mut publisher = Talker::connect(program.address(), Version::V311, "publisher", false).unwrap();
+        let mut acknowledged = Vec::new();
+        let until = Instant::now() + Duration::from_millis(2500);
+        while Instant::now() < until {
+            let payload = format!("{:06}", acknowledged.len()).into_bytes();
+            assert_eq!(
+                publisher.publish("to/keeper", &payload, 1, false),
+                Outcome::Acknowledged
+            );
+            acknowledged.push(Instant::now());
+        }
+        std::thread::sleep(Duration::from_millis(rest));
+        let cut = Instant::now();
+        program.kill();
+        disk.replay(&read_log(&log), &mut random);
+        let after = folder.path().join("after");
+        disk.cut(&mut random, &after);
+        let start = Start {
+            directory: Some(after),
+            ..plain
+        };
+        let program = start.start();
+        let mut keeper = Talker::connect(program.address(), Version::V5, "keeper", true).unwrap();
+        assert!(keeper.session_present, "the session is two seconds old and lost");
+        let came = keeper.messages().unwrap();
+        for (number, message) in came.iter().enumerate() {
+            assert_eq!(message.text(), format!("{number:06}"), "lost from the middle");
+        }
+        let lost_since = acknowledged.get(came.len()).map_or(Duration::ZERO, |at| cut - *at);
+        eprintln!(
+            "{} of {} messages after {rest} ms of rest, lost {lost_since:?}",
+            came.len(),
+            acknowledged.len()
+        );
+        assert!(lost_since < Duration::from_secs(2), "{lost_since:?} are lost");
     }
 }
 

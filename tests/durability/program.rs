@@ -59,11 +59,11 @@ impl Start {
                 directory.to_str().unwrap(),
                 self.storage
             ),
-            None => String::new(),
+            None => "enabled = false\n".to_owned(),
         };
         format!(
             "[[listeners]]\nname = \"plain\"\naddress = [\"127.0.0.1:{}\"]\n[workers]\ncount = {}\nplacement = \"round_robin\"\n\
-             [queue]\nmessages_max = 10000000\nbytes_max = \"1GiB\"\n[log]\nlevel = \"info\"\n{storage}",
+             [queue]\nmessages_max = 10000000\nbytes_max = \"1GiB\"\n[log]\nlevel = \"info\"\n[storage]\n{storage}",
             self.port,
             self.workers.max(1),
         )

@@ -334,3 +334,88 @@ impl NameChange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(inode: u64, name: &str) -> Operation {
+        Operation::Create {
+            inode,
+            name: name.to_owned(),
+        }
+    }
+
+    fn write(inode: u64, offset: usize, text: &str) -> Operation {
+        Operation::Write {
+            inode,
+            offset,
+            bytes: text.as_bytes().to_vec(),
+        }
+    }
+
+    fn after_cut(operations: &[Operation], seed: u64) -> BTreeMap<String, Vec<u8>> {
+        let mut random = Random::new(seed);
+        let mut disk = Disk::default();
+        disk.replay(operations, &mut random);
+        let folder = tempfile::tempdir().unwrap();
+        disk.cut(&mut random, folder.path());
+        let found = Disk::of(folder.path());
+        let content = |node: &usize| found.nodes[*node].current.clone();
+        found
+            .names
+            .iter()
+            .map(|(name, node)| (name.clone(), content(node)))
+            .collect()
+    }
+
+    #[test]
+    fn what_was_synced_with_its_name_is_there_after_every_cut() {
+        let here = Operation::SyncDirectory { name: String::new() };
+        let moved = Operation::Rename {
+            inode: 1,
+            from: "a".to_owned(),
+            to: "b".to_owned(),
+        };
+        let history = [
+            create(1, "a"),
+            write(1, 0, "whole"),
+            Operation::Sync { inode: 1 },
+            here,
+            moved,
+            write(1, 5, "!"),
+        ];
+        for seed in 0..100 {
+            let found = after_cut(&history, seed);
+            assert_eq!(found.len(), 1, "once, under its old or its new name");
+            assert!(found.values().all(|bytes| bytes.starts_with(b"whole")), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_synced_is_lost_in_some_cut_and_there_in_another() {
+        let here = Operation::SyncDirectory { name: String::new() };
+        let names_only = [create(1, "a"), here.clone(), write(1, 0, "bytes")];
+        let bytes_only = [create(1, "a"), write(1, 0, "bytes"), Operation::Sync { inode: 1 }];
+        let failed = [
+            create(1, "a"),
+            here,
+            write(1, 0, "bytes"),
+            Operation::SyncFailed { inode: 1 },
+            Operation::Sync { inode: 1 },
+        ];
+        for history in [&names_only[..], &bytes_only, &failed] {
+            let (there, lost): (Vec<u64>, Vec<u64>) = (0..100).partition(|seed| {
+                after_cut(history, *seed)
+                    .get("a")
+                    .is_some_and(|bytes| bytes == b"bytes")
+            });
+            assert!(
+                there.len() > 5 && lost.len() > 5,
+                "{} there, {} lost",
+                there.len(),
+                lost.len()
+            );
+        }
+    }
+}

@@ -129,7 +129,11 @@ impl Subscriber {
             self.state = State::Out;
             self.received.clear();
         }
-        (self.has_session, self.is_clearing) = (true, false);
+        let is_cleared = std::mem::take(&mut self.is_clearing);
+        self.has_session = !is_cleared || self.version.has_properties();
+        if !self.has_session {
+            return Err(Gone); // before 5.0 a clean session ends with its connection: the next one begins what stays
+        }
         self.acks.clear();
         match self.state {
             State::In => {}
