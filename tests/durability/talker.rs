@@ -57,7 +57,10 @@ impl Talker {
         if self.link.send(&packet.encode(self.version)).is_err() {
             return Outcome::Closed;
         }
-        while qos > 0 {
+        if qos == 0 {
+            return Outcome::Acknowledged;
+        }
+        loop {
             match self.next() {
                 Err(Gone) => return Outcome::Closed,
                 Ok(Packet::PubAck(ack) | Packet::PubRec(ack)) if ack.packet_id == id && ack.reason >= 0x80 => {
@@ -72,7 +75,6 @@ impl Talker {
                 Ok(packet) => panic!("an acknowledgement of {id}, but there came {packet:?}"),
             }
         }
-        Outcome::Acknowledged
     }
 
     /// Subscribes: the granted QoS or the reason why not.
@@ -80,11 +82,9 @@ impl Talker {
         self.last_id += 1;
         let packet = wire::subscribe(self.version, self.last_id, &PropertiesBuf::new(), &[(filter, qos)]);
         self.link.send(&packet)?;
-        loop {
-            match self.next()? {
-                Packet::SubAck { reasons, .. } => return Ok(reasons[0]),
-                packet => panic!("SUBACK, but there came {packet:?}"),
-            }
+        match self.next()? {
+            Packet::SubAck { reasons, .. } => Ok(reasons[0]),
+            packet => panic!("SUBACK, but there came {packet:?}"),
         }
     }
 
