@@ -129,12 +129,14 @@ impl Content {
     fn read(program: &Program) -> Self {
         let mut reader = Talker::connect(program.address(), Version::V5, "reader", false).unwrap();
         reader.subscribe("kept/#", 0).unwrap();
-        let retained = reader.messages().unwrap();
+        let retained = reader.messages(RETAINED).unwrap();
         let mut waiting = BTreeMap::new();
         for session in 0..SESSIONS {
             let client_id = format!("session-{session}");
             let mut client = Talker::connect(program.address(), Version::V5, &client_id, true).unwrap();
-            let messages = client.messages().unwrap();
+            let messages = client
+                .messages(if client.session_present { MESSAGES } else { 0 })
+                .unwrap();
             let found = client
                 .session_present
                 .then(|| messages.into_iter().map(|message| message.payload).collect());

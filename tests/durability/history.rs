@@ -109,22 +109,28 @@ impl History {
         self.stage.serve(Some(address));
     }
 
-    /// The broker is no more.
+    /// The broker is about to be no more, or is so already.
     pub(crate) fn interrupt(&self) {
+        self.stage.ledger().is_stopped = false;
         self.stage.serve(None);
+    }
+
+    /// The broker ends in order.
+    pub(crate) fn stop(&self, program: Program) {
+        self.stage.ledger().is_stopped = true;
+        self.stage.serve(None);
+        let (code, log) = program.terminate();
+        if code != Some(0) {
+            let fault = format!("a clean stop ends with {code:?}:\n{}", log.join("\n"));
+            self.stage.ledger().fault(fault);
+        }
     }
 
     /// Lets everything come that is still to come, from a broker that serves and is not killed any more. Then, after one
     /// clean stop and another start, nothing more may come. The figures, and what is wrong, one line each.
     pub(crate) fn end(self, program: Program, start: &Start) -> (String, Vec<String>) {
         self.drain();
-        self.interrupt();
-        let (code, log) = program.terminate();
-        if code != Some(0) {
-            self.stage
-                .ledger()
-                .fault(format!("a clean stop ends with {code:?}:\n{}", log.join("\n")));
-        }
+        self.stop(program);
         let program = start.start();
         self.serve(&program);
         self.close()
@@ -155,7 +161,7 @@ impl History {
             let missing = ledger.missing_count() + ledger.wills_missing();
             let now = (ledger.acknowledged(), ledger.delivered, missing);
             drop(ledger);
-            if missing == 0 && self.stage.all_idle() {
+            if missing == 0 && self.stage.all_idle() && self.stage.settled() == SUBSCRIBERS.len() + MEMBERS.len() + 1 {
                 return;
             }
             if now != last {

@@ -22,6 +22,8 @@ pub(crate) struct Ledger {
     pub(crate) duplicates: usize,
     /// Messages that the broker refused.
     pub(crate) refused: usize,
+    /// Whether the last life ended in order: with the wills of everybody who was there.
+    pub(crate) is_stopped: bool,
     /// Whether somebody is subscribed to the wills.
     pub(crate) has_witness: bool,
 }

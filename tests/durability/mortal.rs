@@ -34,6 +34,7 @@ struct Mortal {
     client_id: String,
     version: Version,
     is_lasting: bool,
+    has_delay: bool,
     leaving: Leaving,
     will: usize,
     link: Option<Link>,
@@ -77,7 +78,15 @@ pub(crate) fn run(stage: &Stage, seed: u64) {
 fn come_back(stage: &Stage, address: SocketAddr, orphans: &mut Vec<Mortal>, random: &mut Random) -> Vec<Mortal> {
     let began = Instant::now();
     let mut back = Vec::new();
+    let is_stopped = stage.ledger().is_stopped;
     for mut orphan in std::mem::take(orphans) {
+        if is_stopped && orphan.has_delay {
+            continue; // whether it comes back in time is open
+        }
+        if is_stopped {
+            stage.ledger().will_is(orphan.will, Fate::Published);
+            continue;
+        }
         if random.percent(50) && !orphan.is_returning() {
             stage.ledger().will_is(orphan.will, Fate::Published);
             continue;
@@ -132,6 +141,7 @@ impl Mortal {
         Some(Self {
             version,
             is_lasting,
+            has_delay: delay > 0,
             leaving: match kind {
                 0..4 => Leaving::Not,
                 4 | 5 => Leaving::Silently,

@@ -55,7 +55,7 @@ impl Start {
     fn configuration(&self) -> String {
         let storage = match &self.directory {
             Some(directory) => format!(
-                "[storage]\ndirectory = {:?}\n{}",
+                "enabled = true\ndirectory = {:?}\n{}",
                 directory.to_str().unwrap(),
                 self.storage
             ),
@@ -201,5 +201,11 @@ impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.process.kill(); // it has ended, where the story has come so far
         let _ = self.process.wait();
+        if std::thread::panicking() {
+            self.join_reader();
+            let mut log = self.lines("");
+            log.retain(|line| !line.contains("INFO client connected"));
+            eprintln!("the broker's log, without its clients:\n{}", log.join("\n"));
+        }
     }
 }

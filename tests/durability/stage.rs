@@ -29,6 +29,8 @@ struct State {
     phase: Phase,
     /// Publishers that have nothing on its way.
     idle: Vec<bool>,
+    /// Subscribers that got everything this life of the broker had for them when they came to stay.
+    settled: usize,
 }
 
 impl Stage {
@@ -38,6 +40,7 @@ impl Stage {
                 address: None,
                 phase: Phase::Load,
                 idle: vec![false; publishers],
+                settled: 0,
             }),
             changed: Condvar::new(),
             ledger: Mutex::new(Ledger::default()),
@@ -59,7 +62,9 @@ impl Stage {
 
     /// The broker serves here, or nowhere.
     pub(crate) fn serve(&self, address: Option<SocketAddr>) {
-        self.state.lock().unwrap().address = address;
+        let mut state = self.state.lock().unwrap();
+        (state.address, state.settled) = (address, 0);
+        drop(state);
         self.changed.notify_all();
     }
 
@@ -88,6 +93,15 @@ impl Stage {
     /// A publisher says whether it has nothing on its way.
     pub(crate) fn idle(&self, publisher: usize, is_idle: bool) {
         self.state.lock().unwrap().idle[publisher] = is_idle;
+    }
+
+    /// A subscriber has asked twice, and what waited for it came before the answers.
+    pub(crate) fn settle(&self) {
+        self.state.lock().unwrap().settled += 1;
+    }
+
+    pub(crate) fn settled(&self) -> usize {
+        self.state.lock().unwrap().settled
     }
 
     pub(crate) fn all_idle(&self) -> bool {

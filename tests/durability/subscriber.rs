@@ -11,7 +11,7 @@ use crate::link::{Gone, Link};
 use crate::publisher::connect;
 use crate::random::Random;
 use crate::stage::{Phase, Stage};
-use crate::wire::{self, PUBACK, PUBCOMP, PUBREC, Packet, Publish};
+use crate::wire::{self, PINGREQ, PUBACK, PUBCOMP, PUBREC, Packet, Publish};
 
 /// What a subscriber does while there is load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub(crate) struct Subscriber {
     /// QoS 2: what came and was not released, and what it was.
     received: HashMap<u16, Vec<u8>>,
     acks: VecDeque<Vec<u8>>,
+    /// PINGREQ sent and PINGRESP seen on this connection, at the end.
+    pings: (usize, usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ enum State {
     Unsubscribing,
 }
 
+/// At the end each asks so often whether there is more. Messages at QoS 2 wait for the store, and answers overtake them.
+const PINGS: usize = 10;
 /// The packet identifier of SUBSCRIBE and UNSUBSCRIBE.
 const ID: u16 = 7;
 
@@ -73,6 +77,7 @@ impl Subscriber {
             is_clearing: false,
             received: HashMap::new(),
             acks: VecDeque::new(),
+            pings: (0, 0),
         }
     }
 
@@ -135,6 +140,7 @@ impl Subscriber {
             return Err(Gone); // before 5.0 a clean session ends with its connection: the next one begins what stays
         }
         self.acks.clear();
+        self.pings = (0, 0);
         match self.state {
             State::In => {}
             State::Unsubscribing => self.unsubscribe(&mut link)?,
@@ -194,6 +200,11 @@ impl Subscriber {
             if phase == Phase::Load && self.plan == Plan::Change && self.random.percent(2) {
                 self.change(link, stage)?;
             }
+            if phase == Phase::Drain && self.pings.0 == self.pings.1 && self.pings.0 < PINGS {
+                stage.rest(Duration::from_millis(20));
+                link.send(&PINGREQ)?;
+                self.pings.0 += 1;
+            }
             while let Some(packet) = link.look()? {
                 self.take(stage, packet);
                 self.flush(link, phase)?;
@@ -237,6 +248,12 @@ impl Subscriber {
             Packet::UnsubAck { .. } => {
                 self.state = State::Out;
                 self.on_ledger(stage, |ledger, audience| ledger.unsubscribed(audience));
+            }
+            Packet::PingResp => {
+                self.pings.1 += 1;
+                if self.pings.1 == PINGS {
+                    stage.settle();
+                }
             }
             Packet::Disconnect { reason, .. } => {
                 if reason != 0x8B {

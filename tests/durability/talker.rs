@@ -1,6 +1,7 @@
 //! A client for stories with a fixed course: one thing after the other, each with its outcome.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use sundew::protocol::property::{PropertiesBuf, PropertyId};
 use sundew::protocol::version::Version;
@@ -8,6 +9,9 @@ use sundew::protocol::version::Version;
 use crate::link::{Gone, Link};
 use crate::publisher::connect;
 use crate::wire::{self, Connect, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, Publish};
+
+/// What did not come for so long does not come.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What became of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,17 +64,18 @@ impl Talker {
         if qos == 0 {
             return Outcome::Acknowledged;
         }
+        let mut is_received = false;
         loop {
             match self.next() {
+                Err(Gone) if is_received => return Outcome::Acknowledged, // the message is the broker's already
                 Err(Gone) => return Outcome::Closed,
                 Ok(Packet::PubAck(ack) | Packet::PubRec(ack)) if ack.packet_id == id && ack.reason >= 0x80 => {
                     return Outcome::Refused(ack.reason);
                 }
                 Ok(Packet::PubAck(ack) | Packet::PubComp(ack)) if ack.packet_id == id => return Outcome::Acknowledged,
                 Ok(Packet::PubRec(ack)) if ack.packet_id == id => {
-                    if self.link.send(&wire::ack(PUBREL, id)).is_err() {
-                        return Outcome::Acknowledged; // the message is the broker's now
-                    }
+                    is_received = true;
+                    let _ = self.link.send(&wire::ack(PUBREL, id)); // if it is closed, reading says so
                 }
                 Ok(packet) => panic!("an acknowledgement of {id}, but there came {packet:?}"),
             }
@@ -88,19 +93,20 @@ impl Talker {
         }
     }
 
-    /// Messages that come before the answers to PINGREQ, twice in a row, bring nothing more.
-    pub(crate) fn messages(&mut self) -> Result<Vec<Publish>, Gone> {
-        loop {
-            let before = self.messages.len();
-            for _ in 0..2 {
-                for packet in self.link.until_pong()? {
-                    self.keep(packet)?;
-                }
-            }
-            if self.messages.len() == before {
-                return Ok(std::mem::take(&mut self.messages));
+    /// What comes: so many messages, and what comes along with them; fewer when nothing has come for a while. (An answer to
+    /// PINGREQ is no fence: at QoS 2 a message waits for the store, others overtake it.)
+    pub(crate) fn messages(&mut self, expected: usize) -> Result<Vec<Publish>, Gone> {
+        let mut quiet = Instant::now();
+        while self.messages.len() < expected && quiet.elapsed() < QUIET {
+            if let Some(packet) = self.link.look()? {
+                self.keep(packet)?;
+                quiet = Instant::now();
             }
         }
+        for packet in self.link.until_pong()? {
+            self.keep(packet)?;
+        }
+        Ok(std::mem::take(&mut self.messages))
     }
 
     /// Waits for one message.
