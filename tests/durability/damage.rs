@@ -208,7 +208,7 @@ fn one_place(original: &Original, random: &mut Random, seed: u64, tally: &Tally)
         tally.started_though_refusing.fetch_add(1, Ordering::Relaxed);
     } else {
         let (code, log) = program.end();
-        let told = log.iter().any(|line| line.contains(&file) && line.contains("offset"));
+        let told = log.iter().any(|line| line.contains(&file) && line.contains("damaged at byte "));
         assert!(
             code.is_some_and(|code| code != 0) && told,
             "{about}: exit {code:?}\n{}",

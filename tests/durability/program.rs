@@ -199,6 +199,9 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::thread::sleep(Duration::from_millis(200)); // what it says about it
+        }
         let _ = self.process.kill(); // it has ended, where the story has come so far
         let _ = self.process.wait();
         if std::thread::panicking() {

@@ -52,7 +52,7 @@ impl Talker {
 
     /// Sends a message and, above QoS 0, waits for what becomes of it.
     pub(crate) fn publish(&mut self, topic: &str, payload: &[u8], qos: u8, retain: bool) -> Outcome {
-        self.last_id += 1;
+        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
         let id = self.last_id;
         let packet = Publish {
             retain,
@@ -84,7 +84,7 @@ impl Talker {
 
     /// Subscribes: the granted QoS or the reason why not.
     pub(crate) fn subscribe(&mut self, filter: &str, qos: u8) -> Result<u8, Gone> {
-        self.last_id += 1;
+        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
         let packet = wire::subscribe(self.version, self.last_id, &PropertiesBuf::new(), &[(filter, qos)]);
         self.link.send(&packet)?;
         match self.next()? {
