@@ -109,6 +109,20 @@ impl Talker {
         Ok(std::mem::take(&mut self.messages))
     }
 
+    /// What comes before so many messages on a topic; or, where they do not come, before a while without any.
+    pub(crate) fn messages_until(&mut self, count: usize, end: &str) -> Result<Vec<Publish>, Gone> {
+        let mut quiet = Instant::now();
+        while self.messages.iter().filter(|message| message.topic == end).count() < count && quiet.elapsed() < QUIET {
+            if let Some(packet) = self.link.look()? {
+                self.keep(packet)?;
+                quiet = Instant::now();
+            }
+        }
+        let mut messages = std::mem::take(&mut self.messages);
+        messages.retain(|message| message.topic != end);
+        Ok(messages)
+    }
+
     /// Waits for one message.
     pub(crate) fn message(&mut self) -> Result<Publish, Gone> {
         while self.messages.is_empty() {

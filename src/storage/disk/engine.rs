@@ -251,6 +251,9 @@ impl Engine {
         if self.log.segment_name().is_none() || self.is_closed {
             self.log.skip();
             count(&self.status.dropped, 1);
+            if let Some(failure) = &mut self.failure {
+                failure.change();
+            }
             return;
         }
         self.log.put_batch(worker, batch, self.now);

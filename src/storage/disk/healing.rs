@@ -26,9 +26,16 @@ pub(super) struct Failure {
     next_try: Time,
     delay: u64,
     next_warning: Time,
+    /// Something was dropped since the last try: what is to be kept may be less now, since clients have taken it.
+    has_changed: bool,
 }
 
 impl Failure {
+    /// A batch was dropped.
+    pub(super) fn change(&mut self) {
+        self.has_changed = true;
+    }
+
     /// When to look again.
     pub(super) fn wake(&self) -> Time {
         if self.is_healing {
@@ -59,6 +66,7 @@ impl Engine {
             next_try: now.plus_millis(FIRST_TRY_MILLIS),
             delay: FIRST_TRY_MILLIS,
             next_warning: now.plus_millis(WARN_MILLIS),
+            has_changed: false,
         });
         let directory = self.files.directory();
         match self.options.on_full {
@@ -131,6 +139,7 @@ impl Engine {
         } else if self.rotate() {
             if let Some(failure) = &mut self.failure {
                 failure.is_healing = true;
+                failure.has_changed = false;
             }
             self.begin_snapshot();
         } else {
@@ -138,14 +147,17 @@ impl Engine {
         }
     }
 
-    /// A try makes sense when there is room for a snapshot now, and for the reserve when what it replaces is gone.
+    /// A try makes sense when there is room for a snapshot now, and for the reserve when what it replaces is gone. How large it will be
+    /// only the last one can tell; where something has changed since, less may do.
     fn is_room_to_heal(&self) -> io::Result<()> {
         let Ok(free) = self.files.free_bytes() else {
             return Ok(()); // trying will tell
         };
         let snapshot = self.compaction.last_bytes();
         let old: u64 = self.present.values().sum();
-        if free >= snapshot && free + old >= self.options.reserve + snapshot {
+        let has_changed = self.failure.as_ref().is_some_and(|failure| failure.has_changed);
+        let is_likely = free >= snapshot && free + old >= self.options.reserve + snapshot;
+        if is_likely || (has_changed && free + old >= self.options.reserve) {
             Ok(())
         } else {
             Err(io::Error::from(io::ErrorKind::StorageFull))
