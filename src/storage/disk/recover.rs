@@ -282,7 +282,9 @@ impl Recovery<'_> {
             // Its blocks can still be known as those of this store. Without any, it was being made when the power went.
             Err(_) => file.length > BLOCKS_START && self.recovered.store.is_some(),
         };
-        if !is_own && file.header.is_err() && file.length > BLOCKS_START {
+        // A snapshot gets its name when it is whole and on the device: one without anything is damaged.
+        let has_been = file.length > BLOCKS_START || file.name.kind == FileKind::Snapshot;
+        if !is_own && file.header.is_err() && has_been {
             self.gap(file, 0, file.length, 0)?;
             return Ok(false);
         }
