@@ -17,6 +17,8 @@ use sundew::session::peer::ListenerRules;
 use sundew::transport::certificates::{self, CertificatesOptions};
 use sundew::transport::options::{CertificateFiles, ListenAddress, ListenerOptions, TlsOptions, WebSocketOptions};
 
+#[path = "cli/golden.rs"]
+mod golden;
 #[path = "cli/store.rs"]
 mod store;
 

@@ -48,11 +48,11 @@ fn leave_something(port: &str) {
     publish(&["-t", "home/image", "-r", "-f", file.path().to_str().unwrap()]);
 }
 
-fn store(arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn store(arguments: &[&str]) -> (i32, String, String) {
     sundew(&[&["store"], arguments].concat())
 }
 
-fn lines(text: &str) -> Vec<serde_json::Value> {
+pub(crate) fn lines(text: &str) -> Vec<serde_json::Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 

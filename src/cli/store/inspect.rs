@@ -13,7 +13,7 @@ use crate::protocol::time::Time;
 use crate::storage::disk::backup::{BackupError, Source};
 use crate::storage::disk::recover::{self, Gap};
 use crate::storage::image::{ImageOptions, Report, Restored, RestoredDelivery, RestoredSession};
-use crate::storage::record::{DeliveryRecord, Progress, Record};
+use crate::storage::record::{DeliveryRecord, MessageRecord, Progress, Record};
 
 /// What is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -63,7 +63,9 @@ fn state(out: &mut Lines, stamp: Stamp, restored: &Restored, what: What) {
     for one in restored.sessions.iter().filter(|_| wants(What::Sessions)) {
         out.line(&session(stamp, one));
     }
-    for message in restored.retained.iter().filter(|_| wants(What::Retained)) {
+    let mut retained: Vec<_> = restored.retained.iter().filter(|_| wants(What::Retained)).collect();
+    retained.sort_unstable_by(|a, b| a.topic().as_str().cmp(b.topic().as_str()));
+    for message in retained {
         let mut object = Object::new(stamp);
         object.text("what", "retained");
         if let Some(number) = message.number {
@@ -215,20 +217,9 @@ fn record(object: &mut Object, record: &Record<'_>) {
             named("retained_from", None);
             object.number("retained_order", *order);
         }
-        Record::Message(message) => {
+        Record::Message(one) => {
             named("message", None);
-            object.number("message", message.number.0);
-            millis(object, "expires_at_ms", message.expires_at);
-            if let Some(order) = message.retained {
-                object.number("retained_order", order);
-            }
-            if let Some((session, id)) = message.received {
-                object.number("received_session", session.0);
-                object.number("received_packet_id", id.get());
-            }
-            object.content(&message.content);
-            let deliveries = message.deliveries.iter().map_while(Result::ok);
-            object.list("deliveries", deliveries.map(|delivery| delivery_object(&delivery)));
+            message(object, one);
         }
         Record::Delivery(number, delivery) => {
             named("delivery", None);
@@ -248,6 +239,21 @@ fn record(object: &mut Object, record: &Record<'_>) {
             packet_id(object, *id);
         }
     }
+}
+
+fn message(object: &mut Object, message: &MessageRecord<'_>) {
+    object.number("message", message.number.0);
+    millis(object, "expires_at_ms", message.expires_at);
+    if let Some(order) = message.retained {
+        object.number("retained_order", order);
+    }
+    if let Some((session, id)) = message.received {
+        object.number("received_session", session.0);
+        object.number("received_packet_id", id.get());
+    }
+    object.content(&message.content);
+    let deliveries = message.deliveries.iter().map_while(Result::ok);
+    object.list("deliveries", deliveries.map(|delivery| delivery_object(&delivery)));
 }
 
 fn packet_id(object: &mut Object, id: PacketId) {

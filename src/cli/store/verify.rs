@@ -55,9 +55,13 @@ impl recover::Visitor for Files {
     fn gap(&mut self, gap: &Gap) {
         let what = match (gap.bytes, gap.blocks) {
             (0, 0) => "it ends too early".to_owned(),
-            (0, blocks) => format!("{blocks} blocks that should be before this are not there"),
-            (bytes, 0) => format!("{bytes} bytes cannot be read"),
-            (bytes, blocks) => format!("{bytes} bytes cannot be read, {blocks} blocks are missing"),
+            (0, blocks) => format!("{} missing before this", count(blocks, "block")),
+            (bytes, 0) => format!("{} that cannot be read", count(bytes, "byte")),
+            (bytes, blocks) => format!(
+                "{} that cannot be read, {} missing",
+                count(bytes, "byte"),
+                count(blocks, "block")
+            ),
         };
         self.of(&gap.file)
             .damage
@@ -86,7 +90,9 @@ pub(super) fn run(directory: &Path) -> Result<Exit, BackupError> {
     }
     let is_sound = files.0.values().all(|file| file.damage.is_empty());
     let end = match (is_sound, report.is_clean) {
-        (false, _) => "damaged: a broker starts with what can be read, and says what is lost; or take a backup",
+        (false, _) => {
+            "damaged: a broker starts with what can be read and says what is lost; `sundew store import` restores a backup"
+        }
         (true, true) => "sound, and closed in order",
         (true, false) => "sound",
     };
@@ -97,14 +103,20 @@ pub(super) fn run(directory: &Path) -> Result<Exit, BackupError> {
     })
 }
 
+fn count(number: u64, what: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{end}")
+}
+
 fn lines(files: &Files, report: &Report) -> String {
     let mut text = String::new();
     for (name, file) in &files.0 {
         let state = if file.damage.is_empty() { "sound" } else { "damaged" };
         let _ = writeln!(
             text,
-            "{name}: {} blocks, {} records: {state}",
-            file.blocks, file.records
+            "{name}: {}, {}: {state}",
+            count(file.blocks, "block"),
+            count(file.records, "record")
         );
         for damage in &file.damage {
             let _ = writeln!(text, "{name}: {damage}");
@@ -113,8 +125,10 @@ fn lines(files: &Files, report: &Report) -> String {
     if let Some(torn) = &report.torn {
         let _ = writeln!(
             text,
-            "{}: at byte {}: {} bytes were not yet on the device when the broker stopped, or are being written: no damage, nothing in them was promised",
-            torn.file, torn.offset, torn.bytes
+            "{}: at byte {}: {} not yet on the device when the broker stopped, or being written: no damage, nothing of it was promised",
+            torn.file,
+            torn.offset,
+            count(torn.bytes, "byte")
         );
     }
     text
