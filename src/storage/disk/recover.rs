@@ -213,7 +213,8 @@ fn open_all(files: &dyn Files) -> Result<Vec<Found>, RecoverError> {
         let mut names: Vec<_> = names.iter().filter_map(|text| FileName::parse(text)).collect();
         names.sort_unstable();
         let mut all = Vec::with_capacity(names.len());
-        for name in names {
+        // The newest first: a broker that is at work goes on in the next segment when one is full, so what is older has everything before it.
+        for name in names.into_iter().rev() {
             match open_one(files, name) {
                 Ok(found) => all.push(found),
                 Err(RecoverError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound && tries < TRIES => {
@@ -222,6 +223,7 @@ fn open_all(files: &dyn Files) -> Result<Vec<Found>, RecoverError> {
                 Err(error) => return Err(error),
             }
         }
+        all.reverse();
         return Ok(all);
     }
 }

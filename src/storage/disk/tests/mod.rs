@@ -309,3 +309,50 @@ fn after_a_close_there_is_nothing_to_replay() {
     read(&world.files, RecoverMode::Repair).unwrap();
     assert_eq!(world.files.names(), names);
 }
+
+#[test]
+fn time_goes_on_over_restarts_and_jumps_of_the_wall_clock() {
+    let mut world = World::new(DiskOptions::default());
+    world.write_marks(1..=1);
+    let (begin, wall) = (world.now.time, world.now.wall);
+    world.wait(5000);
+    world.write_marks(2..=2);
+    // A minute off: that is known from the wall clock.
+    let (_, recovered) = read(&world.files.copy(), RecoverMode::Repair).unwrap();
+    assert_eq!(recovered.time_at(wall + 65_000).millis_since(begin), 65_000);
+    assert_eq!(
+        recovered.time_at(0).millis_since(begin),
+        5000,
+        "a clock that was reset: time does not go back"
+    );
+    // The wall clock is set right, by ten years: written down though nothing else is, once.
+    let groups = world.files.writes();
+    world.now.wall += 315_360_000_000;
+    world.wait(10_000);
+    world.wait(60_000);
+    assert_eq!(world.files.writes(), groups + 1);
+    let (_, recovered) = read(&world.files, RecoverMode::Repair).unwrap();
+    let off = recovered.time_at(world.now.wall + 1000).millis_since(begin);
+    assert_eq!(off, 76_000, "nothing expires for that");
+}
+
+#[test]
+fn a_message_for_two_sessions_is_in_a_snapshot_once() {
+    let mut world = World::new(DiskOptions {
+        workers: 2,
+        ..DiskOptions::default()
+    });
+    for value in 1..=3 {
+        world.submit(0, message(value, &[0; 200_000]), Some((value, value)));
+    }
+    world.step();
+    world.input(Input::Compact);
+    world.settle();
+    let id = world.told.snapshots.lock().unwrap()[0].1;
+    world.part(0, id, mark(1), &[3, 1, 2], true);
+    world.part(1, id, mark(2), &[2, 3], true);
+    world.settle();
+    let (seen, recovered) = read(&world.files, RecoverMode::RefuseDamage).unwrap();
+    assert_eq!((seen.messages, seen.marks), (vec![1, 2, 3], vec![1, 2]));
+    assert_eq!(recovered.report.snapshot, Some(id));
+}

@@ -4,8 +4,9 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, Weak};
 use std::time::Duration;
 
+use super::super::files::OsFiles;
 use super::super::options::{DiskOptions, SyncMode};
-use super::super::recover::RecoverMode;
+use super::super::recover::{RecoverMode, recover};
 use super::super::store::{DiskStore, OpenError};
 use super::world::{Seen, mark, message, number};
 use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
@@ -145,6 +146,13 @@ fn a_log_that_grows_is_replaced_while_the_broker_works() {
         submit(&store, value, message(value, &[0; 1000]));
         if value % 50 == 0 {
             broker.wait_stored(value);
+        }
+        if value % 500 == 0 {
+            // Somebody looks at it meanwhile.
+            let mut seen = Seen::default();
+            let recovered = recover(&OsFiles::new(scratch.path()), RecoverMode::ReadOnly, &mut seen).unwrap();
+            assert!(recovered.report.gaps.is_empty(), "{:?}", recovered.report);
+            assert!(seen.messages.contains(&value), "what was told as stored is seen");
         }
     }
     broker.wait_stored(value);
