@@ -241,6 +241,8 @@ metrics! {
     dropped_offline_qos0: Counter "messages_dropped", "reason" = "offline_qos0";
     /// Messages or deliveries that reached nobody: the session ended while they waited.
     dropped_session_ended: Counter "messages_dropped", "reason" = "session_ended";
+    /// Messages or deliveries that reached nobody: the store could not read them any more.
+    dropped_unreadable: Counter "messages_dropped", "reason" = "unreadable";
     /// Messages or deliveries that reached nobody: the client answered with an error.
     dropped_rejected: Counter "messages_dropped", "reason" = "rejected";
     /// Messages that were refused to their publisher because no receiver could take them.
@@ -250,6 +252,10 @@ metrics! {
     queued_messages: Gauge "queued_messages";
     /// Bytes of the deliveries that wait in the queues of sessions.
     queued_bytes: Gauge "queued_bytes";
+    /// Of the deliveries that wait, those whose content is in the store only.
+    queued_stored: Gauge "queued_stored_messages";
+    /// Bytes of the deliveries that wait and whose content is in memory.
+    queued_memory_bytes: Gauge "queued_memory_bytes";
     /// Deliveries that were sent with QoS 1 or 2 and are not acknowledged.
     in_flight_messages: Gauge "in_flight_messages";
 

@@ -1,11 +1,14 @@
 //! How connections and sessions end: DISCONNECT, silence, violations, wills, expiry, drain.
 
+use std::collections::VecDeque;
+
 use tracing::{debug, info, warn};
 
 use super::timers::Reminder;
 use super::worker::{ANSWER_MAX_MS, Worker};
 use crate::auth::Refusal;
 use crate::codec::{DecodeError, ErrorKind, is_of_connack};
+use crate::delivery::outbox::Entry;
 use crate::delivery::residents::{Residents, STALL_MS};
 use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey};
 use crate::protocol::packet::{ConnAck, Disconnect, Packet, PacketType};
@@ -202,6 +205,9 @@ impl Worker {
         if !self.broker.options.delivery.outbox.queue_qos0_offline {
             resident.outbox.forget_unacknowledged();
         }
+        self.residents
+            .paging
+            .count(&mut resident.outbox, &self.residents.metrics);
         resident.session.outbound.forget_unkept();
         resident.session.status.set_online(false);
         let expires_at = resident.session.expiry_from(now);
@@ -264,7 +270,7 @@ impl Worker {
         }
         self.unsubscribe_all(slot);
         self.redistribute(slot, false, now);
-        let Some(resident) = self.residents.sessions.remove(slot) else {
+        let Some(resident) = self.residents.remove_session(slot) else {
             return;
         };
         if let Some(number) = resident.session.number {
@@ -288,7 +294,15 @@ impl Worker {
             return;
         };
         let mut deliveries = resident.session.outbound.take_for_redistribution();
-        deliveries.extend(resident.outbox.take_for_redistribution().into_iter().map(Box::new));
+        let mut legacy = VecDeque::new();
+        for entry in resident.outbox.take_for_redistribution(!goes_on) {
+            match entry {
+                Entry::Memory(delivery) => deliveries.push(Box::new(delivery)),
+                Entry::Stored(stored) => legacy.push_back(stored),
+            }
+        }
+        self.residents.count_queue(slot);
+        self.leave_legacy(slot, legacy);
         let tried = [SessionKey {
             worker: self.me,
             key: slot,

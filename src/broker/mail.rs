@@ -115,17 +115,19 @@ impl Worker {
         is_some
     }
 
-    /// True when something was recorded that the store has not been given: see [`Worker::submit_records`].
-    pub const fn has_records(&self) -> bool {
-        self.residents.journal.has_records()
+    /// True when something was recorded, or is wanted, that the store has not been told: see [`Worker::submit_records`].
+    pub fn has_records(&self) -> bool {
+        self.residents.journal.has_records() || self.residents.paging.has_something()
     }
 
     /// Gives the store what was recorded. Best done when everything that is there to be read has been: what is given at once is written at
     /// once, and costs one hand-over to the store and one back.
     pub fn submit_records(&mut self) {
+        self.await_batch();
         if let Some(batch) = self.residents.journal.take() {
             self.broker.store.submit(self.me, batch);
         }
+        self.ask_for_contents();
     }
 
     /// Sends what has been collected for other workers. What was recorded goes to the store before: what they record because of
@@ -187,7 +189,7 @@ impl Worker {
         let delivered = self.residents.deliver(&mut fanned, &delivery.receiver, purpose, now);
         if delivered != Delivered::Taken {
             delivery.tried.push(delivery.receiver.session);
-            if !self.route_to_group(&delivery.message, &delivery.group, &delivery.tried, now) {
+            if !self.route_to_group(&delivery.message, &delivery.group.name, &delivery.tried, now) {
                 self.metrics().dropped_session_ended.increment();
             }
             let first = delivery.receiver.status.stored_number();

@@ -12,6 +12,7 @@ mod connack;
 pub mod endings;
 pub mod mail;
 pub mod options;
+mod paging;
 mod publish;
 pub mod registry;
 mod replay;

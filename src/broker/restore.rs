@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use super::timers::Reminder;
 use super::worker::Worker;
-use super::{read, write};
-use crate::delivery::residents::Resident;
-use crate::protocol::ids::{ClientId, PacketId, SessionKey, SlotKey};
+use super::write;
+use crate::delivery::outbox::{Entry, StoredDelivery};
+use crate::delivery::paging::report_lost;
+use crate::delivery::residents::{Resident, Residents};
+use crate::protocol::ids::{ClientId, SessionKey, SlotKey};
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicFilter;
 use crate::router::Subscriber;
-use crate::router::shared::SharedGroup;
+use crate::router::shared::GroupName;
 use crate::session::delivery::Delivery;
 use crate::session::outbound::{Former, Outbound};
 use crate::session::state::{Session, Subscription};
@@ -100,48 +102,65 @@ impl Worker {
             let (message, copy) = (delivery.message, delivery.copy);
             match delivery.progress {
                 Progress::Released(id) => in_flight.push((id, Former::Released((message, copy)))),
-                Progress::Sent(id) => in_flight.extend(self.former(id, delivery)),
+                Progress::Sent(id) => match restored_entry(delivery) {
+                    Entry::Memory(delivery) => in_flight.push((id, Former::Published(Box::new(delivery)))),
+                    // What is in flight is read at the start whatever the budget: the store could not.
+                    Entry::Stored(_) => {
+                        self.metrics().dropped_unreadable.increment();
+                        report_lost(&restored.client_id, message.0.get(), 1);
+                    }
+                },
                 Progress::Queued => {}
             }
         }
-        let queued: Vec<_> = restored.queued.drain(..).collect();
-        let queued: Vec<_> = queued
-            .into_iter()
-            .filter_map(|delivery| self.restored_delivery(delivery))
-            .collect();
-        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+        let Residents {
+            sessions,
+            paging,
+            options,
+            metrics,
+            ..
+        } = &mut self.residents;
+        let Some(resident) = sessions.get_mut(slot) else {
             return;
         };
         let (outbound, misplaced) = Outbound::restore(in_flight);
         resident.session.outbound = outbound;
-        for delivery in misplaced.into_iter().map(|delivery| *delivery).chain(queued) {
-            resident.outbox.restore(delivery);
+        let outbox = &mut resident.outbox;
+        for delivery in misplaced {
+            outbox.restore(Entry::Memory(*delivery));
+        }
+        for delivery in restored.queued.drain(..) {
+            match restored_entry(delivery) {
+                Entry::Memory(delivery) => {
+                    outbox.restore_delivery(delivery, options.memory_bytes_max, paging.is_over(options));
+                }
+                stored => outbox.restore(stored),
+            }
+            paging.count(outbox, metrics);
         }
         resident
             .session
             .status
             .set_in_flight((usize::from(resident.session.outbound.in_flight()) + resident.outbox.len()) as u32);
     }
+}
 
-    fn former(&self, id: PacketId, delivery: RestoredDelivery) -> Option<(PacketId, Former)> {
-        let delivery = self.restored_delivery(delivery)?;
-        Some((id, Former::Published(Box::new(delivery))))
-    }
-
-    fn restored_delivery(&self, restored: RestoredDelivery) -> Option<Delivery> {
-        let message = restored.content?;
-        let group = restored.group.and_then(|(group, filter)| {
-            let matched = read(&self.broker.subscriptions).matches(message.topic());
-            let is_it = |known: &&Arc<SharedGroup>| *known.name.group == *group && *known.name.filter == *filter;
-            matched.groups.iter().find(is_it).cloned()
-        });
-        Some(Delivery {
+fn restored_entry(restored: RestoredDelivery) -> Entry {
+    let name = |(group, filter)| Arc::new(GroupName { group, filter });
+    let group = restored.group.map(name);
+    match restored.content {
+        Some(message) => Entry::Memory(Delivery {
             qos: restored.qos,
             retain: restored.retain,
             identifiers: restored.identifiers,
             copy: restored.copy,
             message,
             group,
-        })
+        }),
+        None => {
+            let (key, form) = ((restored.message, restored.copy), (restored.qos, restored.retain));
+            let stored = StoredDelivery::new(key, restored.expires_at, restored.bytes, form);
+            Entry::Stored(stored.with(restored.identifiers, group))
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::delivery::residents::Residents;
 use crate::protocol::ids::{MessageNumber, PacketId, SessionKey, SessionNumber, Ticket, WorkerId};
 use crate::protocol::message::{Message, Publication};
 use crate::protocol::time::Time;
-use crate::router::shared::{Choice, SharedGroup};
+use crate::router::shared::{Choice, GroupName, SharedGroup};
 use crate::router::{Receiver, RetainedError, WorkerReceivers};
 use crate::storage::Record;
 use crate::storage::record::{DeliveryRecord, MessageRecord, Progress};
@@ -133,7 +133,7 @@ impl Worker {
     pub(super) fn route_to_group(
         &mut self,
         message: &Arc<Message>,
-        group: &SharedGroup,
+        group: &GroupName,
         tried: &[SessionKey],
         now: Time,
     ) -> bool {
@@ -164,7 +164,7 @@ impl Worker {
             random,
             now,
         };
-        let current = matched.groups.iter().find(|current| current.name == group.name);
+        let current = matched.groups.iter().find(|current| *current.name == *group);
         let is_taken = current.is_some_and(|group| reach.member(&mut fanned, group, tried.into()));
         let journal = &mut self.residents.journal;
         if let Some(number) = message.number.filter(|_| journal.has_deliveries()) {

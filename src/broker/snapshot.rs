@@ -11,6 +11,7 @@
 use super::mail::Mail;
 use super::storing::encode_session;
 use super::worker::Worker;
+use crate::delivery::outbox::Entry;
 use crate::delivery::residents::Resident;
 use crate::delivery::stored;
 use crate::protocol::ids::WorkerId;
@@ -22,6 +23,8 @@ use crate::storage::{Record, SnapshotId, SnapshotPart};
 
 /// Bytes of a part, from where on it is sent.
 const PART_BYTES: usize = 64 * 1024;
+/// Messages of a part that are in the store only, which has to copy them.
+const STORED_PER_PART: usize = 4096;
 /// Places of the table looked at for a part.
 const PLACES_PER_PART: usize = 8192;
 
@@ -105,10 +108,14 @@ impl Worker {
                 .connection
                 .and_then(|key| self.residents.connections.get(key.0));
             let will = connection.and_then(|connection| connection.will.as_ref());
-            running.queue_from = marker.encode(resident, will, running.queue_from, &mut part.bytes);
+            running.queue_from = marker.encode(resident, will, running.queue_from, &mut part);
             running.place += usize::from(running.queue_from.is_none());
         }
         part.is_last = running.place >= places;
+        if part.is_last {
+            part.stored_messages
+                .extend(self.legacies.values().flatten().map(|delivery| delivery.message));
+        }
         if part.is_last {
             self.snapshot.running = None;
         }
@@ -127,14 +134,23 @@ impl Marker {
         resident: &Resident,
         will: Option<&Will>,
         queue_from: Option<u64>,
-        out: &mut Vec<u8>,
+        part: &mut SnapshotPart,
     ) -> Option<u64> {
         let session = &resident.session;
+        let SnapshotPart {
+            bytes: out,
+            stored_messages,
+            ..
+        } = part;
         if queue_from.is_none() {
             encode_session(session, will, out);
         }
-        let number = session.stored_number()?;
+        let number = session.stored_number();
+        if number.is_none() && !resident.outbox.has_stored() {
+            return None;
+        }
         for (id, in_flight) in session.outbound.kept() {
+            let Some(number) = number else { break };
             match in_flight {
                 InFlight::Published(delivery) => {
                     self.content(&delivery.message, out);
@@ -148,14 +164,18 @@ impl Marker {
                 }
             }
         }
-        for (place, delivery) in resident.outbox.waiting_from(queue_from.unwrap_or(0)) {
-            if out.len() >= PART_BYTES {
+        for (place, entry) in resident.outbox.waiting_from(queue_from.unwrap_or(0)) {
+            if out.len() >= PART_BYTES || stored_messages.len() >= STORED_PER_PART {
                 return Some(place);
             }
-            self.content(&delivery.message, out);
-            let record = stored::record(session, delivery, Progress::Queued);
-            if let (Some(record), Some(message)) = (record, delivery.message.number) {
-                Record::Delivery(message, record).encode(out);
+            match entry {
+                // To be read for a client that is still connected, even where its session is not to survive.
+                Entry::Stored(stored) => stored_messages.push(stored.message),
+                Entry::Memory(delivery) if number.is_some() => self.content(&delivery.message, out),
+                Entry::Memory(_) => {}
+            }
+            if let (Some(number), Some((message, _))) = (number, entry.key()) {
+                Record::Delivery(message, entry.record(number)).encode(out);
             }
         }
         None

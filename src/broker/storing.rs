@@ -2,8 +2,6 @@
 
 use std::sync::{Arc, Weak};
 
-use tracing::debug;
-
 use super::endings::Ending;
 use super::mail::{Mail, StoreMail};
 use super::worker::Worker;
@@ -157,7 +155,7 @@ impl Worker {
             StoreMail::Failed(up_to) => self.batches_failed(up_to, now),
             StoreMail::Snapshot(snapshot) => self.begin_snapshot(snapshot),
             StoreMail::SnapshotMore(snapshot) => self.continue_snapshot(snapshot),
-            StoreMail::Loaded(slot, messages) => debug!(?slot, messages = messages.len(), "nobody waits for them"),
+            StoreMail::Loaded(slot, messages) => self.contents_came(slot, &messages, now),
         }
     }
 
@@ -169,6 +167,7 @@ impl Worker {
             self.residents.held.pop_front();
             self.release_held(key, now);
         }
+        self.page_out();
     }
 
     /// Lets out of a connection what need not wait any longer. Behind CONNACK, deliveries begin.
@@ -215,7 +214,7 @@ impl Worker {
     }
 }
 
-fn session_record(session: &Session) -> Option<SessionRecord<'_>> {
+pub(super) fn session_record(session: &Session) -> Option<SessionRecord<'_>> {
     Some(SessionRecord {
         session: session.number?,
         tenant: "",

@@ -58,6 +58,7 @@ pub struct Worker {
     pub(super) log: super::endings::EventLog,
     pub(super) sys: super::sys::Sys,
     pub(super) snapshot: super::snapshot::Snapshot,
+    pub(super) legacies: super::paging::Legacies,
 }
 
 /// What the driver of a connection does next.
@@ -110,9 +111,11 @@ impl Worker {
             }
             timers.arm(now.plus_secs(1), Reminder::Retained);
         }
+        let mut delivery = broker.options.delivery.clone();
+        delivery.memory_total_max /= broker.mailboxes.workers();
         let mut worker = Self {
             me,
-            residents: Residents::new(broker.options.delivery.clone(), journal, metrics),
+            residents: Residents::new(delivery, journal, metrics),
             cache: MatchCache::new(generations, broker.options.cache),
             decode: broker.options.decode,
             frames: FrameBuffer::default(),
@@ -130,6 +133,7 @@ impl Worker {
             log: super::endings::EventLog::default(),
             sys: super::sys::Sys::new(now),
             snapshot: super::snapshot::Snapshot::default(),
+            legacies: super::paging::Legacies::default(),
             broker,
         };
         worker.restore(now);

@@ -96,6 +96,7 @@ impl Config {
             outbox: OutboxOptions {
                 messages_max: self.queue.messages_max.to_usize(),
                 bytes_max: self.queue.bytes_max.to_usize(),
+                unstored_bytes_max: self.queue.unstored_bytes_max.to_usize(),
                 overflow: match self.queue.policy {
                     schema::QueuePolicy::Refuse => Overflow::Refuse,
                     schema::QueuePolicy::DropOldest => Overflow::DropOldest,
@@ -104,6 +105,8 @@ impl Config {
                 },
                 queue_qos0_offline: self.queue.qos0_offline,
             },
+            memory_bytes_max: self.queue.memory_bytes_max.to_usize(),
+            memory_total_max: self.queue.memory_total_max.to_usize(),
             output_bytes_max: self.queue.output_bytes_max.to_usize(),
             in_flight_max: self.mqtt.max_inflight,
         }

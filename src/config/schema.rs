@@ -367,10 +367,19 @@ section! {
     /// Messages that wait for one session. Retained messages that answer a SUBSCRIBE do not count. When it is full, QoS 0 drops its
     /// oldest message.
     pub struct Queue {
-        /// Messages that wait for one session. Cost: topic and payload once for all sessions, and about 64 bytes each.
-        messages_max: Limit = Limit(100_000), in Limit(1) => Limit::UNLIMITED;
-        /// Bytes that wait for one session. Cost: memory.
-        bytes_max: Bytes = Bytes(64 << 20), in Bytes(1024) => Bytes(1 << 40);
+        /// Messages that wait for one session. Cost: 50 to 100 bytes of memory each, and topic and payload: in memory once for all
+        /// sessions up to `memory_bytes_max`, the rest on disk.
+        messages_max: Limit = Limit(1_000_000), in Limit(1) => Limit::UNLIMITED;
+        /// Bytes that wait for one session, wherever they are. Cost: disk, about twice as much.
+        bytes_max: Bytes = Bytes(1 << 30), in Bytes(1024) => Bytes(1 << 40);
+        /// Of the bytes that wait for one session, those that are in memory; what is more is in the store only and is read back, in order, when
+        /// its turn comes. Messages whose sessions end with the connection, and QoS 0, are always in memory. Cost: memory.
+        memory_bytes_max: Bytes = Bytes(4 << 20), in Bytes(0) => Bytes(1 << 40);
+        /// The same for all sessions together. Cost: memory; each client that reads while it is used up takes 64 KiB more.
+        memory_total_max: Bytes = Bytes(256 << 20), in Bytes(0) => Bytes(1 << 40);
+        /// Bytes in memory at which a queue is full, whatever else has room: where nothing is stored, or the store cannot keep up.
+        /// Cost: memory.
+        unstored_bytes_max: Bytes = Bytes(64 << 20), in Bytes(1024) => Bytes(1 << 40);
         /// When the queue is full, messages at QoS 1 and 2 are: `"refuse"`d to their publisher (0x97), or dropped, the oldest
         /// or the newest, or the session's client is disconnected. Cost of each: see there; drops are counted and logged.
         policy: QueuePolicy = QueuePolicy::Refuse;

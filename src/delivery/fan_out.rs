@@ -260,7 +260,7 @@ fn delivery(fanned: &mut Fanned<'_>, form: DeliveryForm<'_>) -> Delivery {
         qos: form.qos,
         retain: form.retain,
         identifiers: form.receiver.identifiers.clone(),
-        group: form.purpose.group().cloned(),
+        group: form.purpose.group().map(|group| Arc::clone(&group.name)),
         copy: form.purpose.copy(),
     }
 }

@@ -4,6 +4,7 @@ pub mod fan_out;
 pub mod frames;
 pub mod mailbox;
 pub mod outbox;
+pub mod paging;
 pub mod residents;
 pub mod slots;
 pub mod stored;

@@ -1,10 +1,19 @@
 //! A session's queue of deliveries: bounded in messages and in bytes, with a named policy at the bound.
+//!
+//! Deliveries of QoS 1 and 2 wait in one line, each with its content or, where that is in the store and memory is used up, without
+//! (`paging.rs`).
+
+mod entry;
+mod paging;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+pub use self::entry::{Entry, StoredDelivery};
+use self::paging::Pages;
+pub use self::paging::{Load, Loaded};
 use crate::protocol::message::Message;
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
@@ -28,10 +37,12 @@ pub enum Overflow {
 /// Bounds of one outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxOptions {
-    /// Deliveries at most, default 100,000; each costs about 80 bytes beside its message.
+    /// Deliveries at most, default 1,000,000; each costs about 50 bytes beside its message.
     pub messages_max: usize,
-    /// Bytes at most, default 64 MiB, each message counted in full though it may be shared with other sessions.
+    /// Bytes at most, default 1 GiB, each message counted in full though it may be shared with other sessions, or be in the store only.
     pub bytes_max: usize,
+    /// Bytes at most whose content is in memory, default 64 MiB: what counts where nothing is stored, or not yet.
+    pub unstored_bytes_max: usize,
     /// Policy for QoS 1 and 2.
     pub overflow: Overflow,
     /// Keep QoS 0 messages for sessions without connection. Default off, as with other brokers.
@@ -41,8 +52,9 @@ pub struct OutboxOptions {
 impl Default for OutboxOptions {
     fn default() -> Self {
         Self {
-            messages_max: 100_000,
-            bytes_max: 64 << 20,
+            messages_max: 1_000_000,
+            bytes_max: 1 << 30,
+            unstored_bytes_max: 64 << 20,
             overflow: Overflow::Refuse,
             queue_qos0_offline: false,
         }
@@ -79,9 +91,12 @@ pub struct Replay {
 #[derive(Debug, Default)]
 pub struct Outbox {
     unacknowledged: VecDeque<Delivery>,
-    acknowledged: VecDeque<Delivery>,
+    acknowledged: VecDeque<Entry>,
     replay: VecDeque<Replay>,
     bytes: usize,
+    /// Of `bytes`, those whose content is in memory.
+    memory_bytes: usize,
+    pages: Pages,
     /// QoS 1 and 2 deliveries that were put in, ever: counted from there, a delivery's place does not change when others leave.
     put: u64,
     /// Deliveries lost since the queue was last in order; 0 when it is.
@@ -120,7 +135,9 @@ impl Outbox {
         // QoS 0 makes room first: as long as there is some, it is not full.
         options.overflow == Overflow::Refuse
             && self.unacknowledged.is_empty()
-            && (self.acknowledged.len() >= options.messages_max || self.bytes >= options.bytes_max)
+            && (self.acknowledged.len() >= options.messages_max
+                || self.bytes >= options.bytes_max
+                || self.memory_bytes >= options.unstored_bytes_max)
     }
 
     /// Takes a delivery that was acknowledged to its publisher before this outbox was asked: by a publisher on another worker, which
@@ -136,7 +153,6 @@ impl Outbox {
         if !is_kept || !self.is_over(&delivery, options) {
             return self.offer(delivery, options, lost);
         }
-        self.bytes += delivery.cost_bytes();
         self.put(delivery);
         Offered::Queued
     }
@@ -146,10 +162,10 @@ impl Outbox {
         let cost = delivery.cost_bytes();
         let is_acknowledged = delivery.qos.is_acknowledged();
         let mut dropped = 0;
-        while self.len() >= options.messages_max || self.bytes + cost > options.bytes_max {
+        while !self.has_room(cost, options) {
             // QoS 0 makes room first, whoever needs it.
             let victim = match self.unacknowledged.pop_front() {
-                Some(victim) => Some(victim),
+                Some(victim) => Some(Entry::Memory(victim)),
                 None if !is_acknowledged => return Offered::Dropped,
                 None => match options.overflow {
                     Overflow::Refuse => return Offered::Refused,
@@ -160,14 +176,15 @@ impl Outbox {
             };
             // A single message above the bound finds an empty queue and nothing left to drop.
             let Some(victim) = victim else { return Offered::Dropped };
-            self.bytes -= victim.cost_bytes();
+            self.took(&victim);
             dropped += 1;
-            lost.extend(victim.key().filter(|_| victim.qos.is_acknowledged()));
+            lost.extend(victim.key().filter(|_| victim.is_acknowledged()));
         }
-        self.bytes += cost;
         if is_acknowledged {
             self.put(delivery);
         } else {
+            self.bytes += cost;
+            self.memory_bytes += cost;
             self.unacknowledged.push_back(delivery);
         }
         if dropped == 0 {
@@ -178,19 +195,23 @@ impl Outbox {
     }
 
     fn put(&mut self, delivery: Delivery) {
+        let cost = delivery.cost_bytes();
+        self.bytes += cost;
+        self.memory_bytes += cost;
         self.put += 1;
-        self.acknowledged.push_back(delivery);
+        self.acknowledged.push_back(Entry::Memory(delivery));
     }
 
-    /// Takes a delivery that was waiting when the broker stopped, whatever the bounds are now.
-    pub fn restore(&mut self, delivery: Delivery) {
-        self.bytes += delivery.cost_bytes();
-        self.put(delivery);
+    /// Something has left the queue.
+    fn took(&mut self, entry: &Entry) {
+        self.bytes -= entry.cost_bytes();
+        self.memory_bytes -= entry.memory_bytes();
+        self.pages.stored -= usize::from(entry.is_stored());
     }
 
     /// QoS 1 and 2 deliveries from a place on, each with its place. What comes later has a higher place, for ever.
-    pub fn waiting_from(&self, place: u64) -> impl Iterator<Item = (u64, &Delivery)> {
-        let first = self.put - self.acknowledged.len() as u64;
+    pub fn waiting_from(&self, place: u64) -> impl Iterator<Item = (u64, &Entry)> {
+        let first = self.first_place();
         let skipped = place.saturating_sub(first).min(self.acknowledged.len() as u64);
         let waiting = self.acknowledged.range(skipped as usize..);
         waiting
@@ -198,18 +219,22 @@ impl Outbox {
             .map(move |(at, delivery)| (first + skipped + at as u64, delivery))
     }
 
-    /// The next QoS 1 or 2 delivery.
+    /// The next QoS 1 or 2 delivery; `None` also where its content has to come from the store first.
     pub fn pop_acknowledged(&mut self) -> Option<Delivery> {
-        let delivery = self.acknowledged.pop_front()?;
-        self.bytes -= delivery.cost_bytes();
+        let entry = self.acknowledged.pop_front_if(|entry| !entry.is_stored())?;
+        self.took(&entry);
         self.shrink();
-        Some(delivery)
+        match entry {
+            Entry::Memory(delivery) => Some(delivery),
+            Entry::Stored(_) => None,
+        }
     }
 
     /// The next QoS 0 delivery.
     pub fn pop_unacknowledged(&mut self) -> Option<Delivery> {
         let delivery = self.unacknowledged.pop_front()?;
         self.bytes -= delivery.cost_bytes();
+        self.memory_bytes -= delivery.cost_bytes();
         self.shrink();
         Some(delivery)
     }
@@ -250,30 +275,39 @@ impl Outbox {
     /// are added to `lost`.
     pub fn drop_expired(&mut self, now: Time, lost: &mut Vec<DeliveryKey>) -> u64 {
         let mut dropped = 0;
-        for queue in [&mut self.unacknowledged, &mut self.acknowledged] {
-            while let Some(expired) = queue.pop_front_if(|delivery| delivery.message.is_expired(now)) {
-                self.bytes -= expired.cost_bytes();
-                dropped += 1;
-                lost.extend(expired.key().filter(|_| expired.qos.is_acknowledged()));
-            }
+        while let Some(expired) = self
+            .unacknowledged
+            .pop_front_if(|delivery| delivery.message.is_expired(now))
+        {
+            self.took(&Entry::Memory(expired));
+            dropped += 1;
+        }
+        while let Some(expired) = self.acknowledged.pop_front_if(|entry| entry.is_expired(now)) {
+            self.took(&expired);
+            dropped += 1;
+            lost.extend(expired.key());
         }
         dropped
     }
 
     /// True when `delivery` does not fit as things are.
     pub fn is_over(&self, delivery: &Delivery, options: &OutboxOptions) -> bool {
-        self.len() >= options.messages_max || self.bytes + delivery.cost_bytes() > options.bytes_max
+        !self.has_room(delivery.cost_bytes(), options)
+    }
+
+    fn has_room(&self, cost: usize, options: &OutboxOptions) -> bool {
+        self.len() < options.messages_max
+            && self.bytes + cost <= options.bytes_max
+            && self.memory_bytes + cost <= options.unstored_bytes_max
     }
 
     /// Drops every QoS 0 delivery: the connection they waited for is gone.
     pub fn forget_unacknowledged(&mut self) -> usize {
-        let count = self.unacknowledged.len();
-        self.bytes -= self
-            .unacknowledged
-            .drain(..)
-            .map(|delivery| delivery.cost_bytes())
-            .sum::<usize>();
-        count
+        let forgotten = std::mem::take(&mut self.unacknowledged);
+        let bytes: usize = forgotten.iter().map(Delivery::cost_bytes).sum();
+        self.bytes -= bytes;
+        self.memory_bytes -= bytes;
+        forgotten.len()
     }
 
     /// Counts a lost delivery; true for the first since the queue was in order, which is the one to log.
@@ -285,25 +319,35 @@ impl Outbox {
 
     /// How many were lost, once the queue is in order again (half of its bound); `None` while it is not, or nothing was lost.
     pub fn take_drops(&mut self, options: &OutboxOptions) -> Option<u64> {
-        let is_in_order = self.len() <= options.messages_max / 2 && self.bytes <= options.bytes_max / 2;
+        let is_in_order = self.len() <= options.messages_max / 2
+            && self.bytes <= options.bytes_max / 2
+            && self.memory_bytes <= options.unstored_bytes_max / 2;
         (self.dropped > 0 && is_in_order).then(|| std::mem::take(&mut self.dropped))
     }
 
-    /// Takes out the deliveries that another member of a shared subscription may have, because this client is gone. Everything else
-    /// stays, in order.
-    pub fn take_for_redistribution(&mut self) -> Vec<Delivery> {
-        let (taken, kept): (Vec<_>, Vec<_>) = self
-            .acknowledged
-            .drain(..)
-            .partition(|delivery| delivery.group.is_some());
+    /// Takes out the deliveries that another member of a shared subscription may have, because this client is gone; those whose content
+    /// is in the store only where the session ends (`is_over`). Everything else stays, in order.
+    pub fn take_for_redistribution(&mut self, is_over: bool) -> Vec<Entry> {
+        let is_taken = |entry: &Entry| match entry {
+            Entry::Memory(delivery) => delivery.group.is_some(),
+            Entry::Stored(stored) => is_over && stored.group().is_some(),
+        };
+        if !self.acknowledged.iter().any(is_taken) {
+            return Vec::new();
+        }
+        let (taken, kept): (Vec<_>, Vec<_>) = self.acknowledged.drain(..).partition(is_taken);
         self.acknowledged = kept.into();
-        self.bytes -= taken.iter().map(Delivery::cost_bytes).sum::<usize>();
+        for entry in &taken {
+            self.took(entry);
+        }
         taken
     }
 
     fn shrink(&mut self) {
         if self.acknowledged.is_empty() && self.acknowledged.capacity() > 64 {
             self.acknowledged = VecDeque::new();
+        } else if self.acknowledged.capacity() > 4096 && self.acknowledged.len() < self.acknowledged.capacity() / 4 {
+            self.acknowledged.shrink_to(self.acknowledged.len() * 2);
         }
         if self.unacknowledged.is_empty() && self.unacknowledged.capacity() > 64 {
             self.unacknowledged = VecDeque::new();
@@ -326,149 +370,4 @@ impl Replay {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::message::Publication;
-    use crate::protocol::property::Properties;
-    use crate::protocol::topic::TopicName;
-
-    fn delivery(qos: QoS, payload: &[u8]) -> Delivery {
-        let publication = Publication {
-            topic: TopicName::parse("t").unwrap(),
-            payload,
-            qos,
-            retain: false,
-            properties: Properties::EMPTY,
-            expires_at: None,
-            publisher: None,
-        };
-        Delivery {
-            message: Arc::new(publication.to_message()),
-            qos,
-            retain: false,
-            identifiers: SmallVec::new(),
-            group: None,
-            copy: 0,
-        }
-    }
-
-    fn options(messages_max: usize, overflow: Overflow) -> OutboxOptions {
-        OutboxOptions {
-            messages_max,
-            overflow,
-            ..OutboxOptions::default()
-        }
-    }
-
-    #[test]
-    fn qos_0_drops_its_oldest_and_counts() {
-        let options = options(2, Overflow::Refuse);
-        let mut outbox = Outbox::default();
-        for (payload, expected) in [
-            (b"1", Offered::Queued),
-            (b"2", Offered::Queued),
-            (b"3", Offered::QueuedAfterDropping(1)),
-        ] {
-            assert_eq!(
-                outbox.offer(delivery(QoS::AtMostOnce, payload), &options, &mut Vec::new()),
-                expected
-            );
-        }
-        assert_eq!(outbox.pop_unacknowledged().unwrap().message.payload(), b"2");
-    }
-
-    #[test]
-    fn qos_1_is_refused_at_the_bound_by_default_and_displaces_qos_0_before() {
-        let options = options(2, Overflow::Refuse);
-        let mut outbox = Outbox::default();
-        assert_eq!(
-            outbox.offer(delivery(QoS::AtMostOnce, b"0"), &options, &mut Vec::new()),
-            Offered::Queued
-        );
-        assert_eq!(
-            outbox.offer(delivery(QoS::AtLeastOnce, b"1"), &options, &mut Vec::new()),
-            Offered::Queued
-        );
-        assert_eq!(
-            outbox.offer(delivery(QoS::AtLeastOnce, b"2"), &options, &mut Vec::new()),
-            Offered::QueuedAfterDropping(1)
-        );
-        assert_eq!(
-            outbox.offer(delivery(QoS::AtLeastOnce, b"3"), &options, &mut Vec::new()),
-            Offered::Refused
-        );
-        assert_eq!(
-            outbox.offer(delivery(QoS::AtMostOnce, b"4"), &options, &mut Vec::new()),
-            Offered::Dropped
-        );
-        assert!(outbox.is_full(&options));
-    }
-
-    #[test]
-    fn what_was_acknowledged_already_is_taken_above_the_bound() {
-        let options = options(1, Overflow::Refuse);
-        let mut outbox = Outbox::default();
-        for payload in [b"1", b"2"] {
-            let delivery = delivery(QoS::AtLeastOnce, payload);
-            assert_eq!(
-                outbox.offer_promised(delivery, &options, &mut Vec::new()),
-                Offered::Queued
-            );
-        }
-        assert_eq!(outbox.len(), 2);
-        assert_eq!(
-            outbox.offer(delivery(QoS::AtLeastOnce, b"3"), &options, &mut Vec::new()),
-            Offered::Refused
-        );
-    }
-
-    #[test]
-    fn policies_that_drop_are_asked_for_by_name() {
-        for (overflow, expected, first) in [
-            (Overflow::DropOldest, Offered::QueuedAfterDropping(1), b"2"),
-            (Overflow::DropNewest, Offered::Dropped, b"1"),
-            (Overflow::Disconnect, Offered::Disconnect, b"1"),
-        ] {
-            let options = options(1, overflow);
-            let mut outbox = Outbox::default();
-            outbox.offer(delivery(QoS::AtLeastOnce, b"1"), &options, &mut Vec::new());
-            assert_eq!(
-                outbox.offer(delivery(QoS::AtLeastOnce, b"2"), &options, &mut Vec::new()),
-                expected
-            );
-            assert_eq!(
-                outbox.pop_acknowledged().unwrap().message.payload(),
-                first,
-                "{overflow:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn only_what_a_shared_subscription_gave_is_taken_for_others() {
-        let mut outbox = Outbox::default();
-        outbox.offer(
-            delivery(QoS::AtLeastOnce, b"mine"),
-            &OutboxOptions::default(),
-            &mut Vec::new(),
-        );
-        let bytes = outbox.bytes();
-        assert!(outbox.take_for_redistribution().is_empty());
-        assert_eq!((outbox.len(), outbox.bytes()), (1, bytes));
-    }
-
-    #[test]
-    fn a_message_above_the_byte_bound_does_not_empty_the_world_for_nothing() {
-        let options = OutboxOptions {
-            bytes_max: 300,
-            overflow: Overflow::DropOldest,
-            ..OutboxOptions::default()
-        };
-        let mut outbox = Outbox::default();
-        assert_eq!(
-            outbox.offer(delivery(QoS::AtLeastOnce, &[0; 1000]), &options, &mut Vec::new()),
-            Offered::Dropped
-        );
-        assert_eq!(outbox.bytes(), 0);
-    }
-}
+mod tests;

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::frames::{SHARE_FROM_BYTES, write_large, write_small};
 use super::outbox::{Offered, Outbox, OutboxOptions, Overflow};
+use super::paging::Paging;
 use super::slots::Slots;
 use super::stored::{self, HeldConnections, hold};
 use crate::codec::PublishFrame;
@@ -32,6 +33,10 @@ use crate::storage::Journal;
 pub struct DeliveryOptions {
     /// Bounds and policy of each session's outbox.
     pub outbox: OutboxOptions,
+    /// Bytes of deliveries of one session whose content waits in memory, above which it is left in the store, if that has it; default 4 MiB.
+    pub memory_bytes_max: usize,
+    /// The same for all sessions together, and for a worker its share of it; default 256 MiB.
+    pub memory_total_max: usize,
     /// Bytes given to a connection and not taken by its socket, above which deliveries wait in the outbox. Default 1 MiB: what a
     /// client that does not read can cost beside its outbox.
     pub output_bytes_max: usize,
@@ -43,6 +48,8 @@ impl Default for DeliveryOptions {
     fn default() -> Self {
         Self {
             outbox: OutboxOptions::default(),
+            memory_bytes_max: 4 << 20,
+            memory_total_max: 256 << 20,
             output_bytes_max: 1 << 20,
             in_flight_max: 1024,
         }
@@ -117,6 +124,8 @@ pub struct Residents {
     pub journal: Journal,
     /// Connections with packets that wait for the store, in the order of their batches.
     pub held: HeldConnections,
+    /// Where the contents of waiting deliveries are.
+    pub paging: Paging,
     pub(super) buffers: Vec<Vec<u8>>,
     /// What was dropped for a delivery that is being queued.
     lost: Vec<DeliveryKey>,
@@ -143,6 +152,7 @@ impl Residents {
             options,
             journal,
             held: HeldConnections::new(),
+            paging: Paging::default(),
             buffers: Vec::new(),
             lost: Vec::new(),
         }
@@ -196,6 +206,11 @@ impl Residents {
         };
         for key in lost_keys.drain(..) {
             stored::ended_key(&mut self.journal, &resident.session, Some(key));
+        }
+        self.paging.count(&mut resident.outbox, &self.metrics);
+        let is_stored = topic_of.number.is_some() && resident.session.stored_number().is_some();
+        if qos.is_acknowledged() && is_stored {
+            self.paging.look_at(key, &mut resident.outbox, &self.options);
         }
         tell_status(resident, &self.options.outbox);
         note_stall(key, resident, now, &mut self.stalled);
@@ -300,7 +315,7 @@ impl Residents {
             if way.resend_next(connection, &mut resident.session, window) {
                 continue;
             }
-            let has_room = resident.session.outbound.has_room(window);
+            let has_room = resident.session.outbound.has_room(window) && !resident.outbox.is_front_stored();
             let next = if has_room {
                 resident.outbox.pop_acknowledged()
             } else {
@@ -315,6 +330,10 @@ impl Residents {
             };
             way.send(connection, &mut resident.session, delivery, is_new);
         }
+        if resident.outbox.has_stored() {
+            self.paging.read_ahead(key, &mut resident.outbox, &self.options);
+        }
+        self.paging.count(&mut resident.outbox, &self.metrics);
         tell_status(resident, &self.options.outbox);
         note_stall(key, resident, now, &mut self.stalled);
         if let Some(dropped) = resident.outbox.take_drops(&self.options.outbox) {

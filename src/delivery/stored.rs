@@ -88,10 +88,7 @@ pub fn record<'a>(session: &Session, delivery: &'a Delivery, progress: Progress)
         qos: delivery.qos,
         retain: delivery.retain,
         identifiers: delivery.identifiers.clone(),
-        group: delivery
-            .group
-            .as_ref()
-            .map(|group| (&*group.name.group, &*group.name.filter)),
+        group: delivery.group.as_ref().map(|name| (&*name.group, &*name.filter)),
     })
 }
 

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::protocol::ids::MessageNumber;
 use crate::protocol::message::Message;
 use crate::protocol::qos::QoS;
-use crate::router::shared::SharedGroup;
+use crate::router::shared::GroupName;
 
 /// A message that waits for, or is in flight to, one session, with what the session's subscriptions decided about it.
 #[derive(Clone, Debug)]
@@ -21,7 +21,7 @@ pub struct Delivery {
     /// Subscription identifiers of every subscription that matched [MQTT-3.3.4-3].
     pub identifiers: SmallVec<[u32; 1]>,
     /// The shared subscription it was chosen for, where another member may have it if this one goes.
-    pub group: Option<Arc<SharedGroup>>,
+    pub group: Option<Arc<GroupName>>,
     /// Tells apart several deliveries of one message to one session: 0 but for overlapping and shared subscriptions.
     pub copy: u16,
 }
