@@ -118,3 +118,6 @@ impl Worker {
         self.read_legacy(slot);
     }
 }
+
+#[cfg(test)]
+mod tests;

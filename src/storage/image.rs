@@ -280,7 +280,8 @@ fn share(made: &mut Option<Arc<Message>>, record: &MessageRecord<'_>) -> Arc<Mes
     Arc::clone(made.get_or_insert_with(message))
 }
 
-fn to_message(content: &Content<'_>, number: Option<MessageNumber>, expires_at: Time) -> Message {
+/// A message that was published before the broker was started.
+pub(crate) fn to_message(content: &Content<'_>, number: Option<MessageNumber>, expires_at: Time) -> Message {
     let publication = Publication {
         topic: content.topic,
         payload: content.payload,

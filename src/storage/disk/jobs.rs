@@ -12,8 +12,7 @@ use super::log::{LogSync, Segment};
 use super::snapshot::temporary;
 use super::walk::{Step, Walk};
 use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
-use crate::protocol::message::{Message, Publication};
-use crate::protocol::time::Time;
+use crate::storage::image::to_message;
 use crate::storage::record::{self, Deliveries, MessageRecord, Record};
 use crate::storage::{SnapshotId, StoreEvents};
 
@@ -165,7 +164,7 @@ fn tidy(files: &dyn Files, remove: &[String], quarantine: &[String]) -> Vec<(Str
 fn load(tools: &Tools, to: WorkerId, session: SlotKey, wanted: &[MessageNumber]) {
     let mut found = std::collections::HashMap::with_capacity(wanted.len());
     read_messages(tools, wanted.to_vec(), &mut |number, message| {
-        found.insert(number, Arc::new(to_message(&message)));
+        found.insert(number, Arc::new(to_message(&message.content, Some(number), message.expires_at)));
         true
     });
     let messages = wanted
@@ -173,20 +172,6 @@ fn load(tools: &Tools, to: WorkerId, session: SlotKey, wanted: &[MessageNumber])
         .map(|number| (*number, found.get(number).cloned()))
         .collect();
     tools.events.loaded(to, session, messages);
-}
-
-fn to_message(record: &MessageRecord<'_>) -> Message {
-    let content = &record.content;
-    Publication {
-        topic: content.topic,
-        payload: content.payload,
-        qos: content.qos,
-        retain: content.retain,
-        properties: content.properties,
-        expires_at: Some(record.expires_at).filter(|at| *at != Time::NEVER),
-        publisher: None,
-    }
-    .to_message()
 }
 
 fn copy(tools: &Tools, snapshot: SnapshotId, wanted: Vec<MessageNumber>) -> Done {
