@@ -123,7 +123,7 @@ impl Worker {
     /// Gives the store what was recorded. Best done when everything that is there to be read has been: what is given at once is written at
     /// once, and costs one hand-over to the store and one back.
     pub fn submit_records(&mut self) {
-        self.await_batch();
+        self.wait_for_batch();
         if let Some(batch) = self.residents.journal.take() {
             self.broker.store.submit(self.me, batch);
         }

@@ -24,7 +24,7 @@ pub(super) type Legacies = HashMap<SlotKey, VecDeque<StoredDelivery>, foldhash::
 impl Worker {
     /// What is due to give up its content waits for the batch that is submitted next. Where nothing was recorded that could be a batch,
     /// a session is recorded as it stands: all that was due may have been recorded by other workers.
-    pub(super) fn await_batch(&mut self) {
+    pub(super) fn wait_for_batch(&mut self) {
         let Some(first) = self.residents.paging.first_due() else {
             return;
         };
@@ -36,7 +36,7 @@ impl Worker {
             journal.record(&Record::Session(record));
         }
         let ticket = journal.open_ticket();
-        self.residents.await_batch(ticket);
+        self.residents.wait_for_batch(ticket);
     }
 
     /// Batches are safe. Where the store is not sound they are not, and memory has the truth.

@@ -107,7 +107,7 @@ impl Paging {
 
 impl Residents {
     /// Everything that is due waits for this batch, which will be submitted now.
-    pub fn await_batch(&mut self, ticket: Ticket) {
+    pub fn wait_for_batch(&mut self, ticket: Ticket) {
         let mut due = std::mem::take(&mut self.paging.due);
         for key in due.drain(..) {
             if let Some(resident) = self.sessions.get_mut(key) {

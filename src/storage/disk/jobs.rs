@@ -164,7 +164,10 @@ fn tidy(files: &dyn Files, remove: &[String], quarantine: &[String]) -> Vec<(Str
 fn load(tools: &Tools, to: WorkerId, session: SlotKey, wanted: &[MessageNumber]) {
     let mut found = std::collections::HashMap::with_capacity(wanted.len());
     read_messages(tools, wanted.to_vec(), &mut |number, message| {
-        found.insert(number, Arc::new(to_message(&message.content, Some(number), message.expires_at)));
+        found.insert(
+            number,
+            Arc::new(to_message(&message.content, Some(number), message.expires_at)),
+        );
         true
     });
     let messages = wanted
