@@ -196,6 +196,7 @@ impl House {
             is_busy = false;
             for worker in &mut self.workers {
                 is_busy |= worker.receive_mail(std::task::Waker::noop(), NOW);
+                worker.submit_records();
                 worker.send_mail();
             }
             is_busy |= self.shelf.tell();
@@ -212,6 +213,7 @@ impl House {
     fn send(&mut self, link: Link, packet: &[u8]) {
         let taken = self.workers[link.0].receive(link.1, packet, NOW);
         assert_eq!(taken, packet.len());
+        self.workers[link.0].submit_records();
         self.workers[link.0].send_mail();
     }
 
@@ -246,6 +248,7 @@ impl House {
 
     fn lose(&mut self, link: Link) {
         self.workers[link.0].lost(link.1, "gone", NOW);
+        self.workers[link.0].submit_records();
         self.workers[link.0].send_mail();
         self.settle();
     }
