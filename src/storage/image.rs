@@ -3,7 +3,7 @@
 //! Every record is applied as it stands, one behind the other: `Session`, `Subscription`, `Will`, `Received` and each delivery replace what was
 //! there under the same key; the ended ones remove it. A delivery goes to the end of its session's queue **each time it is recorded as
 //! queued**, and behind what is in flight when it is sent first. Of a topic's retained messages the one with the highest order
-//! counts, whenever it comes.
+//! counts, whenever it comes. What was released is not sent again.
 //!
 //! # Why a snapshot that is ahead of the log is right
 //!
@@ -187,8 +187,12 @@ impl Image {
         if let Some((session, id)) = record.received {
             self.received(session, id);
         }
-        let mut made = self.messages.content(record.number);
         let topic = record.content.topic;
+        // Shared with who has it already.
+        let mut made = self
+            .messages
+            .content(record.number)
+            .filter(|made| made.topic() == topic);
         if let Some(order) = record.retained {
             self.retained.set(order, topic, || share(&mut made, record));
         }
@@ -242,6 +246,11 @@ impl Image {
         let mut state = DeliveryState::new(delivery, self.position);
         let is_released = matches!(delivery.progress, Progress::Released(_));
         if let Some(before) = session.deliveries.get_mut(&(number, delivery.copy)) {
+            if let (Progress::Released(id), Progress::Sent(sent)) = (before.progress, delivery.progress)
+                && id == sent
+            {
+                return; // a snapshot was ahead; its content may not be there any more
+            }
             let is_in_flight = |progress| progress != Progress::Queued;
             if is_in_flight(before.progress) && is_in_flight(state.progress) {
                 state.position = before.position;

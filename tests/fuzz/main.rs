@@ -1,9 +1,10 @@
-//! Fuzzing on a stable compiler: packets of our own encoder, whole and broken, through the functions in `targets.rs`.
+//! Fuzzing on a stable compiler: packets of our own encoder and logs of a store, whole and broken, through the functions in `targets.rs`.
 //!
 //! `SUNDEW_FUZZ_INPUTS` is the number of inputs (200,000 by default, a few seconds), `SUNDEW_FUZZ_SEED` where they start from.
 //! For millions use `cargo test --release --test fuzz`. A failure names the seed of the one input that broke a promise.
 
 mod generate;
+mod history;
 mod targets;
 
 use std::panic::catch_unwind;
@@ -19,8 +20,13 @@ fn setting(name: &str, default: u64) -> u64 {
 
 /// Runs `one` for every seed and says which seed it was that failed.
 fn for_every_seed(one: fn(&mut Random)) {
+    for_seeds(1, one);
+}
+
+/// The same for a part of the inputs: one that takes as long as `weight` others.
+fn for_seeds(weight: u64, one: fn(&mut Random)) {
     let first = setting("SUNDEW_FUZZ_SEED", 1);
-    for seed in first..first + setting("SUNDEW_FUZZ_INPUTS", 200_000) {
+    for seed in first..first + setting("SUNDEW_FUZZ_INPUTS", 200_000).div_ceil(weight) {
         if catch_unwind(|| one(&mut Random::new(seed))).is_err() {
             panic!("seed {seed}: run again with SUNDEW_FUZZ_SEED={seed} SUNDEW_FUZZ_INPUTS=1");
         }
@@ -60,6 +66,18 @@ fn random_topics_and_property_blocks_break_no_promise() {
         let (_, _, mut bytes) = frame(random);
         mutate(random, &mut bytes);
         targets::properties(bytes.get(random.below(8)..).unwrap_or_default());
+    });
+}
+
+#[test]
+fn a_log_is_read_whole_and_a_broken_one_breaks_no_promise() {
+    for_seeds(20, |random| {
+        let mut log = history::log(random);
+        targets::log(&log);
+        for _ in 0..1 + random.below(4) {
+            mutate(random, &mut log);
+        }
+        targets::records(&log);
     });
 }
 

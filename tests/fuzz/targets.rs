@@ -4,8 +4,11 @@
 use sundew::codec::{DecodeOptions, PACKET_BYTES_MAX, Role, decode as read, encode, frame_length};
 use sundew::protocol::packet::Packet;
 use sundew::protocol::property::{Properties, PropertiesBuf, PropertyId};
+use sundew::protocol::time::Time;
 use sundew::protocol::topic::{TopicFilter, TopicName, matches};
 use sundew::protocol::version::Version;
+use sundew::storage::image::{Image, ImageOptions, Restored};
+use sundew::storage::record::{Record, records as framed};
 
 /// Reads the bytes as whoever could get them. What is read can be written, and read again as the same; a part of a packet is
 /// never a packet; a fault stays the same fault whatever comes behind it.
@@ -114,4 +117,64 @@ pub(crate) fn properties(data: &[u8]) {
         copy.push(id, value);
     }
     assert!(copy.view().iter().eq(block.iter()));
+}
+
+/// Whatever bytes a store takes for records: what is read of them can be written, and read again as the same; they add up to a state
+/// without a panic, with little memory too, and the report counts what is there.
+#[allow(dead_code, reason = "some wrappers run one target only")]
+pub(crate) fn records(data: &[u8]) {
+    for record in framed(data) {
+        if let Ok(read) = Record::decode(record) {
+            let mut written = Vec::new();
+            read.encode(&mut written);
+            let again = framed(&written).next().expect("one record");
+            assert_eq!(Record::decode(again).as_ref(), Ok(&read));
+        }
+    }
+    for memory_bytes_max in [usize::MAX, 300, 0] {
+        let mut image = Image::new(ImageOptions { memory_bytes_max });
+        framed(data).for_each(|record| image.apply(record));
+        let restored = image.finish(Time(5));
+        let report = &restored.report;
+        let sum = |count: fn(&sundew::storage::image::RestoredSession) -> usize| -> usize {
+            restored.sessions.iter().map(count).sum()
+        };
+        assert_eq!(report.queued, sum(|session| session.queued.len()));
+        assert_eq!(report.in_flight, sum(|session| session.in_flight.len()));
+        assert_eq!(report.subscriptions, sum(|session| session.subscriptions.len()));
+        assert_eq!(report.received, sum(|session| session.received.len()));
+        assert_eq!(report.retained, restored.retained.len());
+        assert!(restored.retained.iter().all(|message| !message.payload().is_empty()));
+        assert!(
+            restored
+                .sessions
+                .iter()
+                .all(|session| session.number.0.get() <= restored.last_session)
+        );
+        restored.encode(&mut |part| {
+            framed(&part.bytes).for_each(|record| assert!(Record::decode(record).is_ok()));
+        });
+    }
+}
+
+/// A log that a broker could have written: all of it is read, and the state that it adds up to, told again, is the same state.
+#[allow(dead_code, reason = "some wrappers run one target only")]
+pub(crate) fn log(data: &[u8]) {
+    let state = |log: &[u8]| {
+        let mut image = Image::new(ImageOptions::default());
+        framed(log).for_each(|record| image.apply(record));
+        let restored = image.finish(Time(5));
+        assert!(restored.report.lost.is_empty(), "{:?}", restored.report.lost);
+        restored
+    };
+    let lines = |restored: &Restored| {
+        let mut lines: Vec<_> = restored.retained.iter().map(|message| format!("{message:?}")).collect();
+        lines.sort();
+        lines.extend(restored.sessions.iter().map(|session| format!("{session:?}")));
+        lines
+    };
+    let once = state(data);
+    let mut told = Vec::new();
+    once.encode(&mut |part| told.extend_from_slice(&part.bytes));
+    assert_eq!(lines(&state(&told)), lines(&once));
 }

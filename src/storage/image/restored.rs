@@ -207,6 +207,9 @@ impl End {
                 continue; // never: who is here has kept it
             };
             let is_queued = state.progress == Progress::Queued;
+            if known.bytes == 0 && !matches!(state.progress, Progress::Released(_)) {
+                continue; // there is nothing to send
+            }
             if is_queued && known.expires_at <= self.now {
                 self.report.expired_messages += 1;
                 continue;
