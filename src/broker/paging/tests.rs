@@ -173,7 +173,10 @@ impl House {
     }
 
     fn restart(self, memory_bytes_max: usize) -> Self {
-        let restored = self.shelf.restored();
+        let mut restored = self.shelf.restored();
+        let contents = self.shelf.kept().contents();
+        let read = |number: &MessageNumber| (*number, contents.get(number).cloned());
+        restored.read_in_flight(|numbers| numbers.iter().map(read).collect());
         let shelf = Shelf::default();
         let batches = std::mem::take(&mut self.shelf.kept().batches);
         let told = batches.len();
@@ -386,9 +389,15 @@ fn a_broker_that_starts_has_no_content_in_memory_and_delivers_in_order() {
     house.publish(publisher, 100..120);
     house.settle();
     let mut house = house.restart(1 << 20);
+    house.connect(0, "s", false);
+    house.settle_loads();
+    // A broker that stops while five are in flight, and has memory for none, sends these again.
+    let mut house = house.restart(1000);
+    assert_eq!(house.totals().queued_stored, 115);
     let subscriber = house.connect(0, "s", false);
     house.settle_loads();
     assert_eq!(house.take(subscriber), counted(120));
+    assert_eq!(house.totals().dropped_unreadable, 0);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::log::{LogSync, Segment};
 use super::snapshot::temporary;
 use super::walk::{Step, Walk};
 use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
+use crate::protocol::message::Message;
 use crate::storage::image::to_message;
 use crate::storage::record::{self, Deliveries, MessageRecord, Record};
 use crate::storage::{SnapshotId, StoreEvents};
@@ -106,6 +107,24 @@ pub struct Tools {
     pub(super) events: Arc<dyn StoreEvents>,
 }
 
+/// Where messages are read from.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) files: &'a dyn Files,
+    pub(super) index: &'a Mutex<Index>,
+    pub(super) store: StoreId,
+}
+
+impl Tools {
+    fn source(&self) -> Source<'_> {
+        Source {
+            files: &*self.files,
+            index: &self.index,
+            store: self.store,
+        }
+    }
+}
+
 impl Job {
     /// Who is to do it.
     pub const fn lane(&self) -> Lane {
@@ -162,24 +181,28 @@ fn tidy(files: &dyn Files, remove: &[String], quarantine: &[String]) -> Vec<(Str
 }
 
 fn load(tools: &Tools, to: WorkerId, session: SlotKey, wanted: &[MessageNumber]) {
+    tools.events.loaded(to, session, read_all(tools.source(), wanted));
+}
+
+/// Reads messages, in the order in which they are wanted; `None` for one that cannot be read.
+pub(super) fn read_all(source: Source<'_>, wanted: &[MessageNumber]) -> Vec<(MessageNumber, Option<Arc<Message>>)> {
     let mut found = std::collections::HashMap::with_capacity(wanted.len());
-    read_messages(tools, wanted.to_vec(), &mut |number, message| {
+    read_messages(source, wanted.to_vec(), &mut |number, message| {
         found.insert(
             number,
             Arc::new(to_message(&message.content, Some(number), message.expires_at)),
         );
         true
     });
-    let messages = wanted
+    wanted
         .iter()
         .map(|number| (*number, found.get(number).cloned()))
-        .collect();
-    tools.events.loaded(to, session, messages);
+        .collect()
 }
 
 fn copy(tools: &Tools, snapshot: SnapshotId, wanted: Vec<MessageNumber>) -> Done {
     let mut bytes = Vec::new();
-    let (rest, is_all) = read_messages(tools, wanted, &mut |_, message| {
+    let (rest, is_all) = read_messages(tools.source(), wanted, &mut |_, message| {
         // What it says is copied. Who is still to get it, and whether it is still retained, is told by others; what the record says of that is old.
         Record::Message(MessageRecord {
             retained: None,
@@ -201,7 +224,7 @@ fn copy(tools: &Tools, snapshot: SnapshotId, wanted: Vec<MessageNumber>) -> Done
 
 /// Gives out each wanted message once, until the taker has enough. Says which it has not found, and whether it has looked everywhere.
 fn read_messages(
-    tools: &Tools,
+    source: Source<'_>,
     mut wanted: Vec<MessageNumber>,
     take: &mut dyn FnMut(MessageNumber, MessageRecord<'_>) -> bool,
 ) -> (Vec<MessageNumber>, bool) {
@@ -210,18 +233,22 @@ fn read_messages(
     wanted.sort_unstable();
     wanted.dedup();
     for _ in 0..TRIES {
-        let parts = tools.index.lock().unwrap_or_else(PoisonError::into_inner).find(&wanted);
+        let parts = source
+            .index
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .find(&wanted);
         let mut open: Option<(FileName, Arc<dyn StoreFile>, u64)> = None;
         let mut is_gone = false;
         for part in parts {
             if open.as_ref().is_none_or(|open| open.0 != part.file) {
-                open = open_file(tools, part.file);
+                open = open_file(source.files, part.file);
                 is_gone |= open.is_none();
             }
             let Some((_, file, length)) = &open else {
                 continue;
             };
-            if !read_part(tools, &**file, *length, part, &mut wanted, take) {
+            if !read_part(source.store, &**file, *length, part, &mut wanted, take) {
                 return (wanted, false);
             }
             if wanted.is_empty() {
@@ -235,15 +262,15 @@ fn read_messages(
     (wanted, true)
 }
 
-fn open_file(tools: &Tools, name: FileName) -> Option<(FileName, Arc<dyn StoreFile>, u64)> {
-    let file = tools.files.open(&name.text()).ok()?;
+fn open_file(files: &dyn Files, name: FileName) -> Option<(FileName, Arc<dyn StoreFile>, u64)> {
+    let file = files.open(&name.text()).ok()?;
     let length = file.length().ok()?;
     Some((name, file, length))
 }
 
 /// False when the taker has enough.
 fn read_part(
-    tools: &Tools,
+    store: StoreId,
     file: &dyn StoreFile,
     length: u64,
     part: Part,
@@ -252,7 +279,7 @@ fn read_part(
 ) -> bool {
     let header = FileHeader {
         name: part.file,
-        store: tools.store,
+        store,
         created: 0,
     };
     let mut walk = Walk::new(file, header.salt(), length, part.from).with_window(WINDOW_BYTES);

@@ -68,7 +68,8 @@ pub fn open(options: Option<StorageOptions>, workers: usize, parts: &mut Parts) 
         }
         Err(error) => return Err(error),
     };
-    let restored = reading.0.finish(opened.time);
+    let mut restored = reading.0.finish(opened.time);
+    restored.read_in_flight(|messages| store.read(messages));
     tell(&options.directory, options.disk.sync, &restored.report, begin.elapsed());
     parts.store = Arc::new(store);
     parts.restored = restored;

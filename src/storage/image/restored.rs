@@ -34,6 +34,31 @@ pub struct Restored {
     pub report: Report,
 }
 
+impl Restored {
+    /// Reads what is in flight and whose content was above the budget: it is sent again as soon as its client comes, with the identifier it had, and
+    /// so belongs in memory. `read` gets numbers in ascending order, each once; not called where there are none.
+    pub fn read_in_flight(
+        &mut self,
+        read: impl FnOnce(&[MessageNumber]) -> Vec<(MessageNumber, Option<Arc<Message>>)>,
+    ) {
+        let mut missing: Vec<_> = self.without_content().map(|delivery| delivery.message).collect();
+        if missing.is_empty() {
+            return;
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        let contents: HashMap<_, _, RandomState> = read(&missing).into_iter().collect();
+        for delivery in self.without_content() {
+            delivery.content = contents.get(&delivery.message).cloned().flatten();
+        }
+    }
+
+    fn without_content(&mut self) -> impl Iterator<Item = &mut RestoredDelivery> {
+        let in_flight = self.sessions.iter_mut().flat_map(|session| &mut session.in_flight);
+        in_flight.filter(|delivery| delivery.content.is_none() && matches!(delivery.progress, Progress::Sent(_)))
+    }
+}
+
 /// A session to be restored.
 #[derive(Debug)]
 pub struct RestoredSession {
