@@ -18,6 +18,7 @@ mod hostile;
 mod limits;
 mod listeners;
 mod malformed;
+mod paging;
 mod publish;
 mod qos;
 mod retained;
