@@ -5,14 +5,18 @@ use std::sync::Arc;
 use super::frames::{Addressing, Fanned};
 use super::outbox::Offered;
 use super::residents::{Residents, record_too_large, touch, write_delivery};
-use super::stored;
+use super::stored::{self, HeldConnections};
+use crate::metrics::Metrics;
 use crate::protocol::ids::{ConnectionKey, PacketId};
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
 use crate::router::shared::SharedGroup;
 use crate::router::{NoLocal, Receiver};
+use crate::session::connection::Connection;
 use crate::session::delivery::Delivery;
 use crate::session::held::Waiting;
+use crate::session::state::Session;
+use crate::storage::Journal;
 
 /// What became of one delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,51 +186,17 @@ impl Residents {
             return Delivered::Taken;
         }
         to.packet_id = qos.is_acknowledged().then(|| resident.session.outbound.next_id());
-        self.send(fanned, form, to, key, now);
+        let sender = Sender {
+            key,
+            journal: &mut self.journal,
+            held: &mut self.held,
+            touched: &mut self.touched,
+            buffers: &mut self.buffers,
+            metrics: &self.metrics,
+            now,
+        };
+        sender.send(connection, &mut resident.session, fanned, form, to);
         Delivered::Taken
-    }
-
-    /// Sends a delivery for which there is room.
-    #[inline]
-    fn send(
-        &mut self,
-        fanned: &mut Fanned<'_>,
-        form: DeliveryForm<'_>,
-        to: Addressing<'_>,
-        key: ConnectionKey,
-        now: Time,
-    ) {
-        let slot = form.receiver.session.key;
-        let (Some(connection), Some(resident)) = (self.connections.get_mut(key.0), self.sessions.get_mut(slot)) else {
-            return;
-        };
-        let session = &mut resident.session;
-        let must_be_kept_first = match to.packet_id {
-            // It leaves when it is known to be kept that it did: a repetition after a crash has the same identifier then.
-            Some(id) => stored::sent_now(&mut self.journal, session, fanned, form, id) && form.qos == QoS::ExactlyOnce,
-            None => false,
-        };
-        let mut kept = None;
-        if let (true, Some(id)) = (must_be_kept_first, to.packet_id) {
-            let ticket = self.journal.open_ticket();
-            stored::hold(key, connection, Waiting::Publish(id, false), ticket, &mut self.held);
-        } else {
-            touch(key, connection, &mut self.touched, &mut self.buffers);
-            self.metrics
-                .count_publish_sent(form.qos, fanned.publication.payload.len());
-            if connection.aliases_out.is_off() {
-                fanned.write(to, &mut connection.output);
-            } else {
-                let delivery = kept.insert(delivery(fanned, form));
-                write_delivery(connection, delivery, to.packet_id, false, now);
-            }
-        }
-        if form.qos.is_acknowledged() {
-            let is_kept = session.is_persistent() || form.purpose.group().is_some();
-            let kept = is_kept.then(|| Box::new(kept.unwrap_or_else(|| delivery(fanned, form))));
-            session.outbound.send(form.qos, kept);
-            session.status.set_in_flight(session.outbound.in_flight().into());
-        }
     }
 
     fn queue(&mut self, fanned: &mut Fanned<'_>, form: DeliveryForm<'_>, now: Time) -> Delivered {
@@ -250,6 +220,57 @@ impl Residents {
         match offered {
             Offered::Refused => Delivered::Refused,
             _ => Delivered::Taken,
+        }
+    }
+}
+
+/// What sending to a connection takes beside the connection and its session.
+struct Sender<'a> {
+    key: ConnectionKey,
+    journal: &'a mut Journal,
+    held: &'a mut HeldConnections,
+    touched: &'a mut Vec<ConnectionKey>,
+    buffers: &'a mut Vec<Vec<u8>>,
+    metrics: &'a Metrics,
+    now: Time,
+}
+
+impl Sender<'_> {
+    /// Sends a delivery for which there is room.
+    #[inline]
+    fn send(
+        self,
+        connection: &mut Connection,
+        session: &mut Session,
+        fanned: &mut Fanned<'_>,
+        form: DeliveryForm<'_>,
+        to: Addressing<'_>,
+    ) {
+        let must_be_kept_first = match to.packet_id {
+            // It leaves when it is known to be kept that it did: a repetition after a crash has the same identifier then.
+            Some(id) => stored::sent_now(self.journal, session, fanned, form, id) && form.qos == QoS::ExactlyOnce,
+            None => false,
+        };
+        let mut kept = None;
+        if let (true, Some(id)) = (must_be_kept_first, to.packet_id) {
+            let ticket = self.journal.open_ticket();
+            stored::hold(self.key, connection, Waiting::Publish(id, false), ticket, self.held);
+        } else {
+            touch(self.key, connection, self.touched, self.buffers);
+            self.metrics
+                .count_publish_sent(form.qos, fanned.publication.payload.len());
+            if connection.aliases_out.is_off() {
+                fanned.write(to, &mut connection.output);
+            } else {
+                let delivery = kept.insert(delivery(fanned, form));
+                write_delivery(connection, delivery, to.packet_id, false, self.now);
+            }
+        }
+        if form.qos.is_acknowledged() {
+            let is_kept = session.is_persistent() || form.purpose.group().is_some();
+            let kept = is_kept.then(|| Box::new(kept.unwrap_or_else(|| delivery(fanned, form))));
+            session.outbound.send(form.qos, kept);
+            session.status.set_in_flight(session.outbound.in_flight().into());
         }
     }
 }

@@ -44,6 +44,9 @@ impl Numbers {
 /// Bytes of a batch's buffer that is used again.
 const BUFFER_KEPT_BYTES: usize = 256 * 1024;
 
+/// Bytes of a batch that is not held back though another is under way.
+const BATCH_BYTES: usize = 64 * 1024;
+
 /// Collects the records of one worker.
 #[derive(Debug)]
 pub struct Journal {
@@ -179,6 +182,13 @@ impl Journal {
     #[inline]
     pub const fn has_records(&self) -> bool {
         self.open.records > 0
+    }
+
+    /// True when what has been recorded is worth a batch of its own now: nothing is under way, or much has come together. Else it had
+    /// better go when the store has told of the one before: each batch costs a hand-over there and one back.
+    #[inline]
+    pub const fn is_worth_taking(&self) -> bool {
+        self.has_records() && (self.open.number == self.stored + 1 || self.open.bytes.len() >= BATCH_BYTES)
     }
 
     /// Takes the open batch, if there is something in it.
