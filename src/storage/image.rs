@@ -103,11 +103,6 @@ impl Image {
         self.lost.gaps += 1;
     }
 
-    /// Messages whose content is in memory, or was above the budget, because a delivery needs them. Those that are only retained are not among them.
-    pub fn needs(&self, message: MessageNumber) -> bool {
-        self.messages.is_known(message)
-    }
-
     /// Ends the replay at `now`: what has expired is left out. See [`Restored`].
     pub fn finish(self, now: Time) -> Restored {
         restored::finish(self, now)

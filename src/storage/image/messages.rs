@@ -39,6 +39,7 @@ impl Messages {
         }
     }
 
+    #[cfg(test)]
     pub(super) fn is_known(&self, number: MessageNumber) -> bool {
         self.known.contains_key(&number)
     }

@@ -207,10 +207,10 @@ fn contents_go_when_nobody_needs_them_any_more() {
     let mut log = Log::default();
     log.add(&exists(1)).add(&exists(2)).message(1, &[1, 2]).message(2, &[2]);
     log.ended(1, 1);
-    assert!(log.image().needs(number(1)));
+    assert!(log.image().messages.is_known(number(1)));
     log.ended(1, 2).add(&Record::SessionEnded(session(2)));
     let image = log.image();
-    assert!(!image.needs(number(1)) && !image.needs(number(2)));
+    assert!(!image.messages.is_known(number(1)) && !image.messages.is_known(number(2)));
     log.message(3, &[2]).stands(1, 1, Progress::Sent(id(1)));
     let restored = log.restored();
     assert_eq!(restored.sessions.len(), 1);
