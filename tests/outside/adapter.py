@@ -6,6 +6,7 @@ option for is named on the standard error, so that a failure explains itself. Be
 
 import json
 import os
+import shutil
 import sys
 
 VERSIONS = {"3": "3.1", "4": "3.1.1", "5": "5.0"}
@@ -61,8 +62,23 @@ def limits(described, sections, missing):
             missing.append("limits: " + key)
 
 
+def storage(described):
+    """A directory beside the place where mosquitto would have its database. A file stands for that, since the scripts look for it: a
+    script that has removed it wants to begin anew."""
+    if not described.get("persistence"):
+        return ["enabled = false"]
+    place = os.path.join(described.get("persistence_location", "."), described.get("persistence_file", "mosquitto.db"))
+    directory = os.path.abspath(place) + ".sundew"
+    if not os.path.exists(place):
+        shutil.rmtree(directory, ignore_errors=True)
+        open(place, "w", encoding="utf-8").close()
+    return ["enabled = true", "directory = %s" % json.dumps(directory)]
+
+
 def options(described, sections, missing):
     for key, value in described.items():
+        if key.startswith("persistence") or key.startswith("autosave"):
+            continue  # see `storage`
         if key == "retain_available":
             sections["mqtt"].append("retain_available = %s" % json.dumps(value))
         elif key == "sys_interval":
@@ -79,7 +95,7 @@ def main():
         described = json.load(file)
     missing = ["unknown: %s" % key for key, _ in described["unknown"]]
     # As mosquitto: 20 messages under way, 200 slashes, any client id, characters checked, the newest of a full queue dropped.
-    sections = {"limits": ["topic_levels_max = 201", "client_id_bytes_max = 65535"], "mqtt": ["strict_utf8 = true"], "queue": ['policy = "drop_newest"'], "sys": []}
+    sections = {"limits": ["topic_levels_max = 201", "client_id_bytes_max = 65535"], "mqtt": ["strict_utf8 = true"], "queue": ['policy = "drop_newest"'], "sys": [], "storage": storage(described["options"])}
     if "max_inflight_messages" not in described["limits"]:
         sections["mqtt"] += ["max_inflight = 20", "receive_maximum = 20"]
     limits(described["limits"], sections, missing)

@@ -487,7 +487,7 @@ fn log_report(directory: &str, report: &Report) {
             file = %torn.file,
             offset = torn.offset,
             bytes = torn.bytes,
-            "the end of the log was not yet on the device when the broker stopped: it is cut off; nothing is lost that was promised"
+            "the end of the log is not whole, and nothing behind it says that it was on the device: it is cut off. After a loss of power nothing is lost that was promised; if there was none, the file is damaged"
         );
     }
     for gap in &report.gaps {
