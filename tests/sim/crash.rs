@@ -26,7 +26,7 @@ impl Wills {
 impl World {
     /// A will is due when a connection was lost [MQTT-3.1.2-8].
     pub(crate) fn note_lost(&mut self) {
-        if !self.host.store.is_busy() {
+        if self.host.is_all_kept() {
             self.wills.doubtful.clear();
         }
         for link in std::mem::take(&mut self.host.lost) {
@@ -79,6 +79,10 @@ impl World {
             .note(|| format!("--- {how}; the store: {}", store.describe()));
         self.ledger.crashes.push(self.ledger.step);
         self.ledger.is_damaged |= stop.is_damaged;
+        let events = &mut self.ledger.events;
+        events.kills += u64::from(is_kill);
+        events.power_cuts += u64::from(!is_kill);
+        events.damaged_files += u64::from(stop.is_damaged);
         self.ledger.losses_allowed += self.host.broker.metrics.sum().dropped_queue_full_qos1_2;
         for will in std::mem::take(&mut self.wills.doubtful) {
             self.ledger.messages[will].accepted = None;

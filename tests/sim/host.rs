@@ -74,6 +74,7 @@ pub(crate) struct Setup {
     pub store: Arc<dyn SimStore>,
     pub workers: usize,
     pub seed: u64,
+    pub is_prompt: bool,
 }
 
 pub(crate) struct Host {
@@ -88,6 +89,8 @@ pub(crate) struct Host {
     /// Connections that were lost without DISCONNECT after CONNACK.
     pub lost: Vec<LinkId>,
     pub hand_overs: usize,
+    /// What is recorded goes to the store at once.
+    is_prompt: bool,
 }
 
 impl Host {
@@ -114,6 +117,7 @@ impl Host {
             saboteur: Saboteur::new(fault),
             lost: Vec::new(),
             hand_overs: 0,
+            is_prompt: setup.is_prompt,
         }
     }
 
@@ -127,6 +131,7 @@ impl Host {
             store,
             workers: stop.workers,
             seed: self.broker.seed,
+            is_prompt: self.is_prompt,
         };
         *self = Self::new(setup, restored, now, fault);
         now
@@ -195,7 +200,19 @@ impl Host {
             }
         }
         self.workers[worker].send_mail();
+        if self.is_prompt {
+            self.submit(worker);
+        }
+    }
+
+    /// The store gets what a worker has recorded.
+    pub(crate) fn submit(&mut self, worker: usize) {
         self.workers[worker].submit_records();
+    }
+
+    /// True when the store has nothing to do, and everything that was recorded.
+    pub(crate) fn is_all_kept(&self) -> bool {
+        !self.store.is_busy() && !self.workers.iter().any(Worker::has_records)
     }
 
     pub(crate) fn read_mail(&mut self, worker: usize, now: Time) {

@@ -145,8 +145,32 @@ pub(crate) struct Arrived<'a> {
     pub dup: bool,
 }
 
+/// How often something happened, so that it can be told what a run has seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Events {
+    pub messages: u64,
+    pub kills: u64,
+    pub power_cuts: u64,
+    pub orderly_stops: u64,
+    pub damaged_files: u64,
+    /// Refused because the store could not write.
+    pub refusals: u64,
+}
+
+impl Events {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.kills += other.kills;
+        self.power_cuts += other.power_cuts;
+        self.orderly_stops += other.orderly_stops;
+        self.damaged_files += other.damaged_files;
+        self.refusals += other.refusals;
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
+    pub events: Events,
     pub step: u64,
     pub messages: Vec<Message>,
     pub epochs: Vec<Epoch>,
@@ -178,6 +202,7 @@ impl Ledger {
     }
 
     pub(crate) fn publish(&mut self, message: Message) -> MessageId {
+        self.events.messages += 1;
         self.messages.push(message);
         self.messages.len() - 1
     }

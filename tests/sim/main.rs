@@ -2,7 +2,7 @@
 //! mailboxes and late answers that obey one seed. No sockets, no threads, no clock.
 //!
 //! `SUNDEW_SIM_SEED=123 cargo test --test sim` runs one seed and shows what happened; `SUNDEW_SIM_SEEDS=100000` runs that many,
-//! from `SUNDEW_SIM_FIRST` on.
+//! from `SUNDEW_SIM_FIRST` on, with `SUNDEW_SIM_JOBS` at a time.
 
 mod client;
 mod crash;
@@ -20,16 +20,21 @@ mod reading;
 mod store;
 mod world;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use disk::DiskFault;
 use fault::Fault;
-use ledger::{Breach, Invariant};
+use ledger::{Breach, Events, Invariant};
 
 /// Seeds of a run that nobody asked more of.
 const SEEDS: u64 = 300;
 /// Seeds in one of which a mistake must be noticed.
 const FAULT_SEEDS: u64 = 2000;
+/// Seeds that break something after which no more are looked for.
+const BROKEN_MAX: usize = 50;
 /// Events that are shown of a seed that failed.
 const SHOWN: usize = 80;
 
@@ -37,8 +42,12 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-fn run(seed: u64, fault: Option<Fault>) -> Result<(), Breach> {
-    catch_unwind(AssertUnwindSafe(|| world::run(seed, fault, false).0)).unwrap_or_else(|panic| {
+fn run(seed: u64, fault: Option<Fault>) -> Result<Events, Breach> {
+    let run = || {
+        let (result, ledger) = world::run(seed, fault, false);
+        result.map(|()| ledger.events)
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         let what = panic
             .downcast_ref::<String>()
             .cloned()
@@ -66,31 +75,46 @@ fn every_seed_keeps_every_promise() {
             first..first + number("SUNDEW_SIM_SEEDS").unwrap_or(SEEDS)
         }
     };
-    if number("SUNDEW_SIM_SURVEY").is_some() {
-        return survey(seeds);
-    }
-    for seed in seeds {
-        if let Err(breach) = run(seed, None) {
-            panic!(
-                "{}\n\nbroken in seed {seed}: {}\n{}\nrun it again: SUNDEW_SIM_SEED={seed} cargo test --test sim\n",
-                story(seed),
-                breach.invariant,
-                breach.what
-            );
+    let next = AtomicU64::new(seeds.start);
+    let broken = Mutex::new(BTreeMap::new());
+    let events = Mutex::new(Events::default());
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end || broken.lock().unwrap().len() >= BROKEN_MAX {
+                return;
+            }
+            match run(seed, None) {
+                Ok(happened) => events.lock().unwrap().add(happened),
+                Err(breach) => _ = broken.lock().unwrap().insert(seed, breach),
+            }
         }
-    }
-}
-
-/// Every seed that breaks something, with what it breaks in one line.
-fn survey(seeds: std::ops::Range<u64>) {
-    let broken: Vec<String> = seeds
-        .filter_map(|seed| {
-            let breach = run(seed, None).err()?;
-            let what: String = breach.what.chars().take(200).collect();
-            Some(format!("{seed}: {}: {what}", breach.invariant))
-        })
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..number("SUNDEW_SIM_JOBS").unwrap_or(1) {
+            scope.spawn(work);
+        }
+    });
+    println!(
+        "seeds {} to {}: {:?}",
+        seeds.start,
+        seeds.end - 1,
+        events.lock().unwrap()
+    );
+    let broken = broken.into_inner().unwrap();
+    let Some((seed, breach)) = broken.first_key_value() else {
+        return;
+    };
+    let list: String = broken
+        .iter()
+        .map(|(seed, breach)| format!("{seed}: {}: {:.200}\n", breach.invariant, breach.what))
         .collect();
-    assert!(broken.is_empty(), "{} seeds:\n{}", broken.len(), broken.join("\n"));
+    panic!(
+        "{}\n\nbroken in seed {seed}: {}\n{}\nall that were found:\n{list}run it again: SUNDEW_SIM_SEED={seed} cargo test --test sim\n",
+        story(*seed),
+        breach.invariant,
+        breach.what
+    );
 }
 
 /// Does something wrong and expects that the simulation says what is broken by it. In another seed the same fault may break another
@@ -101,7 +125,7 @@ fn expect(fault: Fault, invariant: Invariant) {
         match run(seed, Some(fault)) {
             Err(breach) if breach.invariant == invariant => return,
             Err(breach) => found.push(breach.what),
-            Ok(()) => {}
+            Ok(_) => {}
         }
     }
     panic!("{fault:?} went unnoticed in {FAULT_SEEDS} seeds, or was taken for something else: {found:?}");

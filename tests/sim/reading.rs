@@ -240,6 +240,7 @@ impl Client {
                 self.outgoing.remove(at);
             }
             _ => {
+                ledger.events.refusals += u64::from(ack.reason == ReasonCode::QuotaExceeded);
                 self.outgoing.remove(at);
             }
         }

@@ -22,7 +22,7 @@ use crate::network::{Link, LinkId};
 use crate::random::Random;
 use crate::store::{LogStore, SimStore, StoreHabits};
 
-const STEPS: u64 = 1500;
+const STEPS: u64 = 1000;
 /// Rounds of 100 ms in which nothing happens after which nothing will. One that is refused for a failing store ends only after two seconds.
 const IDLE_ROUNDS: usize = 24;
 /// When a run begins.
@@ -57,6 +57,9 @@ pub(crate) fn run(seed: u64, fault: Option<Fault>, trace: bool) -> (Result<(), B
         if world.ledger.breach.is_some() {
             break;
         }
+    }
+    if world.ledger.breach.is_none() {
+        world.bustle();
     }
     if world.ledger.breach.is_none() {
         world.end();
@@ -98,7 +101,7 @@ fn store_habits(random: &mut Random) -> StoreHabits {
     StoreHabits {
         keeps: random.percent(85),
         late: random.pick(&[0, 30, 80, 100]),
-        fails: random.pick(&[0, 0, 0, 10]),
+        fails: random.pick(&[0, 0, 10, 30]),
         snapshots: random.pick(&[0, 5, 50]),
         is_on_disk: random.percent(60),
         sync: random.pick(&[SyncMode::Always, SyncMode::Always, SyncMode::Interval, SyncMode::Os]),
@@ -150,6 +153,7 @@ impl World {
             store,
             workers,
             seed: random.next(),
+            is_prompt: random.percent(50),
         };
         let host = Host::new(setup, Restored::default(), START, fault);
         let crashes = if habits.keeps { random.pick(&[0, 2, 5, 10]) } else { 0 };
@@ -201,7 +205,8 @@ impl World {
             50..62 => self.flush(client),
             62..69 => self.host.read_mail(worker, self.now),
             69..74 => self.host.answer(self.now, &mut self.random),
-            74..78 => self.host.arrive(worker, self.now),
+            74..77 => self.host.arrive(worker, self.now),
+            77 => self.host.submit(worker),
             78 => self.host.walk(worker, self.now),
             79..82 => self.pass_time(),
             82 => self.close_abandoned(),
@@ -443,6 +448,27 @@ impl World {
         self.clients[number].subscribe(&filters, &mut self.ledger);
     }
 
+    /// Everybody is quick, and the broker may be stopped in the middle of it.
+    fn bustle(&mut self) {
+        for _ in 0..self.random.pick(&[0, 20, 60]) {
+            self.ledger.step += 1;
+            for client in 0..self.clients.len() {
+                if self.random.percent(50) {
+                    self.act(client);
+                }
+            }
+            let reconnects = self.random.percent(50);
+            self.settle_once(reconnects);
+            self.pass_time();
+            if self.random.below(100) < self.crashes {
+                self.crash();
+            }
+            if self.ledger.breach.is_some() {
+                return;
+            }
+        }
+    }
+
     /// Lets everything come to rest; with `reconnects` everybody is connected then.
     pub(crate) fn settle(&mut self, reconnects: bool) {
         let mut idle = 0;
@@ -492,6 +518,7 @@ impl World {
             self.host.arrive(worker, self.now);
             self.host.read_mail(worker, self.now);
             self.host.walk(worker, self.now);
+            self.host.submit(worker);
         }
         has_moved |= self.host.late.waiting() > 0 || self.host.store.is_busy();
         self.host.answer(self.now, &mut self.random);
