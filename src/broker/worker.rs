@@ -192,6 +192,7 @@ impl Worker {
     /// A connection that another worker handed over.
     pub fn adopt(&mut self, mut connection: Connection, now: Time) -> ConnectionKey {
         connection.is_touched = false;
+        connection.reminded_at = Time::NEVER; // that reminder is the other worker's
         connection.hand_overs += 1;
         let key = ConnectionKey(self.residents.connections.insert(connection));
         self.prune_timers(now);
