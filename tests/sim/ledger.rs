@@ -338,9 +338,11 @@ impl Ledger {
         let entry = &self.epochs[epoch];
         let client = entry.client;
         let is_own = message.publisher == client && message.first_sent > entry.began && !message.is_will;
+        // The way through the retained messages goes on when its subscription is replaced; and an end may have been in a gap.
+        let is_lenient = arrived.retain || self.is_damaged;
         let mut fitting = entry.subs.iter().filter(|sub| {
             sub.matches(arrived.topic)
-                && (sub.ended.is_none_or(|ended| ended > message.first_sent) || self.is_damaged)
+                && (sub.ended.is_none_or(|ended| ended > message.first_sent) || is_lenient)
                 && !(is_own && sub.no_local && !arrived.retain)
         });
         let is_wanted = fitting.any(|sub| arrived.qos <= sub.qos.min(message.qos));
