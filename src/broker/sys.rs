@@ -9,6 +9,7 @@ use crate::protocol::property::Properties;
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicName;
+use crate::storage::Standing;
 
 /// What `$SYS` remembers from one round to the next.
 #[derive(Debug)]
@@ -148,7 +149,18 @@ impl Worker {
                 shared_subscriptions: subscriptions.shared_len(),
             }
         };
-        for (topic, value) in self.sys.values(&totals, &gauges, now) {
+        let mut values = self.sys.values(&totals, &gauges, now);
+        if self.broker.store.keeps() {
+            let standing = match self.broker.store.standing() {
+                Standing::Sound => "sound",
+                Standing::Refusing => "refusing",
+                Standing::Forgetting => "forgetting",
+            };
+            values.push(("$SYS/broker/storage/standing".to_owned(), standing.to_owned()));
+            let figures = self.broker.store.figures().into_iter();
+            values.extend(figures.map(|(name, value)| (format!("$SYS/broker/storage/{name}"), value.to_string())));
+        }
+        for (topic, value) in values {
             if self.sys.published.get(&topic) == Some(&value) {
                 continue;
             }

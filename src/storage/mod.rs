@@ -78,6 +78,11 @@ pub trait Store: Send + Sync {
     /// are kept before the snapshot counts.
     fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart);
 
+    /// What it counts, by name, for those who watch it.
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// Has a snapshot made soon, though none is due.
     fn compact(&self) {}
 

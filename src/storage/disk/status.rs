@@ -37,6 +37,27 @@ pub struct StoreStatus {
 }
 
 impl StoreStatus {
+    /// All of them, by name.
+    pub fn figures(&self) -> Vec<(&'static str, u64)> {
+        [
+            ("batches", &self.batches),
+            ("records", &self.records),
+            ("bytes", &self.bytes),
+            ("groups", &self.groups),
+            ("syncs", &self.syncs),
+            ("sync_micros", &self.sync_micros),
+            ("dropped", &self.dropped),
+            ("snapshots", &self.snapshots),
+            ("snapshot_failures", &self.snapshot_failures),
+            ("failures", &self.failures),
+            ("snapshot_bytes", &self.snapshot_bytes),
+            ("log_bytes", &self.log_bytes),
+            ("missing", &self.missing),
+        ]
+        .map(|(name, value)| (name, value.load(Ordering::Relaxed)))
+        .to_vec()
+    }
+
     /// How the store stands.
     pub fn standing(&self) -> Standing {
         match self.standing.load(Ordering::Acquire) {

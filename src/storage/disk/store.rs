@@ -285,6 +285,10 @@ impl Store for DiskStore {
         self.shared.put(Input::Part(from, snapshot, part));
     }
 
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        self.shared.status.figures()
+    }
+
     fn compact(&self) {
         self.shared.put(Input::Compact);
     }
