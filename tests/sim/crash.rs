@@ -63,17 +63,39 @@ impl World {
         }
     }
 
+    /// The broker stops in order; false when its store could not be closed in time.
+    fn close(&mut self) -> bool {
+        self.host.store.begin_close();
+        for _ in 0..400 {
+            for worker in 0..self.host.workers.len() {
+                self.host.read_mail(worker, self.now);
+                self.host.submit(worker);
+            }
+            self.host.store.step(self.now);
+            if self.host.store.is_closed() {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Power is cut, or the process is killed; another broker begins, perhaps with another number of workers.
     pub(crate) fn crash(&mut self) {
-        let is_kill = self.random.percent(40) || !self.host.store.survives_power_cuts();
+        let is_orderly = self.random.percent(20) && self.close();
+        let is_kill = !is_orderly && (self.random.percent(40) || !self.host.store.survives_power_cuts());
         let stop = Stop {
             is_kill,
+            is_orderly,
             is_damaged: self.random.percent(self.damages),
             now: self.now,
             wall_jump: self.random.pick(&[0, 0, 10, 3_000]),
             workers: self.random.between(1, 4),
         };
-        let how = if is_kill { "killed" } else { "power cut" };
+        let how = match (is_orderly, is_kill) {
+            (true, _) => "stopped in order",
+            (false, true) => "killed",
+            (false, false) => "power cut",
+        };
         let store = &self.host.store;
         self.ledger
             .note(|| format!("--- {how}; the store: {}", store.describe()));
@@ -81,7 +103,8 @@ impl World {
         self.ledger.is_damaged |= stop.is_damaged;
         let events = &mut self.ledger.events;
         events.kills += u64::from(is_kill);
-        events.power_cuts += u64::from(!is_kill);
+        events.power_cuts += u64::from(!is_kill && !is_orderly);
+        events.orderly_stops += u64::from(is_orderly);
         events.damaged_files += u64::from(stop.is_damaged);
         self.ledger.losses_allowed += self.host.broker.metrics.sum().dropped_queue_full_qos1_2;
         for will in std::mem::take(&mut self.wills.doubtful) {

@@ -64,6 +64,8 @@ struct Inode {
     dirty: Vec<Dirty>,
     /// Bytes that are on the device whatever happens.
     synced: usize,
+    /// A sync has failed: what is in memory is taken for what is on the device, and is not.
+    has_lost: bool,
 }
 
 type InodeId = usize;
@@ -292,7 +294,9 @@ impl State {
     /// The machine stops: now there is only what the device has.
     fn stop(&mut self, survival: Survival) {
         if matches!(survival, Survival::All) {
-            return; // what the process wrote is on its way to the device, with or without it
+            // What the process wrote is on its way to the device, with or without it.
+            self.inodes.iter_mut().for_each(Inode::forget_lost);
+            return;
         }
         let last = self.last_write.0;
         let mut chance = match &survival {
@@ -372,9 +376,20 @@ impl Inode {
 
     /// A sync that failed: each sector is on the device, or is taken for it from now on.
     fn fail_sync(&mut self, random: &mut Random) {
+        self.has_lost = true;
         for dirty in std::mem::take(&mut self.dirty) {
             if random.percent(50) {
                 put(&mut self.device, dirty.offset, &dirty.bytes);
+            }
+        }
+    }
+
+    /// What is not on the device, and taken for it, goes from memory: a process that comes later reads the device.
+    fn forget_lost(&mut self) {
+        if std::mem::take(&mut self.has_lost) {
+            self.now.clone_from(&self.device);
+            for dirty in &self.dirty {
+                put(&mut self.now, dirty.offset, &dirty.bytes);
             }
         }
     }

@@ -235,11 +235,19 @@ impl SimStore for EngineStore {
         self.desk().options.sync == SyncMode::Always
     }
 
+    fn begin_close(&self) {
+        self.desk().inputs.push(Input::Close { with_snapshot: true });
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_sound() && self.desk().engine.as_ref().is_some_and(Engine::is_closed)
+    }
+
     fn restart(&self, stop: Stop) -> (Arc<dyn SimStore>, Restored, Time) {
         let mut desk = self.desk();
         let mut random = Random::new(desk.random.next());
         desk.now = stop.now;
-        if !stop.is_kill && random.percent(60) {
+        if !stop.is_kill && !stop.is_orderly && random.percent(60) {
             // The power goes while the store is at work.
             let operation = self.disk.operations() + random.between(1, 6) as u64;
             self.disk.cut_power_at(Some(operation));
@@ -249,7 +257,9 @@ impl SimStore for EngineStore {
                 }
             }
         }
-        let survival = if stop.is_kill {
+        let survival = if stop.is_orderly {
+            Survival::Nothing
+        } else if stop.is_kill {
             Survival::All
         } else {
             Survival::Chance(Random::new(random.next()))
@@ -262,7 +272,12 @@ impl SimStore for EngineStore {
         }
         let wall = desk.wall_offset + stop.now.0 + stop.wall_jump;
         let (habits, options) = (desk.habits, desk.options.clone());
-        let (store, restored, time, _) = Self::open(disk, random, habits, options, stop.workers, self.fault, wall);
+        let (store, restored, time, report) = Self::open(disk, random, habits, options, stop.workers, self.fault, wall);
+        let is_replayed = report.replayed > 0 || report.torn.is_some();
+        assert!(
+            !(stop.is_orderly && !stop.is_damaged && is_replayed),
+            "closed in order, and yet there is something to replay: {report:?}"
+        );
         (Arc::new(store), restored, time)
     }
 

@@ -212,7 +212,7 @@ impl Host {
 
     /// True when the store has nothing to do, and everything that was recorded.
     pub(crate) fn is_all_kept(&self) -> bool {
-        !self.store.is_busy() && !self.workers.iter().any(Worker::has_records)
+        self.store.is_sound() && !self.store.is_busy() && !self.workers.iter().any(Worker::has_records)
     }
 
     pub(crate) fn read_mail(&mut self, worker: usize, now: Time) {

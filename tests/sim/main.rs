@@ -4,6 +4,8 @@
 //! `SUNDEW_SIM_SEED=123 cargo test --test sim` runs one seed and shows what happened; `SUNDEW_SIM_SEEDS=100000` runs that many,
 //! from `SUNDEW_SIM_FIRST` on, with `SUNDEW_SIM_JOBS` at a time.
 
+#![allow(clippy::print_stdout, reason = "the figures are what one runs many seeds for")]
+
 mod client;
 mod crash;
 mod disk;

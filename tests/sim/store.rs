@@ -39,6 +39,8 @@ pub(crate) struct StoreHabits {
 pub(crate) struct Stop {
     /// Only the process is killed: what it wrote is there.
     pub is_kill: bool,
+    /// The store was closed in order before.
+    pub is_orderly: bool,
     /// One bit in the files is turned around.
     pub is_damaged: bool,
     /// When, by the broker's time.
@@ -65,6 +67,12 @@ pub(crate) trait SimStore: Store {
 
     /// False where a loss of power may cost what was told as stored.
     fn survives_power_cuts(&self) -> bool;
+
+    /// Begins to close in order, while the workers go on.
+    fn begin_close(&self);
+
+    /// True when it was closed in order.
+    fn is_closed(&self) -> bool;
 
     /// The broker is gone. The store that the next one has, what it begins with, and its time.
     fn restart(&self, stop: Stop) -> (Arc<dyn SimStore>, Restored, Time);
@@ -402,6 +410,13 @@ impl SimStore for LogStore {
 
     fn survives_power_cuts(&self) -> bool {
         true
+    }
+
+    fn begin_close(&self) {}
+
+    fn is_closed(&self) -> bool {
+        let shelf = self.shelf();
+        shelf.health == Health::Sound && shelf.kept == shelf.log.len()
     }
 
     fn restart(&self, stop: Stop) -> (Arc<dyn SimStore>, Restored, Time) {
