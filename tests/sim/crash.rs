@@ -97,10 +97,17 @@ impl World {
             (false, false) => "power cut",
         };
         let store = &self.host.store;
-        self.ledger
-            .note(|| format!("--- {how}; the store: {}", store.describe()));
+        self.ledger.note(|| {
+            format!(
+                "--- {how}, damaged: {}; the store: {}",
+                stop.is_damaged,
+                store.describe()
+            )
+        });
         self.ledger.crashes.push(self.ledger.step);
         self.ledger.is_damaged |= stop.is_damaged;
+        // Where nothing says what was on the device, damage looks like the torn tail that a loss of power leaves.
+        self.ledger.may_forget |= stop.is_damaged && !self.host.store.survives_power_cuts();
         let events = &mut self.ledger.events;
         events.kills += u64::from(is_kill);
         events.power_cuts += u64::from(!is_kill && !is_orderly);

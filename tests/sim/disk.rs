@@ -255,6 +255,11 @@ impl SimDisk {
         Some(format!("{name} byte {at} bit {bit}"))
     }
 
+    /// What a failed sync left in memory and not on the device goes from memory, too, as it may at any time.
+    pub(crate) fn forget_lost(&self) {
+        self.look().inodes.iter_mut().for_each(Inode::forget_lost);
+    }
+
     /// Names and lengths, for whoever looks for a mistake.
     pub(crate) fn describe(&self) -> String {
         let state = self.look();
@@ -294,9 +299,7 @@ impl State {
     /// The machine stops: now there is only what the device has.
     fn stop(&mut self, survival: Survival) {
         if matches!(survival, Survival::All) {
-            // What the process wrote is on its way to the device, with or without it.
-            self.inodes.iter_mut().for_each(Inode::forget_lost);
-            return;
+            return; // what the process wrote is on its way to the device, with or without it
         }
         let last = self.last_write.0;
         let mut chance = match &survival {
@@ -384,7 +387,6 @@ impl Inode {
         }
     }
 
-    /// What is not on the device, and taken for it, goes from memory: a process that comes later reads the device.
     fn forget_lost(&mut self) {
         if std::mem::take(&mut self.has_lost) {
             self.now.clone_from(&self.device);

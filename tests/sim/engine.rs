@@ -265,6 +265,9 @@ impl SimStore for EngineStore {
             Survival::Chance(Random::new(random.next()))
         };
         desk.engine = None;
+        if desk.options.sync == SyncMode::Always {
+            self.disk.forget_lost();
+        }
         let disk = self.disk.restart(survival);
         disk.set_troubles(Troubles::default());
         if stop.is_damaged {
@@ -273,7 +276,7 @@ impl SimStore for EngineStore {
         let wall = desk.wall_offset + stop.now.0 + stop.wall_jump;
         let (habits, options) = (desk.habits, desk.options.clone());
         let (store, restored, time, report) = Self::open(disk, random, habits, options, stop.workers, self.fault, wall);
-        let is_replayed = report.replayed > 0 || report.torn.is_some();
+        let is_replayed = habits.fails == 0 && (report.replayed > 0 || report.torn.is_some());
         assert!(
             !(stop.is_orderly && !stop.is_damaged && is_replayed),
             "closed in order, and yet there is something to replay: {report:?}"
