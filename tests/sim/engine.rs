@@ -98,7 +98,7 @@ impl EngineStore {
         if habits.sync == SyncMode::Always && random.percent(30) {
             disk.cut_power_at(Some(disk.operations() + random.between(1, 5) as u64));
         }
-        let (lock, recovered, image) = loop {
+        let (lock, mut recovered, image) = loop {
             let mut reading = Reading(Image::new(ImageOptions {
                 memory_bytes_max: habits.memory_bytes,
             }));
@@ -116,7 +116,8 @@ impl EngineStore {
         disk.cut_power_at(None);
         let time = recovered.time_at(wall);
         let report = recovered.report.clone();
-        let restored = image.finish(time);
+        let mut restored = image.finish(time);
+        restored.read_in_flight(|messages| recovered.read(&disk, messages));
         let store = Self {
             desk: Mutex::new(Desk {
                 random,

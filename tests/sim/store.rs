@@ -440,7 +440,9 @@ impl SimStore for LogStore {
         let next = Self::new(shelf.random.next(), stop.workers, shelf.habits, self.fault);
         next.shelf().base = base;
         let now = stop.now.plus_millis(stop.wall_jump);
-        (Arc::new(next), image.finish(now), now)
+        let mut restored = image.finish(now);
+        restored.read_in_flight(|messages| next.shelf().find_all(messages));
+        (Arc::new(next), restored, now)
     }
 
     fn describe(&self) -> String {

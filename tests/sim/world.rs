@@ -81,6 +81,8 @@ fn options(random: &mut Random) -> BrokerOptions {
     if random.percent(SMALL_QUEUES_PERCENT) {
         options.delivery.outbox.messages_max = random.between(3, 20);
     }
+    options.delivery.memory_bytes_max = random.pick(&[0, 400, 2_000, 1 << 20]);
+    options.delivery.memory_total_max = random.pick(&[1_000, 1 << 20, 1 << 20]);
     options.delivery.outbox.queue_qos0_offline = random.percent(20);
     options.cache.topics_max = random.pick(&[0, 4, 1024]);
     options.receive_maximum = random.pick(&[2, 5, 20, 1024]);
@@ -105,7 +107,7 @@ fn store_habits(random: &mut Random) -> StoreHabits {
         snapshots: random.pick(&[0, 5, 50]),
         is_on_disk: random.percent(60),
         sync: random.pick(&[SyncMode::Always, SyncMode::Always, SyncMode::Interval, SyncMode::Os]),
-        memory_bytes: 1 << 30,
+        memory_bytes: random.pick(&[0, 1000, 1 << 30]),
     }
 }
 

@@ -9,6 +9,7 @@ use super::block::{FileHeader, FileName, StoreId};
 use super::files::{Files, StoreFile};
 use super::index::{Index, Part};
 use super::log::{LogSync, Segment};
+use super::recover::Recovered;
 use super::snapshot::temporary;
 use super::walk::{Step, Walk};
 use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
@@ -21,6 +22,8 @@ use crate::storage::{SnapshotId, StoreEvents};
 pub(super) const QUARANTINE: &str = "quarantine";
 /// Bytes that are copied into a snapshot at once.
 const COPY_BYTES: usize = 256 * 1024;
+/// Messages looked for at once at the start.
+const READ_AT_ONCE: usize = 4096;
 /// Bytes read at once when messages are looked for.
 const WINDOW_BYTES: u64 = 128 * 1024;
 
@@ -109,10 +112,31 @@ pub struct Tools {
 
 /// Where messages are read from.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
-    pub(super) files: &'a dyn Files,
-    pub(super) index: &'a Mutex<Index>,
-    pub(super) store: StoreId,
+struct Source<'a> {
+    files: &'a dyn Files,
+    index: &'a Mutex<Index>,
+    store: StoreId,
+}
+
+impl Recovered {
+    /// Reads messages before a store goes on from here, in the order in which they are wanted; `None` for one that cannot be read.
+    pub fn read(&mut self, files: &dyn Files, wanted: &[MessageNumber]) -> Vec<(MessageNumber, Option<Arc<Message>>)> {
+        let Some(store) = self.store else {
+            return Vec::new();
+        };
+        let index = Mutex::new(std::mem::take(&mut self.index));
+        let source = Source {
+            files,
+            index: &index,
+            store,
+        };
+        let messages = wanted
+            .chunks(READ_AT_ONCE)
+            .flat_map(|wanted| read_all(source, wanted))
+            .collect();
+        self.index = index.into_inner().unwrap_or_else(PoisonError::into_inner);
+        messages
+    }
 }
 
 impl Tools {
@@ -185,7 +209,7 @@ fn load(tools: &Tools, to: WorkerId, session: SlotKey, wanted: &[MessageNumber])
 }
 
 /// Reads messages, in the order in which they are wanted; `None` for one that cannot be read.
-pub(super) fn read_all(source: Source<'_>, wanted: &[MessageNumber]) -> Vec<(MessageNumber, Option<Arc<Message>>)> {
+fn read_all(source: Source<'_>, wanted: &[MessageNumber]) -> Vec<(MessageNumber, Option<Arc<Message>>)> {
     let mut found = std::collections::HashMap::with_capacity(wanted.len());
     read_messages(source, wanted.to_vec(), &mut |number, message| {
         found.insert(

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::block::StoreId;
 use super::engine::{Engine, Input, Surroundings, Wake};
 use super::files::{Files, Lock, LockError, OsFiles};
-use super::jobs::{Done, Job, Jobs, Lane, Source, Tools, read_all};
+use super::jobs::{Done, Job, Jobs, Lane, Tools};
 use super::log::Now;
 use super::options::DiskOptions;
 use super::recover::{RecoverError, RecoverMode, Recovered, Report, Visitor, recover};
@@ -20,9 +20,6 @@ use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
 use crate::protocol::message::Message;
 use crate::protocol::time::Time;
 use crate::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
-
-/// Messages looked for at once at the start.
-const READ_AT_ONCE: usize = 4096;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -199,22 +196,7 @@ impl DiskStore {
         let Some(Start { files, recovered, .. }) = &mut *start else {
             return Vec::new();
         };
-        let Some(store) = recovered.store else {
-            return Vec::new();
-        };
-        let index = Mutex::new(std::mem::take(&mut recovered.index));
-        let files = &**files;
-        let source = Source {
-            files,
-            index: &index,
-            store,
-        };
-        let messages = wanted
-            .chunks(READ_AT_ONCE)
-            .flat_map(|wanted| read_all(source, wanted))
-            .collect();
-        recovered.index = index.into_inner().unwrap_or_else(PoisonError::into_inner);
-        messages
+        recovered.read(&**files, wanted)
     }
 
     /// Counters.
