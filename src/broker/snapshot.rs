@@ -99,7 +99,7 @@ impl Worker {
         };
         let last_place = running.place + PLACES_PER_PART;
         let places = self.residents.sessions.places();
-        while running.place < places && running.place < last_place && part.bytes.len() < PART_BYTES {
+        while running.place < places && running.place < last_place && !is_full(&part) {
             let Some((_, resident)) = self.residents.sessions.at(running.place) else {
                 running.place += 1;
                 continue;
@@ -123,6 +123,11 @@ impl Worker {
     }
 }
 
+/// True when a part is to be sent.
+const fn is_full(part: &SnapshotPart) -> bool {
+    part.bytes.len() >= PART_BYTES || part.stored_messages.len() >= STORED_PER_PART
+}
+
 struct Marker {
     mark: u64,
 }
@@ -137,11 +142,7 @@ impl Marker {
         part: &mut SnapshotPart,
     ) -> Option<u64> {
         let session = &resident.session;
-        let SnapshotPart {
-            bytes: out,
-            stored_messages,
-            ..
-        } = part;
+        let out = &mut part.bytes;
         if queue_from.is_none() {
             encode_session(session, will, out);
         }
@@ -165,9 +166,14 @@ impl Marker {
             }
         }
         for (place, entry) in resident.outbox.waiting_from(queue_from.unwrap_or(0)) {
-            if out.len() >= PART_BYTES || stored_messages.len() >= STORED_PER_PART {
+            if is_full(part) {
                 return Some(place);
             }
+            let SnapshotPart {
+                bytes: out,
+                stored_messages,
+                ..
+            } = &mut *part;
             match entry {
                 // To be read for a client that is still connected, even where its session is not to survive.
                 Entry::Stored(stored) => stored_messages.push(stored.message),
