@@ -120,7 +120,7 @@ impl Worker {
         };
         let is_exactly_once = publish.qos == QoS::ExactlyOnce;
         let publisher = resident.session.stored_number().filter(|_| is_exactly_once);
-        if self.residents.journal.is_on() && self.refuses_to_store(publication, publisher.is_some()) {
+        if self.is_refusing && self.refuses_to_store(publication, publisher.is_some()) {
             self.metrics().publish_refused.increment();
             return self.refuse_full(key, publish, Full::Store, now);
         }

@@ -18,7 +18,7 @@ use crate::session::held::Failed;
 use crate::session::state::Session;
 use crate::session::will::Will;
 use crate::storage::record::{Content, MessageRecord, Progress, SessionRecord, SubscriptionRecord, WillRecord};
-use crate::storage::{Record, RetainedCursor, SnapshotId, Standing, StoreEvents};
+use crate::storage::{Record, RetainedCursor, SnapshotId, StoreEvents};
 
 /// How long a client that was refused because the store cannot write is left waiting before its connection ends: it will try the same
 /// again at once. Milliseconds.
@@ -27,11 +27,8 @@ const END_LATE_MS: u64 = 2_000;
 const RETAINED_AT_ONCE: usize = 256;
 
 impl Worker {
-    /// True when the store cannot write now and this publication is one that it would have to keep.
+    /// While the store cannot write: true when this publication is one that it would have to keep.
     pub(super) fn refuses_to_store(&mut self, publication: &Publication<'_>, is_received_kept: bool) -> bool {
-        if self.broker.store.standing() != Standing::Refusing {
-            return false;
-        }
         if is_received_kept || publication.retain {
             return true;
         }

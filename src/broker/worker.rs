@@ -29,7 +29,7 @@ use crate::session::held::Reply;
 use crate::session::output::Output;
 use crate::session::peer::Peer;
 use crate::session::violation::Violation;
-use crate::storage::Journal;
+use crate::storage::{Journal, Standing};
 
 /// One worker's part of the broker. Touched by one thread only.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub struct Worker {
     pub(super) log: super::endings::EventLog,
     pub(super) sys: super::sys::Sys,
     pub(super) snapshot: super::snapshot::Snapshot,
+    /// The store cannot write, as of the last read.
+    pub(super) is_refusing: bool,
     pub(super) legacies: super::paging::Legacies,
 }
 
@@ -133,6 +135,7 @@ impl Worker {
             log: super::endings::EventLog::default(),
             sys: super::sys::Sys::new(now),
             snapshot: super::snapshot::Snapshot::default(),
+            is_refusing: false,
             legacies: super::paging::Legacies::default(),
             broker,
         };
@@ -211,6 +214,8 @@ impl Worker {
         if let Some(connection) = self.residents.connections.get_mut(key.0) {
             connection.last_received = now;
         }
+        // Once a read is enough: what is accepted a moment too late is told as failed by the store.
+        self.is_refusing = self.residents.journal.is_on() && self.broker.store.standing() == Standing::Refusing;
         let decode = self.decode;
         let mut taken = 0;
         while let Some(connection) = self.residents.connections.get_mut(key.0) {

@@ -9,7 +9,7 @@ mod bytes;
 
 use smallvec::SmallVec;
 
-use self::bytes::{Reader, put, put_binary, put_time};
+use self::bytes::{Head, Reader, put, put_binary, put_time};
 use crate::protocol::ids::{MessageNumber, PacketId, SessionNumber};
 use crate::protocol::message::Publication;
 use crate::protocol::packet::{RetainHandling, SubscriptionOptions};
@@ -205,9 +205,11 @@ impl Record<'_> {
                 delivery.encode(out);
             }),
             Self::DeliveryEnded(number, session, copy) => framed(out, KIND_DELIVERY_ENDED, |out| {
-                put(out, number.0.get());
-                put(out, session.0.get());
-                put(out, (*copy).into());
+                let mut head = Head::new();
+                head.number(number.0.get());
+                head.number(session.0.get());
+                head.number((*copy).into());
+                out.extend_from_slice(head.as_bytes());
             }),
             Self::Received(session, id) => framed(out, KIND_RECEIVED, |out| {
                 put(out, session.0.get());
@@ -363,6 +365,10 @@ impl<'a> WillRecord<'a> {
 }
 
 impl<'a> Content<'a> {
+    fn bits(&self) -> u8 {
+        self.qos.bits() | u8::from(self.retain) << 2
+    }
+
     /// What a publication says.
     pub const fn of(publication: &Publication<'a>) -> Self {
         Self {
@@ -375,7 +381,7 @@ impl<'a> Content<'a> {
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.qos.bits() | u8::from(self.retain) << 2);
+        out.push(self.bits());
         put_binary(out, self.topic.as_bytes());
         put_binary(out, self.properties.as_bytes());
         put_binary(out, self.payload);
@@ -411,17 +417,26 @@ impl<'a> MessageRecord<'a> {
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
-        put(out, self.number.0.get());
-        put_time(out, self.expires_at);
-        put(out, self.retained.map_or(0, |order| order + 1));
+        let content = &self.content;
+        let (topic, properties) = (content.topic.as_bytes(), content.properties.as_bytes());
+        out.reserve(topic.len() + properties.len() + content.payload.len() + self.deliveries.0.len() + 100);
+        let mut head = Head::new();
+        head.number(self.number.0.get());
+        head.number(self.expires_at.0.wrapping_add(1));
+        head.number(self.retained.map_or(0, |order| order + 1));
         match self.received {
-            None => put(out, 0),
+            None => head.byte(0),
             Some((session, id)) => {
-                put(out, id.get().into());
-                put(out, session.0.get());
+                head.number(id.get().into());
+                head.number(session.0.get());
             }
         }
-        self.content.encode(out);
+        head.byte(content.bits());
+        head.number(topic.len() as u64);
+        out.extend_from_slice(head.as_bytes());
+        out.extend_from_slice(topic);
+        put_binary(out, properties);
+        put_binary(out, content.payload);
         out.extend_from_slice(self.deliveries.0);
     }
 
@@ -486,11 +501,13 @@ impl<'a> DeliveryRecord<'a> {
         ] {
             bits |= if is_there { bit } else { 0 };
         }
-        out.push(bits);
-        put(out, self.session.0.get());
+        let mut head = Head::new();
+        head.byte(bits);
+        head.number(self.session.0.get());
         if let Some(id) = id {
-            put(out, id.get().into());
+            head.number(id.get().into());
         }
+        out.extend_from_slice(head.as_bytes());
         if !self.identifiers.is_empty() {
             put(out, self.identifiers.len() as u64);
             for identifier in &self.identifiers {

@@ -21,6 +21,48 @@ pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.extend_from_slice(&bytes[..=length]);
 }
 
+/// Small fields that are put together on the stack and appended at once: a message has a dozen.
+pub(super) struct Head {
+    bytes: [u8; Self::BYTES],
+    length: usize,
+}
+
+impl Head {
+    /// Room for eight of the longest numbers.
+    const BYTES: usize = 80;
+
+    /// Nothing yet.
+    pub(super) const fn new() -> Self {
+        Self {
+            bytes: [0; Self::BYTES],
+            length: 0,
+        }
+    }
+
+    /// Puts a byte behind what is there.
+    #[inline]
+    pub(super) const fn byte(&mut self, byte: u8) {
+        self.bytes[self.length] = byte;
+        self.length += 1;
+    }
+
+    /// Puts a number behind what is there, as a varint.
+    #[inline]
+    pub(super) const fn number(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.byte(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.byte(value as u8);
+    }
+
+    /// What was put.
+    #[inline]
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
 /// Appends a moment.
 pub(super) fn put_time(out: &mut Vec<u8>, time: Time) {
     put(out, time.0.wrapping_add(1)); // `Time::NEVER` is 0
