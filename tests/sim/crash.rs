@@ -88,7 +88,7 @@ impl World {
             is_orderly,
             is_damaged: self.random.percent(self.damages),
             now: self.now,
-            wall_jump: self.random.pick(&[0, 0, 10, 3_000]),
+            wall_jump: self.random.pick(&[0, 0, 10, 3_000, -100_000]),
             workers: self.random.between(1, 4),
         };
         let how = match (is_orderly, is_kill) {

@@ -274,7 +274,7 @@ impl SimStore for EngineStore {
         if stop.is_damaged {
             disk.flip(&mut random);
         }
-        let wall = desk.wall_offset + stop.now.0 + stop.wall_jump;
+        let wall = (desk.wall_offset + stop.now.0).saturating_add_signed(stop.wall_jump);
         let (habits, options) = (desk.habits, desk.options.clone());
         let (store, restored, time, report) = Self::open(disk, random, habits, options, stop.workers, self.fault, wall);
         let is_replayed = habits.fails == 0 && (report.replayed > 0 || report.torn.is_some());

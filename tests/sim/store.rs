@@ -45,8 +45,8 @@ pub(crate) struct Stop {
     pub is_damaged: bool,
     /// When, by the broker's time.
     pub now: Time,
-    /// Milliseconds that the wall clock goes on until the next begins.
-    pub wall_jump: u64,
+    /// Milliseconds that the wall clock goes on until the next begins; it may also be set back.
+    pub wall_jump: i64,
     /// Workers of the next.
     pub workers: usize,
 }
@@ -439,7 +439,7 @@ impl SimStore for LogStore {
         record::records(&base).for_each(|record| image.apply(record));
         let next = Self::new(shelf.random.next(), stop.workers, shelf.habits, self.fault);
         next.shelf().base = base;
-        let now = stop.now.plus_millis(stop.wall_jump);
+        let now = stop.now.plus_millis(stop.wall_jump.max(0) as u64);
         let mut restored = image.finish(now);
         restored.read_in_flight(|messages| next.shelf().find_all(messages));
         (Arc::new(next), restored, now)
