@@ -19,6 +19,7 @@ use crate::{
     router::{Overlap, RetainedLimits, Strategies, Strategy},
     session::peer::ListenerRules,
     storage::disk::{DiskOptions, FullPolicy, StorageOptions, SyncMode},
+    storage::image::ImageOptions,
     transport::{
         accept::Placement,
         options::{CertificateFiles, ListenAddress, ListenerOptions, TlsOptions, TlsVersion, WebSocketOptions},
@@ -149,6 +150,9 @@ impl Config {
             },
             refuses_damage: storage.on_corruption == schema::OnCorruption::Refuse,
             is_required: storage.enabled == schema::StorageEnabled::On,
+            image: ImageOptions {
+                memory_bytes_max: self.queue.memory_total_max.to_usize(),
+            },
             ..StorageOptions::in_directory("")
         })
     }

@@ -28,7 +28,7 @@ struct Shelf {
 struct Kept {
     batches: Vec<(WorkerId, Batch)>,
     told: usize,
-    is_failing: bool,
+    standing: Option<Standing>,
     loads: Vec<(WorkerId, SlotKey, Vec<MessageNumber>)>,
     unreadable: Option<u64>,
     parts: Vec<SnapshotPart>,
@@ -65,12 +65,12 @@ impl Shelf {
             .map(|(of, b)| (*of, b.number))
             .collect();
         kept.told = kept.batches.len();
-        let is_failing = kept.is_failing;
+        let standing = kept.standing;
         drop(kept);
         for (worker, number) in &told {
-            match is_failing {
-                false => self.events.get().unwrap().stored(*worker, *number),
-                true => self.events.get().unwrap().failed(*worker, *number),
+            match standing {
+                Some(Standing::Refusing) => self.events.get().unwrap().failed(*worker, *number),
+                _ => self.events.get().unwrap().stored(*worker, *number),
             }
         }
         !told.is_empty()
@@ -121,11 +121,7 @@ impl Store for Shelf {
     }
 
     fn standing(&self) -> Standing {
-        if self.kept().is_failing {
-            Standing::Refusing
-        } else {
-            Standing::Sound
-        }
+        self.kept().standing.unwrap_or(Standing::Sound)
     }
 
     fn close(&self, _patience: core::time::Duration) {}
@@ -362,13 +358,18 @@ fn the_memory_of_all_sessions_is_one_budget() {
 
 #[test]
 fn what_a_store_has_not_kept_stays_in_memory() {
-    for worker in [0, 1] {
+    for (worker, standing) in [
+        (0, Standing::Refusing),
+        (1, Standing::Refusing),
+        (0, Standing::Forgetting),
+        (1, Standing::Forgetting),
+    ] {
         let mut house = House::new(0);
         house.subscriber_goes("s", "t");
         let publisher = house.connect(worker, "p", true);
-        // Published while the store is sound, and told as failed.
+        // Published while the store is sound; told as failed, or as if they were stored.
         house.publish(publisher, 0..20);
-        house.shelf.kept().is_failing = true;
+        house.shelf.kept().standing = Some(standing);
         house.settle();
         assert_eq!(house.totals().queued_stored, 0);
         house.shelf.kept().batches.clear();
