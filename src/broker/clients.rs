@@ -254,7 +254,10 @@ impl Worker {
         self.settle(key, taken.slot, &request, now);
         self.record_session(key, taken.slot);
         let ticket = match self.residents.sessions.get(taken.slot) {
-            Some(_) if taken.was_cleared => self.residents.journal.latest(),
+            // A will, too, is there when its client believes so; while the store cannot write, better in without than out.
+            Some(_) if taken.was_cleared || (request.will.is_some() && !self.is_refusing) => {
+                self.residents.journal.latest()
+            }
             Some(resident) if resident.session.is_persistent() => resident.session.created,
             _ => Ticket::DONE,
         };
@@ -315,7 +318,11 @@ impl Worker {
         let expiry = self.session_expiry(request);
         let known = self.clients.get(client_id.as_str());
         let known = known.and_then(|slot| self.residents.sessions.get(*slot));
-        let is_kept = known.is_some_and(|resident| resident.session.stored_number().is_some());
+        let journal = &self.residents.journal;
+        let is_kept = known.is_some_and(|resident| {
+            let session = &resident.session;
+            session.stored_number().is_some() && journal.is_stored(session.created)
+        });
         let changes = if is_kept { request.clean_start } else { expiry > 0 };
         if changes {
             let refusal = Refusal {

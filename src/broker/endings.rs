@@ -357,7 +357,7 @@ impl Worker {
                 if connection.silence_max_ms == 0 {
                     return;
                 }
-                if is_backed_up {
+                if is_backed_up || connection.is_held_up() {
                     connection.last_received = now; // it is we who do not read
                 }
                 let silent_ms = now.millis_since(connection.last_received);

@@ -117,7 +117,7 @@ impl Worker {
 
     /// True when something was recorded, or is wanted, that the store has not been told: see [`Worker::submit_records`].
     pub fn has_records(&self) -> bool {
-        self.residents.journal.has_records() || self.residents.paging.has_something()
+        self.residents.journal.is_worth_taking() || self.residents.paging.has_something()
     }
 
     /// Gives the store what was recorded. Best done when everything that is there to be read has been: what is given at once is written at
@@ -176,29 +176,35 @@ impl Worker {
     }
 
     fn deliver_to_member(&mut self, mut delivery: MemberDelivery, now: Time) {
-        let publication = delivery.message.view();
-        let mut fanned = Fanned::new(
-            &publication,
-            Some(Arc::clone(&delivery.message)),
-            &mut self.frames,
-            1,
-            now,
-        );
-        fanned.is_recorded = true;
-        let purpose = Purpose::Group(&delivery.group);
-        let delivered = self.residents.deliver(&mut fanned, &delivery.receiver, purpose, now);
-        if delivered != Delivered::Taken {
-            delivery.tried.push(delivery.receiver.session);
-            if !self.route_to_group(&delivery.message, &delivery.group.name, &delivery.tried, now) {
-                self.metrics().dropped_session_ended.increment();
-            }
-            let first = delivery.receiver.status.stored_number();
-            if let (Some(message), Some(session)) = (delivery.message.number, first) {
-                let copy = delivery.group.copy();
-                let record = Record::DeliveryEnded(message, session, copy);
-                self.residents.journal.record(&record);
-            }
+        let delivered = self.try_member(&delivery, false, now);
+        if delivered == Delivered::Taken {
+            return;
         }
+        delivery.tried.push(delivery.receiver.session);
+        let is_taken = self.route_to_group(&delivery.message, &delivery.group.name, &delivery.tried, now);
+        if !is_taken {
+            // Its publisher has been told that it arrives: the member takes it above its bound, unless it is gone.
+            if delivered == Delivered::Refused && self.try_member(&delivery, true, now) == Delivered::Taken {
+                return;
+            }
+            self.metrics().dropped_session_ended.increment();
+        }
+        let first = delivery.receiver.status.stored_number();
+        if let (Some(message), Some(session)) = (delivery.message.number, first) {
+            let copy = delivery.group.copy();
+            let record = Record::DeliveryEnded(message, session, copy);
+            self.residents.journal.record(&record);
+        }
+    }
+
+    fn try_member(&mut self, delivery: &MemberDelivery, is_promised: bool, now: Time) -> Delivered {
+        let publication = delivery.message.view();
+        let kept = Some(Arc::clone(&delivery.message));
+        let mut fanned = Fanned::new(&publication, kept, &mut self.frames, 1, now);
+        fanned.is_recorded = true;
+        fanned.is_promised = is_promised;
+        let purpose = Purpose::Group(&delivery.group);
+        self.residents.deliver(&mut fanned, &delivery.receiver, purpose, now)
     }
 
     /// A request that had to wait is done. A token whose connection is gone, or which is not awaited, is ignored.

@@ -7,7 +7,7 @@ use super::worker::Worker;
 use super::write;
 use crate::delivery::outbox::{Entry, StoredDelivery};
 use crate::delivery::paging::report_lost;
-use crate::delivery::residents::{Resident, Residents};
+use crate::delivery::residents::{Resident, Residents, tell_status};
 use crate::protocol::ids::{ClientId, SessionKey, SlotKey};
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicFilter;
@@ -138,10 +138,7 @@ impl Worker {
             }
             paging.count(outbox, metrics);
         }
-        resident
-            .session
-            .status
-            .set_in_flight((usize::from(resident.session.outbound.in_flight()) + resident.outbox.len()) as u32);
+        tell_status(resident, &options.outbox);
     }
 }
 

@@ -259,6 +259,11 @@ impl Reach<'_> {
                 return false;
             };
             if member.session.worker != self.me {
+                // What it cannot take is not promised: nobody here could take the promise back.
+                if fanned.publication.qos.is_acknowledged() && member.status.is_full() {
+                    tried.push(member.session);
+                    continue;
+                }
                 self.record_queued(fanned, member, Purpose::Group(group));
                 let (message, group, receiver) = (Arc::clone(fanned.kept()), Arc::clone(group), member.clone());
                 let delivery = MemberDelivery {

@@ -6,7 +6,9 @@
 //! a snapshot is that of a part.
 //!
 //! A long queue takes several parts. What is sent to the client between two of them leaves the queue unseen, so each part of a session
-//! begins with what is in flight; the contents of messages stand in a worker's snapshot once.
+//! begins with what has come in flight since the one before; the contents of messages stand in a worker's snapshot about once.
+
+use hashbrown::HashSet;
 
 use super::mail::Mail;
 use super::storing::encode_session;
@@ -14,8 +16,9 @@ use super::worker::Worker;
 use crate::delivery::outbox::Entry;
 use crate::delivery::residents::Resident;
 use crate::delivery::stored;
-use crate::protocol::ids::WorkerId;
+use crate::protocol::ids::{SlotKey, WorkerId};
 use crate::protocol::message::Message;
+use crate::session::delivery::DeliveryKey;
 use crate::session::outbound::InFlight;
 use crate::session::will::Will;
 use crate::storage::record::{MessageRecord, Progress};
@@ -41,9 +44,21 @@ struct Running {
     id: SnapshotId,
     /// Workers whose fence has not come.
     missing: usize,
-    /// The place of the session that is next, and how far its queue is recorded.
+    /// The place of the session that is next.
     place: usize,
-    queue_from: Option<u64>,
+    /// How far that session has been told, if it has been begun.
+    cursor: Option<Cursor>,
+}
+
+/// How far a session that takes several parts has been told.
+#[derive(Debug)]
+struct Cursor {
+    /// Which: another one may take its place meanwhile.
+    key: SlotKey,
+    /// Deliveries in flight that were told; what has ended of them since, the log tells.
+    told: HashSet<DeliveryKey, foldhash::fast::RandomState>,
+    /// The place in the queue that is next.
+    queue_from: u64,
 }
 
 impl Worker {
@@ -59,7 +74,7 @@ impl Worker {
             id,
             missing: workers - 1 - early.map_or(0, |(_, count)| count),
             place: 0,
-            queue_from: None,
+            cursor: None,
         });
         self.continue_snapshot(id);
     }
@@ -100,16 +115,17 @@ impl Worker {
         let last_place = running.place + PLACES_PER_PART;
         let places = self.residents.sessions.places();
         while running.place < places && running.place < last_place && !is_full(&part) {
-            let Some((_, resident)) = self.residents.sessions.at(running.place) else {
+            let Some((key, resident)) = self.residents.sessions.at(running.place) else {
                 running.place += 1;
                 continue;
             };
+            let cursor = running.cursor.take().filter(|cursor| cursor.key == key);
             let connection = resident
                 .connection
                 .and_then(|key| self.residents.connections.get(key.0));
             let will = connection.and_then(|connection| connection.will.as_ref());
-            running.queue_from = marker.encode(resident, will, running.queue_from, &mut part);
-            running.place += usize::from(running.queue_from.is_none());
+            running.cursor = marker.encode(key, resident, will, cursor, &mut part);
+            running.place += usize::from(running.cursor.is_none());
         }
         part.is_last = running.place >= places;
         if part.is_last {
@@ -133,41 +149,55 @@ struct Marker {
 }
 
 impl Marker {
-    /// Records a session, its queue from a place on; returns from where the queue is to be gone on with, if it is.
+    /// Records a session from where its cursor stands; returns from where it is to be gone on with, if it is.
     fn encode(
         &self,
+        key: SlotKey,
         resident: &Resident,
         will: Option<&Will>,
-        queue_from: Option<u64>,
+        cursor: Option<Cursor>,
         part: &mut SnapshotPart,
-    ) -> Option<u64> {
+    ) -> Option<Cursor> {
         let session = &resident.session;
-        let out = &mut part.bytes;
-        if queue_from.is_none() {
-            encode_session(session, will, out);
-        }
+        let mut cursor = cursor.unwrap_or_else(|| {
+            encode_session(session, will, &mut part.bytes);
+            Cursor {
+                key,
+                told: HashSet::default(),
+                queue_from: 0,
+            }
+        });
         let number = session.stored_number();
         if number.is_none() && !resident.outbox.has_stored() {
             return None;
         }
         for (id, in_flight) in session.outbound.kept() {
             let Some(number) = number else { break };
+            if is_full(part) {
+                return Some(cursor);
+            }
+            let out = &mut part.bytes;
             match in_flight {
                 InFlight::Published(delivery) => {
-                    self.content(&delivery.message, out);
                     let record = stored::record(session, delivery, Progress::Sent(id));
-                    if let (Some(record), Some(message)) = (record, delivery.message.number) {
-                        Record::Delivery(message, record).encode(out);
+                    if let (Some(record), Some(known)) = (record, delivery.key())
+                        && cursor.told.insert(known)
+                    {
+                        self.content(&delivery.message, out);
+                        Record::Delivery(known.0, record).encode(out);
                     }
                 }
-                InFlight::Released((message, copy)) => {
+                InFlight::Released(known) if cursor.told.insert(known) => {
+                    let (message, copy) = known;
                     Record::Delivery(message, stored::released_record(number, copy, id)).encode(out);
                 }
+                InFlight::Released(_) => {}
             }
         }
-        for (place, entry) in resident.outbox.waiting_from(queue_from.unwrap_or(0)) {
+        for (place, entry) in resident.outbox.waiting_from(cursor.queue_from) {
             if is_full(part) {
-                return Some(place);
+                cursor.queue_from = place;
+                return Some(cursor);
             }
             let SnapshotPart {
                 bytes: out,

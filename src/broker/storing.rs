@@ -25,6 +25,8 @@ use crate::storage::{Record, RetainedCursor, SnapshotId, StoreEvents};
 const END_LATE_MS: u64 = 2_000;
 /// Retained messages that are given to a snapshot at once: their store is locked for writers meanwhile.
 const RETAINED_AT_ONCE: usize = 256;
+/// The same in bytes.
+const RETAINED_BYTES_AT_ONCE: usize = 64 * 1024;
 
 impl Worker {
     /// While the store cannot write: true when this publication is one that it would have to keep.
@@ -183,6 +185,7 @@ impl Worker {
 
     /// Batches are not kept for now: publishers whose messages were in them are told so, or cut off.
     fn batches_failed(&mut self, up_to: u64, now: Time) {
+        self.residents.journal.told(up_to);
         let journal = &self.residents.journal;
         let waiting: Vec<_> = self
             .residents
@@ -199,6 +202,11 @@ impl Worker {
             };
             let version = connection.version;
             match connection.held.fail(is_failed, version) {
+                Failed::Waits if !connection.has_connack => {
+                    // A session that cannot be kept is not begun: CONNACK says so.
+                    let ending = Ending::Refused(ReasonCode::QuotaExceeded, "storage_failed");
+                    self.end_connection(key, ending, now);
+                }
                 Failed::Waits => {}
                 Failed::Refused => self.release_held(key, now),
                 Failed::Withheld if version.has_properties() => {
@@ -296,6 +304,9 @@ impl StoreEvents for Events {
             Record::RetainedFrom(order).encode(out);
         }
         for _ in 0..RETAINED_AT_ONCE {
+            if out.len() >= RETAINED_BYTES_AT_ONCE {
+                break;
+            }
             let Some(message) = retained.next_in_store(&mut cursor.0) else {
                 return false;
             };

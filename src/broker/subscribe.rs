@@ -37,6 +37,7 @@ impl Worker {
             }
         }
         self.metrics().subscribe_received.increment();
+        self.submit_new_session(key);
         let identifier = subscribe.properties.u32(PropertyId::SubscriptionIdentifier);
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
         for ((filter, options), is_allowed) in subscribe.filters.iter().zip(allowed) {
@@ -66,6 +67,15 @@ impl Worker {
             self.continue_delivery(slot, now);
         }
         Flow::Done
+    }
+
+    /// What other workers record for a session must stand behind the record of the session itself: it goes to the store before anybody can
+    /// find its subscriptions.
+    fn submit_new_session(&mut self, key: ConnectionKey) {
+        let created = self.residents.pair(key).map(|(_, resident)| resident.session.created);
+        if created == Some(self.residents.journal.open_ticket()) {
+            self.submit_records();
+        }
     }
 
     fn check_subscribe(&mut self, key: ConnectionKey, subscribe: &Subscribe<'_>) -> Option<Violation> {

@@ -20,7 +20,7 @@ use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::router::Walk;
-use crate::session::connection::Connection;
+use crate::session::connection::{Connection, Phase};
 use crate::session::delivery::{Delivery, DeliveryKey};
 use crate::session::held::{Reply, Waiting};
 use crate::session::outbound::Resend;
@@ -248,6 +248,9 @@ impl Residents {
         let Some(connection) = self.connections.get_mut(key.0) else {
             return false;
         };
+        if matches!(connection.phase, Phase::Closing) {
+            return false; // nothing follows the last packet [MQTT-3.14.4-1]
+        }
         let session = connection.session;
         let mut has_connack = false;
         while let Some((_, packet)) = connection.held.pop_ready(|ticket| self.journal.is_stored(ticket)) {
@@ -343,7 +346,7 @@ impl Residents {
 }
 
 /// Lets other workers know how a session stands.
-fn tell_status(resident: &Resident, options: &OutboxOptions) {
+pub fn tell_status(resident: &Resident, options: &OutboxOptions) {
     let waiting = usize::from(resident.session.outbound.in_flight()) + resident.outbox.len();
     resident.session.status.set_in_flight(waiting as u32);
     resident.session.status.set_full(resident.outbox.is_full(options));

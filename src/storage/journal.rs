@@ -58,6 +58,8 @@ pub struct Journal {
     open: Batch,
     /// The last batch that the store has told to be safe.
     stored: u64,
+    /// The last batch that it has told anything about.
+    told: u64,
     /// Who is to get the message that is being routed.
     deliveries: Vec<u8>,
     /// Bytes of the largest batch of late.
@@ -76,6 +78,7 @@ impl Journal {
                 ..Batch::default()
             },
             stored: 0,
+            told: 0,
             deliveries: Vec::new(),
             capacity: 0,
         }
@@ -176,6 +179,12 @@ impl Journal {
     /// The store has told that every batch up to this one is safe.
     pub fn stored(&mut self, up_to: u64) {
         self.stored = self.stored.max(up_to);
+        self.told(up_to);
+    }
+
+    /// The store has told what has become of every batch up to this one.
+    pub fn told(&mut self, up_to: u64) {
+        self.told = self.told.max(up_to);
     }
 
     /// True when something has been recorded that was not taken.
@@ -188,7 +197,7 @@ impl Journal {
     /// better go when the store has told of the one before: each batch costs a hand-over there and one back.
     #[inline]
     pub const fn is_worth_taking(&self) -> bool {
-        self.has_records() && (self.open.number == self.stored + 1 || self.open.bytes.len() >= BATCH_BYTES)
+        self.has_records() && (self.open.number == self.told + 1 || self.open.bytes.len() >= BATCH_BYTES)
     }
 
     /// Takes the open batch, if there is something in it.
@@ -235,6 +244,26 @@ mod tests {
         journal.stored(second.batch());
         assert_eq!(journal.latest(), Ticket::DONE);
         assert!(journal.take().is_none(), "an idle worker submits nothing");
+    }
+
+    #[test]
+    fn a_batch_waits_for_the_one_under_way_unless_it_is_large() {
+        let mut journal = Journal::new(true, Arc::default());
+        journal.record(&ended(1));
+        assert!(journal.is_worth_taking(), "nothing is under way");
+        journal.take();
+        journal.record(&ended(2));
+        assert!(!journal.is_worth_taking(), "the first is under way");
+        journal.told(1);
+        assert!(
+            journal.is_worth_taking(),
+            "the first has failed: this one is to be told, too"
+        );
+        journal.take();
+        while journal.open.bytes.len() < BATCH_BYTES {
+            journal.record(&ended(3));
+        }
+        assert!(journal.is_worth_taking(), "it is large");
     }
 
     #[test]

@@ -213,7 +213,8 @@ impl Driver {
             }
             broker.sent(self.key, written, local.clock.now());
         }
-        if local.broker.borrow().has_walks() {
+        let has_more = local.broker.borrow().has_walks() || local.broker.borrow().has_records();
+        if has_more {
             local.dispatch();
         }
         if self.stream.has_buffered_output() {
