@@ -125,7 +125,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Goes on from what was recovered. Where a first segment cannot be made, it starts as one that failed, and heals.
+    /// Goes on from what was recovered. Where that could not be put in order, or a first segment cannot be made, it starts as one that failed,
+    /// and heals.
     pub fn new(
         options: DiskOptions,
         surroundings: Surroundings,
@@ -176,16 +177,25 @@ impl Engine {
             closing: None,
             is_closed: false,
         };
-        let header = engine.next_header();
-        match Segment::create(&*engine.files, header) {
-            Ok(segment) => _ = engine.log.rotate(segment),
-            Err(error) => engine.fail("making the first segment", &error),
-        }
+        engine.begin_log(recovered.unrepaired);
         if engine.compaction.wants {
             // What was found on the device over damage is told to be there, so that it counts again if the power goes before the snapshot is made.
             engine.log.put_mark(BlockKind::Stamp, now);
         }
         engine
+    }
+
+    fn begin_log(&mut self, unrepaired: Option<io::Error>) {
+        if let Some(error) = unrepaired {
+            // What is left of a torn tail is behind what was read: only a snapshot of everything can stand for it.
+            self.fail("putting in order what was found", &error);
+            return;
+        }
+        let header = self.next_header();
+        match Segment::create(&*self.files, header) {
+            Ok(segment) => _ = self.log.rotate(segment),
+            Err(error) => self.fail("making the first segment", &error),
+        }
     }
 
     /// Takes what came, and does what is due.

@@ -142,6 +142,8 @@ pub struct OsFiles {
 
 /// Name of the lock file.
 const LOCK: &str = "lock";
+/// Digits of a process number, with room.
+const PID_BYTES_MAX: u64 = 32;
 
 impl OsFiles {
     /// Those below a directory, which need not be there yet.
@@ -171,18 +173,25 @@ impl Files for OsFiles {
     }
 
     fn lock(&self) -> Result<Box<dyn Lock>, LockError> {
-        let mut file = OpenOptions::new()
+        let path = self.path(LOCK);
+        let mut file = match OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(self.path(LOCK))?;
+            .open(&path)
+        {
+            // What is there can be read, and the lock is taken as well by who cannot write.
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => File::open(&path)?,
+            opened => opened?,
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
-                let pid = file
+                let pid = (&mut file)
+                    .take(PID_BYTES_MAX)
                     .read_to_string(&mut text)
                     .ok()
                     .and_then(|_| text.trim().parse().ok());
@@ -190,8 +199,11 @@ impl Files for OsFiles {
             }
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
         }
-        file.set_len(0)?;
-        file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+        let pid = format!("{}\n", std::process::id());
+        if let Err(error) = file.set_len(0).and_then(|()| file.write_all(pid.as_bytes())) {
+            // It is there for people. A device that is full or cannot be written is no reason not to read it.
+            tracing::debug!(file = %path.display(), %error, "the number of this process could not be written");
+        }
         Ok(Box::new(OsLock(file)))
     }
 
@@ -296,6 +308,16 @@ mod tests {
         assert!(refused.to_string().contains(&std::process::id().to_string()));
         drop(lock);
         files.lock().unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_lock_is_taken_where_nothing_can_be_written() {
+        let scratch = tempfile::tempdir().unwrap();
+        let files = OsFiles::new(scratch.path());
+        std::os::unix::fs::symlink("/dev/full", scratch.path().join(LOCK)).unwrap();
+        let _lock = files.lock().unwrap();
+        assert!(matches!(files.lock(), Err(LockError::Taken { pid: None })));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! it was on the device (`synced`), something is lost, and everything else that can be read still counts (a *gap*). If none does, the power went
 //! before it was there, and nothing that depends on it was promised: the log ends before it (a *torn tail*), and is cut there.
 
+mod repair;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -143,6 +145,8 @@ pub struct Recovered {
     pub(super) log_bytes: u64,
     pub(super) present: BTreeMap<FileName, u64>,
     pub(super) index: Index,
+    /// What could not be put in order: the device cannot be written. What was read counts all the same, and a snapshot has to take its place.
+    pub(super) unrepaired: Option<io::Error>,
 }
 
 impl Recovered {
@@ -185,7 +189,7 @@ pub fn recover(files: &dyn Files, mode: RecoverMode, visitor: &mut dyn Visitor) 
     recovery.read_all(&snapshots, &segments)?;
     recovery.report_torn(&segments);
     if mode != RecoverMode::ReadOnly {
-        recovery.repair(files, &segments)?;
+        recovery.recovered.unrepaired = recovery.repair(files, &segments).err();
     }
     Ok(recovery.recovered)
 }
@@ -544,48 +548,5 @@ impl Recovery<'_> {
                 bytes: behind + segments[at].length - offset,
             });
         }
-    }
-
-    /// Cuts the torn tail, removes files that never came to be, and sees to it that what was read is on the device.
-    fn repair(&mut self, files: &dyn Files, segments: &[Found]) -> Result<(), RecoverError> {
-        let io = |file: &str, error| RecoverError::Io {
-            file: file.to_owned(),
-            error,
-        };
-        let mut is_changed = false;
-        let end = self.torn.map_or(segments.len(), |(at, _)| at + 1);
-        // The last one first: whatever is done of it when the power goes, the rest is a torn tail again.
-        for found in segments[end..].iter().rev() {
-            files.remove(&found.text).map_err(|error| io(&found.text, error))?;
-            self.recovered.present.remove(&found.name);
-            is_changed = true;
-        }
-        if let Some((at, offset)) = self.torn {
-            let found = &segments[at];
-            files.cut(&found.text, offset).map_err(|error| io(&found.text, error))?;
-            self.recovered.present.insert(found.name, offset);
-        }
-        for found in &segments[..end] {
-            found.file.sync().map_err(|error| io(&found.text, error))?;
-        }
-        let is_empty = |name: &FileName, length: u64| length <= BLOCKS_START && name.kind == FileKind::Segment;
-        for (name, length) in std::mem::take(&mut self.recovered.present) {
-            if is_empty(&name, length) {
-                files.remove(&name.text()).map_err(|error| io(&name.text(), error))?;
-                is_changed = true;
-            } else {
-                self.recovered.present.insert(name, length);
-            }
-        }
-        for text in files.list().map_err(|error| io("", error))? {
-            if text.starts_with("snapshot-") && text.ends_with(".tmp") {
-                files.remove(&text).map_err(|error| io(&text, error))?;
-                is_changed = true;
-            }
-        }
-        if is_changed {
-            files.sync_directory("").map_err(|error| io("", error))?;
-        }
-        Ok(())
     }
 }

@@ -56,6 +56,7 @@ struct Inner {
     writes_fail: AtomicBool,
     syncs_fail: AtomicBool,
     creates_fail: AtomicBool,
+    is_read_only: AtomicBool,
     syncs: AtomicU64,
     writes: AtomicU64,
     used: AtomicU64,
@@ -72,6 +73,20 @@ impl MemoryFiles {
 
     pub(super) fn break_creates(&self, is_broken: bool) {
         self.0.creates_fail.store(is_broken, Ordering::Relaxed);
+    }
+
+    /// Nothing can be made, written, cut, renamed or removed; syncs of what is there are well.
+    pub(super) fn make_read_only(&self, is_read_only: bool) {
+        self.break_creates(is_read_only);
+        self.break_writes(is_read_only);
+        self.0.is_read_only.store(is_read_only, Ordering::Relaxed);
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        match self.0.is_read_only.load(Ordering::Relaxed) {
+            true => Err(io::Error::from(io::ErrorKind::ReadOnlyFilesystem)),
+            false => Ok(()),
+        }
     }
 
     /// Bytes of the device that others use.
@@ -210,6 +225,7 @@ impl Files for MemoryFiles {
     }
 
     fn cut(&self, name: &str, length: u64) -> io::Result<()> {
+        self.check_writable()?;
         let file = self.find(name)?;
         let mut file = file.lock().unwrap();
         file.seen.truncate(length as usize);
@@ -218,6 +234,7 @@ impl Files for MemoryFiles {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.check_writable()?;
         let file = self.find(from)?;
         let mut files = self.0.files.lock().unwrap();
         files.remove(from);
@@ -227,6 +244,7 @@ impl Files for MemoryFiles {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_writable()?;
         self.find(name)?;
         self.0.files.lock().unwrap().remove(name);
         self.change(Change::Removed(name.to_owned()));

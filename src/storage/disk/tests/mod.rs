@@ -1,6 +1,7 @@
 //! Stories about the engine and its files.
 
 mod damage;
+mod failing;
 mod memory;
 mod random;
 mod threads;
