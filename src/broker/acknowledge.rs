@@ -148,7 +148,7 @@ impl Worker {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
-        if is_stored && connection.held.is_empty() {
+        if is_stored && connection.held.lets_pass(&reply) {
             reply.write(connection.version, connection.output.tail());
             self.residents.metrics.packets_sent.increment();
             return;

@@ -63,6 +63,8 @@ pub struct Broker {
     pub(crate) numbers: Arc<Numbers>,
     /// Sessions that the store had, for each worker, until it takes them.
     pub(crate) restored: Vec<Mutex<Vec<RestoredSession>>>,
+    /// Part of what the store had could not be read.
+    pub(crate) has_lost: bool,
     /// A number that nobody outside can guess, for client ids and hashes.
     pub seed: u64,
 }
@@ -116,7 +118,7 @@ impl Broker {
             last_session,
             last_message,
             last_retained_order,
-            ..
+            report,
         } = parts.restored;
         let mut retained = Retained::new(options.retained);
         retained.restore(messages, last_retained_order);
@@ -141,6 +143,7 @@ impl Broker {
             store: parts.store,
             numbers: Arc::new(Numbers::after(last_session, last_message)),
             restored: restored.into_iter().map(Mutex::new).collect(),
+            has_lost: !report.lost.is_empty(),
             seed: parts.seed,
             options,
         });

@@ -61,10 +61,13 @@ impl Worker {
         let Some(slot) = connection.session else {
             return Flow::Done;
         };
+        let session = &mut resident.session;
+        // Once its client sends something new, it has repeated everything.
+        session.doubts_repeats &= publish.dup;
         let is_known = publish.qos == QoS::ExactlyOnce
-            && publish
-                .packet_id
-                .is_some_and(|id| resident.session.inbound.contains(id));
+            && publish.packet_id.is_some_and(|id| {
+                session.inbound.contains(id) || (session.doubts_repeats && session.inbound.insert(id))
+            });
         if is_known {
             // Sent before and not released: answered again, delivered once [MQTT-4.3.3-10].
             // What it was the first time may still be on its way to the store.

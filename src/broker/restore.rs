@@ -38,6 +38,7 @@ impl Worker {
         let client_id = ClientId::new(&restored.client_id);
         let mut session = Session::new(client_id.clone(), restored.expiry_secs);
         session.number = Some(restored.number);
+        session.doubts_repeats = self.broker.has_lost;
         // Whoever was connected has gone with the broker's stop: his time begins now.
         session.expires_at = match restored.expires_at {
             Time::NEVER => session.expiry_from(now),

@@ -141,11 +141,10 @@ impl Residents {
             resident.outbox.forget_replay_of(fanned.publication.topic);
         }
         let qos = receiver.qos.min(fanned.publication.qos);
-        let retain = receiver.retain_as_published && fanned.publication.retain;
         let form = DeliveryForm {
             receiver,
             qos,
-            retain,
+            retain: receiver.retain_as_published && fanned.publication.retain,
             purpose,
         };
         let key = resident.connection;
@@ -174,7 +173,7 @@ impl Residents {
         let mut to = Addressing {
             version: connection.version,
             qos,
-            retain,
+            retain: form.retain,
             packet_id: qos.is_acknowledged().then_some(PacketId::FIRST),
             identifiers: &receiver.identifiers,
         };

@@ -36,6 +36,15 @@ impl Reply {
         }
     }
 
+    /// PUBACK and PUBREC leave in the order of what they acknowledge [MQTT-4.6.0-2] [MQTT-4.6.0-3]; so do answers that are encoded,
+    /// which may be one of them.
+    pub const fn is_in_order(&self) -> bool {
+        match self {
+            Self::Ack { kind, .. } => matches!(kind, PacketType::PubAck | PacketType::PubRec),
+            Self::Encoded(_) => true,
+        }
+    }
+
     /// The kind and identifier of an acknowledgement with success that a publisher waits for: PUBACK or PUBREC.
     const fn accepts(&self) -> Option<PacketType> {
         match self {
@@ -60,10 +69,18 @@ pub enum Waiting {
     Publish(PacketId, bool),
 }
 
+impl Waiting {
+    const fn is_in_order(&self) -> bool {
+        matches!(self, Self::Reply(reply) if reply.is_in_order())
+    }
+}
+
 /// The packets of one connection that wait.
 #[derive(Debug, Default)]
 pub struct Held {
     waiting: VecDeque<(Ticket, Waiting)>,
+    /// Those among them that others must not overtake.
+    in_order: usize,
 }
 
 /// What a failure of the store means for a connection.
@@ -84,6 +101,17 @@ impl Held {
         self.waiting.is_empty()
     }
 
+    /// True when an acknowledgement may be written directly: nothing waits, or nothing that it must not overtake. A refusal need not wait
+    /// until a store has healed because a PUBCOMP does.
+    #[inline]
+    pub fn lets_pass(&self, reply: &Reply) -> bool {
+        self.waiting.is_empty() || (self.in_order == 0 && reply.is_in_order() && !self.has_connack())
+    }
+
+    fn has_connack(&self) -> bool {
+        matches!(self.waiting.front(), Some((_, Waiting::ConnAck(_))))
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.waiting.len()
@@ -91,12 +119,15 @@ impl Held {
 
     /// Puts a packet behind the others.
     pub fn push(&mut self, packet: Waiting, ticket: Ticket) {
+        self.in_order += usize::from(packet.is_in_order());
         self.waiting.push_back((ticket, packet));
     }
 
     /// Takes the packet whose turn it is, if its ticket is among those `is_stored`; with its ticket.
     pub fn pop_ready(&mut self, is_stored: impl Fn(Ticket) -> bool) -> Option<(Ticket, Waiting)> {
-        self.waiting.pop_front_if(|(ticket, _)| is_stored(*ticket))
+        let ready = self.waiting.pop_front_if(|(ticket, _)| is_stored(*ticket))?;
+        self.in_order -= usize::from(ready.1.is_in_order());
+        Some(ready)
     }
 
     /// What waits for `failed` batches is not kept. A PUBACK of MQTT 5 becomes `Quota exceeded`: the publisher may send the message
@@ -182,6 +213,24 @@ mod tests {
         let mut held = Held::default();
         held.push(ack(PacketType::PubRec, 1), Ticket::of_batch(1));
         assert_eq!(held.fail(|_| true, Version::V5), Failed::Withheld);
+    }
+
+    #[test]
+    fn a_refusal_passes_what_waits_for_healing_but_no_acknowledgement_before_it() {
+        let refusal = Reply::Ack {
+            kind: PacketType::PubAck,
+            id: id(2),
+            reason: ReasonCode::QuotaExceeded,
+        };
+        let mut held = Held::default();
+        assert!(held.lets_pass(&refusal));
+        held.push(ack(PacketType::PubComp, 1), Ticket::of_batch(1));
+        assert!(held.lets_pass(&refusal));
+        held.push(ack(PacketType::PubRec, 1), Ticket::of_batch(1));
+        assert!(!held.lets_pass(&refusal));
+        assert_eq!(ready(&mut held, 1).len(), 2);
+        held.push(Waiting::ConnAck(Box::new([])), Ticket::of_batch(2));
+        assert!(!held.lets_pass(&refusal), "nothing leaves before CONNACK");
     }
 
     #[test]

@@ -40,6 +40,9 @@ pub struct Session {
     pub created: Ticket,
     /// The store has a will of it.
     pub has_stored_will: bool,
+    /// It was restored of a damaged store: which QoS 2 identifiers its client has not released is not known for sure. What it repeats first
+    /// counts as received: rather lost, and named so at the start, than twice.
+    pub doubts_repeats: bool,
     /// Its pending will is of a connection that a stop of the broker ended: it is forgotten when the client comes back, however it does.
     pub is_will_former: bool,
 }
@@ -102,6 +105,7 @@ impl Session {
             number: None,
             created: Ticket::DONE,
             has_stored_will: false,
+            doubts_repeats: false,
             is_will_former: false,
         }
     }
