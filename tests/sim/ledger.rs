@@ -342,7 +342,11 @@ impl Ledger {
         let is_own = message.publisher == client && message.first_sent > entry.began && !message.is_will;
         // The way through the retained messages goes on when its subscription is replaced; and an end may have been in a gap.
         let is_lenient = arrived.retain || self.is_damaged;
-        let mut fitting = entry.subs.iter().filter(|sub| {
+        // An old session of this client may be there again.
+        let former = self.epochs[..epoch].iter();
+        let former = former.filter(|former| self.is_damaged && former.client == client);
+        let subs = former.flat_map(|former| &former.subs).chain(&entry.subs);
+        let mut fitting = subs.filter(|sub| {
             sub.matches(arrived.topic)
                 && (sub.ended.is_none_or(|ended| ended > message.first_sent) || is_lenient)
                 && !(is_own && sub.no_local && !arrived.retain)
@@ -440,6 +444,9 @@ impl Ledger {
 
     /// QoS 2 reaches one member of a shared group and no second one.
     pub(crate) fn judge_single_members(&mut self) {
+        if self.may_forget {
+            return;
+        }
         let mut twice = None;
         for (id, message) in self
             .messages

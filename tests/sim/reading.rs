@@ -98,7 +98,10 @@ impl Client {
     fn disconnected(&mut self, reason: ReasonCode, ledger: &mut Ledger) {
         use ReasonCode as R;
         let number = self.number();
-        if !matches!(reason, R::SessionTakenOver | R::KeepAliveTimeout | R::QuotaExceeded) {
+        if ledger.is_damaged && reason == R::ReceiveMaximumExceeded {
+            // Identifiers whose release was in a gap count for ever: only a new session helps.
+            self.must_reset = true;
+        } else if !matches!(reason, R::SessionTakenOver | R::KeepAliveTimeout | R::QuotaExceeded) {
             ledger.fail(Invariant::WellFormed, || {
                 format!("client {number} was disconnected: {}", reason.name())
             });
