@@ -15,6 +15,7 @@
 mod damage;
 mod faults;
 mod history;
+mod kept;
 mod kill;
 mod ledger;
 mod link;
