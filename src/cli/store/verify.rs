@@ -122,6 +122,12 @@ fn lines(files: &Files, report: &Report) -> String {
             let _ = writeln!(text, "{name}: {damage}");
         }
     }
+    for file in &report.unmade {
+        let _ = writeln!(
+            text,
+            "{file}: nothing in it: being made when the broker stopped, or damaged"
+        );
+    }
     if let Some(torn) = &report.torn {
         let _ = writeln!(
             text,

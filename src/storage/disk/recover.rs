@@ -100,6 +100,8 @@ pub struct Report {
     pub gaps: Vec<Gap>,
     /// Files that are damaged, or of another store.
     pub damaged: Vec<String>,
+    /// Segments without a header, in which there is nothing: being made when the broker stopped; or damaged, that cannot be told.
+    pub unmade: Vec<String>,
     /// The store was closed in order.
     pub is_clean: bool,
 }
@@ -293,6 +295,9 @@ impl Recovery<'_> {
         if !is_own && file.header.is_err() && has_been {
             self.gap(file, 0, file.length, 0)?;
             return Ok(false);
+        }
+        if !is_own && file.header.is_err() {
+            self.recovered.report.unmade.push(file.text.clone());
         }
         let is_damaged = file.header.is_err() || !is_own;
         if is_damaged && file.length > BLOCKS_START {

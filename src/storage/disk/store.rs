@@ -476,6 +476,13 @@ fn log_report(directory: &str, report: &Report) {
             "the end of the log is not whole, and nothing behind it says that it was on the device: it is cut off. After a loss of power nothing is lost that was promised; if there was none, the file is damaged"
         );
     }
+    for file in &report.unmade {
+        tracing::info!(
+            %directory,
+            %file,
+            "a file without anything in it is removed: it was being made when the broker stopped; if it was not, it is damaged"
+        );
+    }
     for gap in &report.gaps {
         tracing::error!(
             %directory,
