@@ -10,6 +10,8 @@
  *   SUNDEW_SHIM_DIRECTORY  the directory, absolute, without symbolic links; without it the shim does nothing
  *   SUNDEW_SHIM_LOG        the log; appended to
  *   SUNDEW_SHIM_CUT        before this operation (the first is 1) the process is ended by SIGKILL
+ *   SUNDEW_SHIM_CUT_KIND   with it, the cut comes after so many operations of this kind (enum kind),
+ *   SUNDEW_SHIM_CUT_MORE   and so many more of any kind
  *   SUNDEW_SHIM_LIE        when set, fsync and fdatasync do nothing and report success
  *   SUNDEW_SHIM_CONTROL    a file of 8 bytes, two little-endian numbers: which fault (below), and how often; 0 is for ever
  *
@@ -78,7 +80,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char directory[PATH_MAX];
 static size_t directory_length;
 static int log_descriptor = -1;
-static uint64_t operations, cut;
+static uint64_t operations, operations_of_kind, cut, more;
+static uint32_t cut_kind;
 static int is_lying;
 static volatile uint32_t *control;
 
@@ -108,6 +111,10 @@ __attribute__((constructor)) static void begin(void) {
     }
     if ((value = getenv("SUNDEW_SHIM_CUT")))
         cut = strtoull(value, 0, 10);
+    if ((value = getenv("SUNDEW_SHIM_CUT_KIND")))
+        cut_kind = strtoul(value, 0, 10);
+    if ((value = getenv("SUNDEW_SHIM_CUT_MORE")))
+        more = strtoull(value, 0, 10);
     is_lying = getenv("SUNDEW_SHIM_LIE") != 0;
     strcpy(directory, getenv("SUNDEW_SHIM_DIRECTORY"));
     directory_length = strlen(directory);
@@ -160,7 +167,7 @@ static int is_ours(int descriptor) {
 /* Takes the lock; ends the process if its time has come. */
 static void enter(void) {
     pthread_mutex_lock(&lock);
-    if (cut && operations + 1 >= cut) {
+    if (cut && !cut_kind && operations + 1 >= cut) {
         kill(getpid(), SIGKILL);
         for (;;)
             pause();
@@ -203,6 +210,10 @@ static void note(enum kind kind, uint64_t inode, const char *name, const char *o
                  uint64_t length) {
     int saved = errno;
     operations++;
+    if (cut_kind && kind == cut_kind && ++operations_of_kind == cut) {
+        cut_kind = 0;
+        cut = operations + 1 + more;
+    }
     if (log_descriptor >= 0) {
         struct record record = {MAGIC, kind, operations, inode, offset, length, name ? strlen(name) : 0, other ? strlen(other) : 0};
         size_t size = sizeof record + record.name_length + record.other_length;

@@ -12,7 +12,7 @@ use crate::history::History;
 use crate::program::Start;
 use crate::random::Random;
 use crate::replay::{Counts, Disk};
-use crate::shim::{Shim, read_log};
+use crate::shim::{Cut, Kind, Shim, read_log};
 use crate::talker::{Outcome, Talker};
 use crate::{check, rounds, seed};
 
@@ -189,8 +189,14 @@ fn power_cuts(history: History, cuts: usize, is_lying: bool, random: &mut Random
     (summary, faults, counts)
 }
 
-/// Before which operation: as often among the first ten as among hundreds.
-fn moment(random: &mut Random) -> u64 {
-    let magnitude = random.pick(&[10, 100, 1000, 1000]);
-    1 + random.below(magnitude) as u64
+/// As often among the first ten operations as among hundreds; and around those rare ones that snapshots are made of.
+fn moment(random: &mut Random) -> Cut {
+    let kinds = [Kind::Create, Kind::SyncDirectory, Kind::Rename, Kind::Unlink];
+    let number = |random: &mut Random, most| 1 + random.below(most) as u64;
+    match random.below(7) {
+        0 => Cut::Before(number(random, 10)),
+        1 => Cut::Before(number(random, 100)),
+        2 => Cut::Before(number(random, 1000)),
+        _ => Cut::After(random.pick(&kinds), number(random, 4), random.below(8) as u64),
+    }
 }

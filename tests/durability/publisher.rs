@@ -129,8 +129,8 @@ impl Publisher {
         let qos = if self.is_lasting { 1 + kind as u8 % 2 } else { 1 };
         let topic = format!("{}/{}/{kind}", if is_retained { "r" } else { "m" }, self.number);
         let length = match self.random.below(100) {
-            0..4 => 20_000 + self.random.below(60_000),
-            4..30 if is_retained => 0,
+            0..6 => 20_000 + self.random.below(60_000),
+            6..30 if is_retained => 0,
             _ => 1 + self.random.below(300),
         };
         let (number, payload) = stage.ledger().publish(self.number, &topic, qos, is_retained, length);

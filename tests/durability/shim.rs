@@ -10,10 +10,28 @@ use crate::program::Start;
 /// What the shim is to do besides keeping its log.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Shim {
-    /// The power is cut before this operation.
-    pub(crate) cut: Option<u64>,
+    /// When the power is cut.
+    pub(crate) cut: Option<Cut>,
     /// Syncs do nothing and report success.
     pub(crate) is_lying: bool,
+}
+
+/// A moment between two operations.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cut {
+    /// Before this one, counted from 1.
+    Before(u64),
+    /// After so many of a kind, and so many more of any.
+    After(Kind, u64, u64),
+}
+
+/// Rare operations, as the shim numbers them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Kind {
+    Create = 1,
+    SyncDirectory = 5,
+    Rename = 6,
+    Unlink = 7,
 }
 
 /// A fault of the disk, as the shim knows them.
@@ -89,8 +107,14 @@ impl Shim {
         set("LD_PRELOAD", library().to_str().unwrap().to_owned());
         set("SUNDEW_SHIM_DIRECTORY", directory.to_str().unwrap().to_owned());
         set("SUNDEW_SHIM_LOG", log.to_str().unwrap().to_owned());
-        if let Some(number) = self.cut {
-            set("SUNDEW_SHIM_CUT", number.to_string());
+        match self.cut {
+            Some(Cut::Before(number)) => set("SUNDEW_SHIM_CUT", number.to_string()),
+            Some(Cut::After(kind, number, more)) => {
+                set("SUNDEW_SHIM_CUT", number.to_string());
+                set("SUNDEW_SHIM_CUT_KIND", (kind as u32).to_string());
+                set("SUNDEW_SHIM_CUT_MORE", more.to_string());
+            }
+            None => {}
         }
         if self.is_lying {
             set("SUNDEW_SHIM_LIE", "1".to_owned());

@@ -20,7 +20,7 @@ pub(crate) enum Plan {
     Stay,
     /// It comes and goes, with a DISCONNECT or without a word.
     Flap,
-    /// It subscribes, leaves and comes back at the end.
+    /// It subscribes, leaves, and comes back seldom until the end.
     Away,
     /// It is there, and unsubscribes and subscribes.
     Change,
@@ -85,7 +85,7 @@ impl Subscriber {
     pub(crate) fn run(mut self, stage: &Stage) {
         while let Some(address) = stage.broker() {
             let is_load = stage.phase() == Phase::Load;
-            if self.plan == Plan::Away && self.state == State::In && is_load {
+            if self.plan == Plan::Away && self.state == State::In && is_load && !self.random.percent(2) {
                 stage.rest(Duration::from_millis(50));
                 continue;
             }
@@ -183,15 +183,19 @@ impl Subscriber {
     }
 
     fn talk(&mut self, link: &mut Link, stage: &Stage) -> Result<(), Gone> {
+        let is_new = self.state != State::In;
         let until = Instant::now() + Duration::from_millis(self.random.between(30, 500) as u64);
         loop {
             let phase = stage.phase();
             if phase == Phase::Over {
                 return Ok(());
             }
-            let is_away = self.plan == Plan::Away && self.state == State::In;
-            let is_time = matches!(self.plan, Plan::Flap | Plan::Clear) && Instant::now() > until;
-            if phase == Phase::Load && (is_away || is_time) {
+            let is_time = match self.plan {
+                Plan::Away => is_new && self.state == State::In || Instant::now() > until,
+                Plan::Flap | Plan::Clear => Instant::now() > until,
+                Plan::Stay | Plan::Change => false,
+            };
+            if phase == Phase::Load && is_time {
                 if self.random.percent(50) {
                     link.send(&wire::disconnect(self.version, 0, &PropertiesBuf::new()))?;
                 }
