@@ -100,7 +100,7 @@ pub struct Report {
     pub gaps: Vec<Gap>,
     /// Files that are damaged, or of another store.
     pub damaged: Vec<String>,
-    /// Segments without a header, in which there is nothing: being made when the broker stopped; or damaged, that cannot be told.
+    /// Last segments without anything: being made when the broker stopped; or damaged, that cannot be told.
     pub unmade: Vec<String>,
     /// The store was closed in order.
     pub is_clean: bool,
@@ -167,6 +167,10 @@ impl Recovered {
 pub fn recover(files: &dyn Files, mode: RecoverMode, visitor: &mut dyn Visitor) -> Result<Recovered, RecoverError> {
     let found = open_all(files)?;
     let store = choose_store(&found);
+    let mut names = found
+        .iter()
+        .filter(|file| file.length > BLOCKS_START)
+        .map(|file| file.name);
     let mut recovery = Recovery {
         mode,
         visitor,
@@ -176,6 +180,7 @@ pub fn recover(files: &dyn Files, mode: RecoverMode, visitor: &mut dyn Visitor) 
             present: found.iter().map(|file| (file.name, file.length)).collect(),
             ..Recovered::default()
         },
+        last_used: names.rfind(|name| name.kind == FileKind::Segment),
         synced: 0,
         torn: None,
     };
@@ -276,6 +281,8 @@ struct Recovery<'v> {
     mode: RecoverMode,
     visitor: &'v mut dyn Visitor,
     recovered: Recovered,
+    /// The last segment that has blocks.
+    last_used: Option<FileName>,
     /// The highest block that some block says was on the device.
     synced: u64,
     /// Index of the segment in which the log ends early, and where.
@@ -290,17 +297,16 @@ impl Recovery<'_> {
             // Its blocks can still be known as those of this store. Without any, it was being made when the power went.
             Err(_) => file.length > BLOCKS_START && self.recovered.store.is_some(),
         };
-        // A snapshot gets its name when it is whole and on the device: one without anything is damaged.
-        let has_been = file.length > BLOCKS_START || file.name.kind == FileKind::Snapshot;
-        if !is_own && file.header.is_err() && has_been {
-            self.gap(file, 0, file.length, 0)?;
+        if !is_own && file.header.is_err() {
+            // A snapshot gets its name when it is whole, and a segment is used when it has a header.
+            if file.length > BLOCKS_START || file.name.kind == FileKind::Snapshot || Some(file.name) < self.last_used {
+                self.gap(file, 0, file.length, 0)?;
+            } else {
+                self.recovered.report.unmade.push(file.text.clone());
+            }
             return Ok(false);
         }
-        if !is_own && file.header.is_err() {
-            self.recovered.report.unmade.push(file.text.clone());
-        }
-        let is_damaged = file.header.is_err() || !is_own;
-        if is_damaged && file.length > BLOCKS_START {
+        if file.length > BLOCKS_START && (file.header.is_err() || !is_own) {
             self.recovered.report.damaged.push(file.text.clone());
         }
         Ok(is_own)

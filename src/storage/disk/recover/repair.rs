@@ -29,7 +29,10 @@ impl Recovery<'_> {
         for found in &segments[..end] {
             named(&found.text, found.file.sync())?;
         }
-        let is_empty = |name: &FileName, length: u64| length <= BLOCKS_START && name.kind == FileKind::Segment;
+        let damaged = &self.recovered.report.damaged;
+        let is_empty = |name: &FileName, length: u64| {
+            length <= BLOCKS_START && name.kind == FileKind::Segment && !damaged.contains(&name.text())
+        };
         let present = self.recovered.present.iter();
         let empty: Vec<_> = present
             .filter(|file| is_empty(file.0, *file.1))
