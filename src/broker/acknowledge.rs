@@ -1,4 +1,4 @@
-//! PUBACK, PUBREC, PUBREL, PUBCOMP, and the acknowledgements that go back.
+//! PUBACK, PUBREC, PUBCOMP, and the acknowledgements that go back.
 
 use super::endings::Ending;
 use super::worker::Worker;
@@ -12,7 +12,6 @@ use crate::session::delivery::DeliveryKey;
 use crate::session::held::{Reply, Waiting};
 use crate::session::outbound::Misfit;
 use crate::session::violation::Violation;
-use crate::storage::Record;
 
 impl Worker {
     pub(super) fn puback(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
@@ -78,27 +77,6 @@ impl Worker {
             }
             Err(misfit) => self.misfit(key, PacketType::PubComp, ack.packet_id, misfit, now),
         }
-    }
-
-    /// PUBREL: the client will not send that message again; PUBCOMP also where nothing was known [MQTT-4.3.3-11].
-    pub(super) fn pubrel(&mut self, key: ConnectionKey, ack: &Ack<'_>) {
-        let Some((_, resident)) = self.residents.pair(key) else {
-            return;
-        };
-        let was_known = resident.session.inbound.remove(ack.packet_id);
-        let number = resident.session.stored_number();
-        let journal = &mut self.residents.journal;
-        let ticket = match number {
-            Some(session) if was_known => journal.record(&Record::ReceivedEnded(session, ack.packet_id)),
-            Some(_) => journal.latest(),
-            None => Ticket::DONE,
-        };
-        let reply = Reply::Ack {
-            kind: PacketType::PubComp,
-            id: ack.packet_id,
-            reason: ReasonCode::Success,
-        };
-        self.reply(key, reply, ticket);
     }
 
     fn delivery_ended(&mut self, key: ConnectionKey, known: Option<DeliveryKey>) {

@@ -276,6 +276,8 @@ impl Worker {
         if let Some(number) = resident.session.number {
             self.residents.journal.record(&Record::SessionEnded(number));
         }
+        let unreleased = resident.session.unreleased.len() as u64;
+        self.metrics().dropped_session_ended.add(unreleased);
         self.metrics().sessions.decrement();
         self.clients.remove(resident.session.client_id.as_str());
         // While its client begins anew here, no other worker may step in between.

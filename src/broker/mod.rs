@@ -15,6 +15,7 @@ pub mod options;
 mod paging;
 mod publish;
 pub mod registry;
+mod release;
 mod replay;
 mod restore;
 mod route;
@@ -36,7 +37,7 @@ use crate::storage::image::{Restored, RestoredSession};
 use crate::storage::{MemoryStore, Numbers, Store};
 
 pub use self::mail::Mail;
-pub use self::options::BrokerOptions;
+pub use self::options::{BrokerOptions, Qos2Delivery};
 pub use self::worker::{Status, Worker};
 
 /// What all workers share.

@@ -24,6 +24,8 @@ pub struct BrokerOptions {
     pub redistribute_on_disconnect: bool,
     /// Bounds of the retained store.
     pub retained: RetainedLimits,
+    /// When a QoS 2 message goes to its receivers; default at PUBLISH.
+    pub qos2_delivery: Qos2Delivery,
     /// Highest QoS; default 2.
     pub maximum_qos: QoS,
     /// Retained messages; default true.
@@ -79,6 +81,18 @@ pub struct BrokerOptions {
     pub mailbox_letters_max: usize,
 }
 
+/// When a QoS 2 message goes to its receivers: the two methods of MQTT 5 section 4.3.3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Qos2Delivery {
+    /// When it comes; its packet identifier is kept until it is released (method B).
+    #[default]
+    Publish,
+    /// When its publisher releases it; it is kept until then (method A), up to [`OutboxOptions::unstored_bytes_max`] of each session.
+    ///
+    /// [`OutboxOptions::unstored_bytes_max`]: crate::delivery::outbox::OutboxOptions::unstored_bytes_max
+    Release,
+}
+
 impl Default for BrokerOptions {
     fn default() -> Self {
         Self {
@@ -92,6 +106,7 @@ impl Default for BrokerOptions {
             shared: Strategies::default(),
             redistribute_on_disconnect: false,
             retained: RetainedLimits::default(),
+            qos2_delivery: Qos2Delivery::Publish,
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
             wildcard_subscriptions: true,

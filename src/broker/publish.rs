@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tracing::warn;
 
 use super::endings::Ending;
+use super::options::Qos2Delivery;
 use super::route::Routed;
 use super::worker::{Flow, Worker};
 use crate::auth::{Access, Answer};
@@ -29,11 +30,13 @@ enum Named<'a> {
 
 /// What is full when a publication is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Full {
+pub(super) enum Full {
     /// The queues of all receivers, or the retained store.
     Queues,
     /// The store, which cannot write.
     Store,
+    /// The room for what the publisher has not released.
+    Unreleased,
 }
 
 impl Named<'_> {
@@ -62,13 +65,16 @@ impl Worker {
             return Flow::Done;
         };
         let session = &mut resident.session;
-        // Once its client sends something new, it has repeated everything.
+        // Once its client sends something new, it has repeated everything. Delivered at its release, what is repeated was not delivered.
         session.doubts_repeats &= publish.dup;
-        let is_known = publish.qos == QoS::ExactlyOnce
-            && publish.packet_id.is_some_and(|id| {
-                session.inbound.contains(id) || (session.doubts_repeats && session.inbound.insert(id))
-            });
-        if is_known {
+        let doubts = session.doubts_repeats && self.broker.options.qos2_delivery == Qos2Delivery::Publish;
+        let known = publish.packet_id.filter(|id| {
+            publish.qos == QoS::ExactlyOnce
+                && (session.inbound.contains(*id) || (doubts && session.inbound.insert(*id)))
+        });
+        if let Some(id) = known.filter(|id| !publish.dup && session.unreleased.get(*id).is_some()) {
+            self.forget_unreleased(key, id);
+        } else if known.is_some() {
             // Sent before and not released: answered again, delivered once [MQTT-4.3.3-10].
             // What it was the first time may still be on its way to the store.
             let ticket = match resident.session.stored_number() {
@@ -126,6 +132,9 @@ impl Worker {
         if self.is_refusing && self.refuses_to_store(publication, publisher.is_some()) {
             self.metrics().publish_refused.increment();
             return self.refuse_full(key, publish, Full::Store, now);
+        }
+        if is_exactly_once && self.broker.options.qos2_delivery == Qos2Delivery::Release {
+            return self.keep_unreleased(key, publish, id, publication, now);
         }
         let (routed, ticket) = self.route(publication, publisher.map(|session| (session, id)), now);
         if routed == Routed::Refused {
@@ -218,7 +227,7 @@ impl Worker {
 
     /// Nobody could take it: MQTT 5 is told; older versions have no way to be told but silence and the end of the connection. Where the
     /// store is the reason, the end comes late: the client will connect and try again at once.
-    fn refuse_full(&mut self, key: ConnectionKey, publish: &Publish<'_>, full: Full, now: Time) {
+    pub(super) fn refuse_full(&mut self, key: ConnectionKey, publish: &Publish<'_>, full: Full, now: Time) {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
@@ -231,11 +240,21 @@ impl Worker {
                 self.end_connection(key, ending, now);
             }
             Full::Store => self.end_late(key, now),
+            Full::Unreleased => {
+                let ending = Ending::Refused(ReasonCode::QuotaExceeded, "too much of it waits to be released");
+                self.end_connection(key, ending, now);
+            }
         }
     }
 
     #[inline]
-    fn acknowledge(&mut self, key: ConnectionKey, publish: &Publish<'_>, reason: ReasonCode, ticket: Ticket) {
+    pub(super) fn acknowledge(
+        &mut self,
+        key: ConnectionKey,
+        publish: &Publish<'_>,
+        reason: ReasonCode,
+        ticket: Ticket,
+    ) {
         let Some(id) = publish.packet_id else { return };
         let kind = if publish.qos == QoS::ExactlyOnce {
             PacketType::PubRec
@@ -280,7 +299,9 @@ impl Worker {
 const fn explain(reason: ReasonCode) -> &'static str {
     match reason {
         ReasonCode::NotAuthorized => "this client may not publish to this topic",
-        ReasonCode::QuotaExceeded => "the queues of all receivers, the retained store, or the disk are full",
+        ReasonCode::QuotaExceeded => {
+            "the queues of all receivers, the retained store, the disk, or what waits for PUBREL are full"
+        }
         other => other.name(),
     }
 }

@@ -47,7 +47,11 @@ impl Worker {
         if let Some(will) = restored.will.take() {
             let grace_ms = self.broker.options.will_grace_ms;
             let due = match will.due {
-                Time::NEVER => now.plus_millis(grace_ms.max(u64::from(will.delay_secs) * 1000)),
+                // A session that is over with its connection has no delay [MQTT-3.1.3-9].
+                Time::NEVER => {
+                    let delay_secs = will.delay_secs.min(restored.expiry_secs);
+                    now.plus_millis(grace_ms.max(u64::from(delay_secs) * 1000))
+                }
                 due => due.max(now.plus_millis(grace_ms)),
             };
             session.pending_will = Some((Will::restored(will.message, will.expiry_secs, will.delay_secs), due));
@@ -60,6 +64,10 @@ impl Worker {
         }
         for id in &restored.received {
             session.inbound.insert(*id);
+        }
+        for (id, message) in restored.unreleased.drain(..) {
+            session.inbound.insert(id);
+            session.unreleased.insert(id, message);
         }
         session.status.set_stored_number(session.stored_number());
         let (expires_at, due) = (

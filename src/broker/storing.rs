@@ -17,7 +17,9 @@ use crate::session::delivery::Delivery;
 use crate::session::held::Failed;
 use crate::session::state::Session;
 use crate::session::will::Will;
-use crate::storage::record::{Content, MessageRecord, Progress, SessionRecord, SubscriptionRecord, WillRecord};
+use crate::storage::record::{
+    Content, MessageRecord, Progress, SessionRecord, SubscriptionRecord, UnreleasedRecord, WillRecord,
+};
 use crate::storage::{Record, RetainedCursor, SnapshotId, StoreEvents};
 
 /// How long a client that was refused because the store cannot write is left waiting before its connection ends: it will try the same
@@ -253,7 +255,10 @@ pub(super) fn encode_session(session: &Session, will: Option<&Will>, out: &mut V
         .encode(out);
     }
     for id in session.inbound.iter() {
-        Record::Received(record.session, id).encode(out);
+        match session.unreleased.get(id) {
+            Some(message) => Record::Unreleased(UnreleasedRecord::of(record.session, id, &message.view())).encode(out),
+            None => Record::Received(record.session, id).encode(out),
+        }
     }
     match (&session.pending_will, will) {
         (Some((will, due)), _) => Record::Will(will_record(record.session, will, *due)).encode(out),

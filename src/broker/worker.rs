@@ -287,7 +287,7 @@ impl Worker {
             Packet::Publish(publish) => return self.publish(key, &publish, now),
             Packet::PubAck(ack) => self.puback(key, &ack, now),
             Packet::PubRec(ack) => self.pubrec(key, &ack, now),
-            Packet::PubRel(ack) => self.pubrel(key, &ack),
+            Packet::PubRel(ack) => self.pubrel(key, &ack, now),
             Packet::PubComp(ack) => self.pubcomp(key, &ack, now),
             Packet::Subscribe(subscribe) => return self.subscribe(key, &subscribe, now),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(key, &unsubscribe),

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     auth::{Authenticator, anonymous::AnonymousOn},
-    broker::BrokerOptions,
+    broker::{BrokerOptions, Qos2Delivery},
     codec::DecodeOptions,
     delivery::{
         outbox::{OutboxOptions, Overflow},
@@ -33,6 +33,10 @@ impl Config {
         BrokerOptions {
             decode: self.decode_options(),
             delivery: self.delivery_options(),
+            qos2_delivery: match mqtt.qos2_delivery {
+                schema::Qos2Delivery::Publish => Qos2Delivery::Publish,
+                schema::Qos2Delivery::Release => Qos2Delivery::Release,
+            },
             overlap: match mqtt.overlap {
                 schema::Overlap::Once => Overlap::Once,
                 schema::Overlap::Each => Overlap::Each,

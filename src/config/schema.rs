@@ -347,9 +347,23 @@ section! {
         /// Whether payloads announced as UTF-8 (Payload Format Indicator) are checked; 0x99 if they are not.
         /// Cost: one pass over such payloads.
         payload_format_check: bool = false;
+        /// When a message at QoS 2 goes to its receivers: `"publish"`: as soon as it comes, or `"release"`: when its publisher has heard
+        /// that it came (PUBREL), as mosquitto does. Cost of release: it arrives a round trip later, and waits in memory, up to
+        /// `queue.unstored_bytes_max` of each client, and in the store; one that finds every queue full then is dropped.
+        qos2_delivery: Qos2Delivery = Qos2Delivery::Publish;
         /// A message that several subscriptions of one client match is delivered `"once"` at the highest QoS, or once for
         /// `"each"`. Cost of each: duplicates that clients of MQTT 3.1.1 cannot tell apart.
         overlap: Overlap = Overlap::Once;
+    }
+}
+
+choice! {
+    /// When a message at QoS 2 goes to its receivers.
+    pub enum Qos2Delivery {
+        /// When it comes.
+        Publish = "publish",
+        /// When its publisher releases it.
+        Release = "release",
     }
 }
 

@@ -12,5 +12,6 @@ pub mod peer;
 pub mod request;
 pub mod state;
 pub mod topic_alias;
+pub mod unreleased;
 pub mod violation;
 pub mod will;

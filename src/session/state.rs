@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use super::outbound::Outbound;
 use super::packet_ids::PacketIdSet;
 use super::request::NEVER_EXPIRES;
+use super::unreleased::Unreleased;
 use super::will::Will;
 use crate::protocol::ids::{ClientId, SessionNumber, Ticket};
 use crate::protocol::packet::SubscriptionOptions;
@@ -28,6 +29,8 @@ pub struct Session {
     pub outbound: Outbound,
     /// QoS 2 messages received and not released.
     pub inbound: PacketIdSet,
+    /// Those of them that go to their receivers only when they are released.
+    pub unreleased: Unreleased,
     /// The will and when it is due, while its delay runs.
     pub pending_will: Option<(Will, Time)>,
     /// Takeovers of late, the sign of two clients with one client id.
@@ -99,6 +102,7 @@ impl Session {
             subscriptions: HashMap::default(),
             outbound: Outbound::default(),
             inbound: PacketIdSet::default(),
+            unreleased: Unreleased::default(),
             pending_will: None,
             takeovers: Takeovers::default(),
             status: Arc::default(),

@@ -1,6 +1,6 @@
 //! What a store's records add up to: the state a broker starts with.
 //!
-//! Every record is applied as it stands, one behind the other: `Session`, `Subscription`, `Will`, `Received` and each delivery replace what was
+//! Every record is applied as it stands, one behind the other: `Session`, `Subscription`, `Will`, `Received` or `Unreleased`, and each delivery replace what was
 //! there under the same key; the ended ones remove it. A delivery goes to the end of its session's queue **each time it is recorded as
 //! queued**, and behind what is in flight when it is sent first. Of a topic's retained messages the one with the highest order
 //! counts, whenever it comes. What was released is not sent again.
@@ -129,7 +129,11 @@ impl Image {
             Record::Message(message) => self.message(message),
             Record::Delivery(number, delivery) => self.delivery(*number, delivery),
             Record::DeliveryEnded(number, session, copy) => self.delivery_ended(*number, *session, *copy),
-            Record::Received(session, id) => self.received(*session, *id),
+            Record::Received(session, id) => self.received(*session, *id, None),
+            Record::Unreleased(record) => {
+                let message = to_message(&record.content, None, record.expires_at);
+                self.received(record.session, record.id, Some(Box::new(message)));
+            }
             Record::ReceivedEnded(session, id) => {
                 if let Some(session) = self.known(*session) {
                     session.received.remove(id);
@@ -171,16 +175,16 @@ impl Image {
         }
     }
 
-    fn received(&mut self, session: SessionNumber, id: PacketId) {
+    fn received(&mut self, session: SessionNumber, id: PacketId, unreleased: Option<Box<Message>>) {
         if let Some(session) = self.known(session) {
-            session.received.insert(id);
+            session.received.insert(id, unreleased);
         }
     }
 
     fn message(&mut self, record: &MessageRecord<'_>) {
         self.last_message = self.last_message.max(record.number.0.get());
         if let Some((session, id)) = record.received {
-            self.received(session, id);
+            self.received(session, id, None);
         }
         let topic = record.content.topic;
         // Shared with who has it already.

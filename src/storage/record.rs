@@ -41,8 +41,10 @@ pub enum Record<'a> {
     DeliveryEnded(MessageNumber, SessionNumber, u16),
     /// The client's QoS 2 message with that identifier was accepted.
     Received(SessionNumber, PacketId),
-    /// The client has released that identifier.
+    /// The client has released that identifier: with it, the message that waited for that.
     ReceivedEnded(SessionNumber, PacketId),
+    /// The client's QoS 2 message with that identifier was accepted, and goes to its receivers when it is released.
+    Unreleased(UnreleasedRecord<'a>),
     /// Changes of retained messages of a lower order than this count no more: the snapshot in which this stands was made after them.
     RetainedFrom(u64),
 }
@@ -87,6 +89,19 @@ pub struct WillRecord<'a> {
     /// Message expiry interval, seconds from when it is published.
     pub expiry_secs: Option<u32>,
     /// The message.
+    pub content: Content<'a>,
+}
+
+/// See [`Record::Unreleased`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnreleasedRecord<'a> {
+    /// Whose.
+    pub session: SessionNumber,
+    /// Which of its messages.
+    pub id: PacketId,
+    /// When it expires; [`Time::NEVER`] for never.
+    pub expires_at: Time,
+    /// What it says.
     pub content: Content<'a>,
 }
 
@@ -182,6 +197,7 @@ const KIND_DELIVERY_ENDED: u8 = 9;
 const KIND_RECEIVED: u8 = 10;
 const KIND_RECEIVED_ENDED: u8 = 11;
 const KIND_RETAINED_FROM: u8 = 12;
+const KIND_UNRELEASED: u8 = 13;
 
 /// Bytes of a record's length.
 const LENGTH_BYTES: usize = 4;
@@ -219,6 +235,7 @@ impl Record<'_> {
                 put(out, session.0.get());
                 put(out, id.get().into());
             }),
+            Self::Unreleased(unreleased) => framed(out, KIND_UNRELEASED, |out| unreleased.encode(out)),
             Self::RetainedFrom(order) => framed(out, KIND_RETAINED_FROM, |out| put(out, *order)),
         }
     }
@@ -244,6 +261,7 @@ impl<'a> Record<'a> {
             KIND_DELIVERY_ENDED => Self::DeliveryEnded(from.message()?, from.session()?, from.small("copy")?),
             KIND_RECEIVED => Self::Received(from.session()?, from.packet_id()?),
             KIND_RECEIVED_ENDED => Self::ReceivedEnded(from.session()?, from.packet_id()?),
+            KIND_UNRELEASED => Self::Unreleased(UnreleasedRecord::decode(&mut from)?),
             KIND_RETAINED_FROM => Self::RetainedFrom(from.number()?),
             other => return Err(RecordError::Kind(other)),
         };
@@ -359,6 +377,34 @@ impl<'a> WillRecord<'a> {
                 None => None,
                 Some(secs) => Some(u32::try_from(secs).map_err(|_| RecordError::Field("expiry_secs"))?),
             },
+            content: Content::decode(from)?,
+        })
+    }
+}
+
+impl<'a> UnreleasedRecord<'a> {
+    /// A publication of a session that it has not released.
+    pub fn of(session: SessionNumber, id: PacketId, publication: &Publication<'a>) -> Self {
+        Self {
+            session,
+            id,
+            expires_at: publication.expires_at.unwrap_or(Time::NEVER),
+            content: Content::of(publication),
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        put(out, self.session.0.get());
+        put(out, self.id.get().into());
+        put_time(out, self.expires_at);
+        self.content.encode(out);
+    }
+
+    fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
+        Ok(Self {
+            session: from.session()?,
+            id: from.packet_id()?,
+            expires_at: from.time()?,
             content: Content::decode(from)?,
         })
     }

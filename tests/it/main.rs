@@ -21,6 +21,7 @@ mod malformed;
 mod paging;
 mod publish;
 mod qos;
+mod release;
 mod retained;
 mod session;
 mod shared;

@@ -72,7 +72,8 @@ def storage(described):
     if not os.path.exists(place):
         shutil.rmtree(directory, ignore_errors=True)
         open(place, "w", encoding="utf-8").close()
-    return ["enabled = true", "directory = %s" % json.dumps(directory)]
+    # As mosquitto: the will of a client that was connected at an unclean stop is published at the start.
+    return ["enabled = true", "directory = %s" % json.dumps(directory), 'will_grace = "0s"']
 
 
 def options(described, sections, missing):
@@ -94,8 +95,8 @@ def main():
     with open(path, encoding="utf-8") as file:
         described = json.load(file)
     missing = ["unknown: %s" % key for key, _ in described["unknown"]]
-    # As mosquitto: 20 messages under way, 200 slashes, any client id, characters checked, the newest of a full queue dropped.
-    sections = {"limits": ["topic_levels_max = 201", "client_id_bytes_max = 65535"], "mqtt": ["strict_utf8 = true"], "queue": ['policy = "drop_newest"'], "sys": [], "storage": storage(described["options"])}
+    # As mosquitto: QoS 2 delivered at PUBREL, 20 messages under way, 200 slashes, any client id, characters checked, the newest of a full queue dropped.
+    sections = {"limits": ["topic_levels_max = 201", "client_id_bytes_max = 65535"], "mqtt": ["strict_utf8 = true", 'qos2_delivery = "release"'], "queue": ['policy = "drop_newest"'], "sys": [], "storage": storage(described["options"])}
     if "max_inflight_messages" not in described["limits"]:
         sections["mqtt"] += ["max_inflight = 20", "receive_maximum = 20"]
     limits(described["limits"], sections, missing)

@@ -108,6 +108,15 @@ fn session(stamp: Stamp, session: &RestoredSession) -> String {
     object.number("in_flight", session.in_flight.len() as u64);
     object.number("queued", session.queued.len() as u64);
     object.list("received", session.received.iter().map(ToString::to_string));
+    if !session.unreleased.is_empty() {
+        let unreleased = session.unreleased.iter().map(|(id, message)| {
+            let mut inner = Object::new(stamp);
+            packet_id(&mut inner, *id);
+            inner.time("expires_at", message.expires_at.unwrap_or(Time::NEVER));
+            inner.publication(&message.view()).end()
+        });
+        object.list("unreleased", unreleased);
+    }
     object.end()
 }
 
@@ -237,6 +246,12 @@ fn record(object: &mut Object, record: &Record<'_>) {
         Record::ReceivedEnded(session, id) => {
             named("received_ended", Some(*session));
             packet_id(object, *id);
+        }
+        Record::Unreleased(unreleased) => {
+            named("unreleased", Some(unreleased.session));
+            packet_id(object, unreleased.id);
+            millis(object, "expires_at_ms", unreleased.expires_at);
+            object.content(&unreleased.content);
         }
     }
 }

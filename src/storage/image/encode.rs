@@ -6,7 +6,8 @@ use crate::protocol::message::Message;
 use crate::protocol::time::Time;
 use crate::storage::SnapshotPart;
 use crate::storage::record::{
-    Content, Deliveries, DeliveryRecord, MessageRecord, Progress, Record, SessionRecord, SubscriptionRecord, WillRecord,
+    Content, Deliveries, DeliveryRecord, MessageRecord, Progress, Record, SessionRecord, SubscriptionRecord,
+    UnreleasedRecord, WillRecord,
 };
 
 /// A part is given out when it has so many bytes; it is larger by one message at most.
@@ -75,6 +76,10 @@ impl Parts<'_> {
         }
         for id in &session.received {
             self.tell(&Record::Received(number, *id));
+        }
+        for (id, message) in &session.unreleased {
+            let record = UnreleasedRecord::of(number, *id, &message.view());
+            self.tell(&Record::Unreleased(record));
         }
         for delivery in session.in_flight.iter().chain(&session.queued) {
             self.delivery(number, delivery);

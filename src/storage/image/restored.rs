@@ -80,8 +80,10 @@ pub struct RestoredSession {
     pub in_flight: Vec<RestoredDelivery>,
     /// What waits, in order.
     pub queued: Vec<RestoredDelivery>,
-    /// QoS 2 identifiers that its client has not released, in the order of numbers.
+    /// QoS 2 identifiers that its client has not released and whose messages went to their receivers, in the order of numbers.
     pub received: Vec<PacketId>,
+    /// QoS 2 messages that go to their receivers when its client releases them, in the order of numbers.
+    pub unreleased: Vec<(PacketId, Message)>,
 }
 
 /// A will to be restored.
@@ -201,6 +203,7 @@ impl End {
             in_flight: Vec::new(),
             queued: Vec::new(),
             received: Vec::new(),
+            unreleased: Vec::new(),
         };
         if let Some(will) = &mut session.will {
             will.due = will.due.min(state.expires_at);
@@ -214,12 +217,18 @@ impl End {
             .map(|(filter, (options, identifier))| (filter, options, identifier))
             .collect();
         session.subscriptions.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
-        session.received = state.received.into_iter().collect();
+        for (id, message) in state.received {
+            match message {
+                Some(message) => session.unreleased.push((id, *message)),
+                None => session.received.push(id),
+            }
+        }
         session.received.sort_unstable();
+        session.unreleased.sort_unstable_by_key(|(id, _)| *id);
         self.deliveries(state.deliveries.into_iter().collect(), &mut session);
         self.report.sessions += 1;
         self.report.subscriptions += session.subscriptions.len();
-        self.report.received += session.received.len();
+        self.report.received += session.received.len() + session.unreleased.len();
         self.report.queued += session.queued.len();
         self.report.in_flight += session.in_flight.len();
         Some(session)

@@ -1,11 +1,12 @@
 //! One session, while records are applied.
 
 use foldhash::fast::RandomState;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use smallvec::SmallVec;
 
 use super::restored::RestoredWill;
 use crate::protocol::ids::{MessageNumber, PacketId};
+use crate::protocol::message::Message;
 use crate::protocol::packet::SubscriptionOptions;
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
@@ -22,7 +23,8 @@ pub(super) struct SessionState {
     pub(super) will: Option<RestoredWill>,
     /// By message and copy.
     pub(super) deliveries: HashMap<(MessageNumber, u16), DeliveryState, RandomState>,
-    pub(super) received: HashSet<PacketId, RandomState>,
+    /// QoS 2 identifiers that are not released, with the messages that wait for that.
+    pub(super) received: HashMap<PacketId, Option<Box<Message>>, RandomState>,
 }
 
 impl SessionState {

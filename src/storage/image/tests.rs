@@ -3,7 +3,7 @@ use crate::protocol::packet::{RetainHandling, SubscriptionOptions};
 use crate::protocol::property::Properties;
 use crate::protocol::qos::QoS;
 use crate::protocol::topic::TopicName;
-use crate::storage::record::{Deliveries, records};
+use crate::storage::record::{Deliveries, UnreleasedRecord, records};
 
 mod history;
 
@@ -169,6 +169,35 @@ fn a_session_comes_back_with_all_that_is_its_own() {
         (1, 2, 1, 2)
     );
     assert!(report.lost.is_empty() && restored.last_session == 1);
+}
+
+#[test]
+fn what_is_not_released_comes_back_with_its_message_and_the_last_word_counts() {
+    let mut log = Log::default();
+    log.add(&exists(1));
+    let unreleased = |n, payload| {
+        Record::Unreleased(UnreleasedRecord {
+            session: session(1),
+            id: id(n),
+            expires_at: Time(99),
+            content: content("a", payload),
+        })
+    };
+    log.add(&unreleased(1, "old"))
+        .add(&unreleased(1, "new"))
+        .add(&unreleased(2, "released"))
+        .add(&Record::ReceivedEnded(session(1), id(2)))
+        .add(&unreleased(3, "routed"))
+        .add(&Record::Received(session(1), id(3)));
+    let restored = log.restored();
+    let one = &restored.sessions[0];
+    assert_eq!(one.received, [id(3)]);
+    let [(number, message)] = &one.unreleased[..] else {
+        panic!("one message: {restored:?}");
+    };
+    assert_eq!((*number, message.payload()), (id(1), &b"new"[..]));
+    assert_eq!(message.expires_at, Some(Time(99)));
+    assert_eq!(restored.report.received, 2);
 }
 
 #[test]

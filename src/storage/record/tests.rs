@@ -124,6 +124,12 @@ fn every_kind_reads_as_it_was_written() {
         Record::DeliveryEnded(message(1), session(2), 1),
         Record::Received(session(1), id(1)),
         Record::ReceivedEnded(session(1), id(1)),
+        Record::Unreleased(UnreleasedRecord {
+            session: session(1),
+            id: id(u16::MAX),
+            expires_at: Time(9),
+            content: content(&properties),
+        }),
         Record::RetainedFrom(u64::MAX),
     ] {
         round_trip(&record);
@@ -161,7 +167,7 @@ fn a_kind_of_a_newer_version_is_told_and_not_taken_for_damage() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..14) {
+    fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u8..15) {
         let mut record = bytes.clone();
         record.insert(0, kind);
         if let Ok(Record::Message(message)) = Record::decode(&record) {
