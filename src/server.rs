@@ -16,6 +16,7 @@ use crate::client::ClientOptions;
 use crate::protocol::ids::{ClientId, WorkerId};
 use crate::protocol::message::Message;
 use crate::protocol::reason::ReasonCode;
+use crate::protocol::time::Time;
 use crate::session::peer::ListenerRules;
 use crate::storage::disk::{OpenError, StorageOptions, start};
 use crate::transport::accept::Placement;
@@ -110,9 +111,10 @@ impl Server {
         let inside = Inside::new(handles.clone())?;
         let mut threads = Vec::new();
         let mut listeners = Some(listeners);
-        let parts: Vec<_> = (0..workers)
+        let mut parts: Vec<_> = (0..workers)
             .map(|me| Worker::new(Arc::clone(&broker), WorkerId(me as u16), clock.now()))
             .collect();
+        settle_what_is_due(&mut parts, clock.now());
         let drained = Arc::new(AtomicUsize::new(0));
         for (number, (worker, inbox)) in parts.into_iter().zip(inboxes).enumerate() {
             let start = WorkerStart {
@@ -197,6 +199,17 @@ impl Server {
                 Err(_) => tracing::error!("a worker panicked"),
             }
         }
+    }
+}
+
+/// Wills, and the ends of sessions, whose time came while the broker was away: whoever connects finds them done.
+fn settle_what_is_due(workers: &mut [Worker], now: Time) {
+    for worker in &mut *workers {
+        worker.expire(now);
+        worker.send_mail();
+    }
+    for worker in workers {
+        worker.receive_last_mail(now);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::auth::Refusal;
 use crate::codec::{DecodeError, ErrorKind, is_of_connack};
 use crate::delivery::outbox::Entry;
 use crate::delivery::residents::{Residents, STALL_MS};
-use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey};
+use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey, Ticket};
 use crate::protocol::packet::{ConnAck, Disconnect, Packet, PacketType};
 use crate::protocol::property::{Properties, PropertiesBuf, PropertyId};
 use crate::protocol::reason::ReasonCode;
@@ -200,7 +200,10 @@ impl Worker {
         resident.connection = None;
         resident.stalled = None;
         let goes_on = resident.session.is_persistent();
-        resident.walks.retain(|walk| goes_on && walk.qos.is_acknowledged());
+        resident.walks.retain_mut(|walk| {
+            walk.suback = Ticket::DONE; // it will not come
+            goes_on && walk.qos.is_acknowledged()
+        });
         resident.outbox.forget_replay(goes_on);
         if !self.broker.options.delivery.outbox.queue_qos0_offline {
             resident.outbox.forget_unacknowledged();

@@ -65,6 +65,9 @@ impl Worker {
         let Some(current) = resident.walks.front_mut() else {
             return false;
         };
+        if !self.residents.journal.is_stored(current.suback) {
+            return false; // what releases SUBACK goes on here
+        }
         let retained = read(&self.broker.retained);
         let mut taken = 0;
         let (qos, identifier, outbox) = (current.qos, current.identifier, &mut resident.outbox);

@@ -6,7 +6,7 @@ use super::endings::Ending;
 use super::mail::{Mail, StoreMail};
 use super::worker::Worker;
 use super::{Broker, read};
-use crate::delivery::residents::Residents;
+use crate::delivery::residents::{Released, Residents};
 use crate::delivery::stored;
 use crate::protocol::ids::{ConnectionKey, MessageNumber, SessionNumber, SlotKey, Ticket, WorkerId};
 use crate::protocol::message::{Message, Publication};
@@ -171,13 +171,16 @@ impl Worker {
         self.page_out();
     }
 
-    /// Lets out of a connection what need not wait any longer. Behind CONNACK, deliveries begin.
+    /// Lets out of a connection what need not wait any longer. Behind CONNACK, deliveries begin; behind SUBACK, retained messages.
     pub(super) fn release_held(&mut self, key: ConnectionKey, now: Time) {
-        if !self.residents.release_held(key, now) {
+        let released = self.residents.release_held(key, now);
+        if released == Released::Other {
             return;
         }
         let slot = self.residents.pair(key).and_then(|(connection, resident)| {
-            resident.session.outbound.begin_resend();
+            if released == Released::ConnAck {
+                resident.session.outbound.begin_resend();
+            }
             connection.session
         });
         if let Some(slot) = slot {

@@ -214,6 +214,10 @@ impl Worker {
                 walk: Walk::new(filter),
                 qos: options.qos,
                 identifier,
+                suback: match resident.session.stored_number() {
+                    Some(_) => self.residents.journal.latest(),
+                    None => Ticket::DONE,
+                },
             });
         }
         granted(options.qos)

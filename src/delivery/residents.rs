@@ -101,6 +101,19 @@ pub struct RetainedWalk {
     pub qos: QoS,
     /// Subscription identifier.
     pub identifier: Option<u32>,
+    /// What SUBACK waits for: it goes first.
+    pub suback: Ticket,
+}
+
+/// What left when [`Residents::release_held`] let it, as far as something may follow it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Released {
+    /// Nothing, or what nothing follows.
+    Other,
+    /// An answer like SUBACK, behind which retained messages go.
+    Answer,
+    /// CONNACK, behind which everything goes.
+    ConnAck,
 }
 
 /// All sessions and connections of a worker.
@@ -242,17 +255,17 @@ impl Residents {
         offered
     }
 
-    /// Writes what waited for the store and need not any longer; true when CONNACK was among it, so that deliveries may follow.
-    pub fn release_held(&mut self, key: ConnectionKey, now: Time) -> bool {
+    /// Writes what waited for the store and need not any longer.
+    pub fn release_held(&mut self, key: ConnectionKey, now: Time) -> Released {
+        let mut released = Released::Other;
         self.touch(key);
         let Some(connection) = self.connections.get_mut(key.0) else {
-            return false;
+            return released;
         };
         if matches!(connection.phase, Phase::Closing) {
             return false; // nothing follows the last packet [MQTT-3.14.4-1]
         }
         let session = connection.session;
-        let mut has_connack = false;
         while let Some((_, packet)) = connection.held.pop_ready(|ticket| self.journal.is_stored(ticket)) {
             match packet {
                 Waiting::Reply(reply) => {
@@ -261,12 +274,15 @@ impl Residents {
                     {
                         connection.unacknowledged = connection.unacknowledged.saturating_sub(1);
                     }
+                    if matches!(reply, Reply::Encoded(_)) {
+                        released = released.max(Released::Answer);
+                    }
                     reply.write(connection.version, connection.output.tail());
                 }
                 Waiting::ConnAck(bytes) => {
                     connection.output.tail().extend_from_slice(&bytes);
                     connection.has_connack = true;
-                    has_connack = true;
+                    released = Released::ConnAck;
                 }
                 Waiting::Publish(id, dup) => {
                     let resident = session.and_then(|slot| self.sessions.get_mut(slot));
@@ -285,7 +301,7 @@ impl Residents {
             }
             self.metrics.packets_sent.increment();
         }
-        has_connack
+        released
     }
 
     /// Sends what waits for a session, as far as its window and its connection's output have room.

@@ -1,6 +1,6 @@
 //! A snapshot that is taken session by session while the history goes on, followed by the log from where it began, is the history.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
@@ -23,7 +23,8 @@ struct Session {
     will: Option<u32>,
     queued: Vec<(u64, u16)>,
     in_flight: Vec<(u64, u16, Progress)>,
-    received: BTreeSet<u16>,
+    /// With the payload of a message that is not released.
+    received: BTreeMap<u16, Option<String>>,
 }
 
 impl Session {
@@ -66,7 +67,7 @@ impl From<Restored> for State {
                     .iter()
                     .map(|delivery| (key(delivery).0, key(delivery).1, delivery.progress))
                     .collect(),
-                received: session.received.iter().map(|id| id.get()).collect(),
+                received: received(&session.received, &session.unreleased),
             };
             (session.number.0.get(), state)
         };
@@ -136,6 +137,7 @@ impl Model {
         let filter = ["a", "b/#"][which % 2];
         let identifier = what as u32 + 1;
         let id = PacketId::new(which as u16 % 3 + 1).unwrap();
+        let payload;
         let record = match (kind, what % 3) {
             (1, 0) => {
                 state.subscriptions.remove(filter);
@@ -149,9 +151,14 @@ impl Model {
                 state.received.remove(&id.get());
                 Record::ReceivedEnded(session(number), id)
             }
-            (2, _) => {
-                state.received.insert(id.get());
+            (2, 1) => {
+                state.received.insert(id.get(), None);
                 Record::Received(session(number), id)
+            }
+            (2, _) => {
+                payload = what.to_string();
+                state.received.insert(id.get(), Some(payload.clone()));
+                unreleased_record(number, id, &payload)
             }
             (_, 0) => {
                 state.will = None;
@@ -315,8 +322,11 @@ impl Snapshot {
         if let Some(delay) = state.will {
             told.push(encoded(&will_record(of, delay)));
         }
-        for id in &state.received {
-            told.push(encoded(&Record::Received(session(of), id_of(*id))));
+        for (id, payload) in &state.received {
+            told.push(encoded(&match payload {
+                Some(payload) => unreleased_record(of, id_of(*id), payload),
+                None => Record::Received(session(of), id_of(*id)),
+            }));
         }
         let queued = state.queued.iter().map(|(message, _)| (*message, Progress::Queued));
         let in_flight = state
@@ -386,6 +396,21 @@ fn will_record(number: u64, delay_secs: u32) -> Record<'static> {
         expiry_secs: None,
         content: content("will", "bye"),
     })
+}
+
+fn unreleased_record(number: u64, id: PacketId, payload: &str) -> Record<'_> {
+    Record::Unreleased(UnreleasedRecord {
+        session: session(number),
+        id,
+        expires_at: Time::NEVER,
+        content: content("unreleased", payload),
+    })
+}
+
+fn received(routed: &[PacketId], unreleased: &[(PacketId, Message)]) -> BTreeMap<u16, Option<String>> {
+    let text = |message: &Message| String::from_utf8(message.payload().to_vec()).unwrap();
+    let unreleased = unreleased.iter().map(|(id, message)| (id.get(), Some(text(message))));
+    routed.iter().map(|id| (id.get(), None)).chain(unreleased).collect()
 }
 
 fn message_record(
