@@ -29,6 +29,7 @@ mod shim;
 mod stage;
 mod subscriber;
 mod talker;
+mod wills;
 
 #[allow(dead_code, reason = "only what finds installed clients is needed")]
 #[path = "../clients/program.rs"]

@@ -1,11 +1,13 @@
 //! The broker under test, and the settings that every story is told in.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use sundew::broker::Parts;
 use sundew::protocol::version::Version;
 use sundew::server::{Server, ServerOptions};
 use sundew::session::peer::ListenerRules;
+use sundew::storage::disk::StorageOptions;
 use sundew::transport::accept::Placement;
 use sundew::transport::options::{ListenAddress, ListenerOptions};
 
@@ -38,6 +40,14 @@ impl Broker {
         let server = Server::start(options, parts).expect("the broker starts");
         let port = server.addresses()[0].1.first().map_or(0, SocketAddr::port);
         Self { port, server }
+    }
+
+    /// The same with two workers and with a store in a directory.
+    pub(crate) fn keeping(directory: &Path, set: impl FnOnce(&mut ServerOptions)) -> Self {
+        Self::start(2, |options, _| {
+            options.storage = Some(StorageOptions::in_directory(directory));
+            set(options);
+        })
     }
 
     /// A connection on which nothing has been sent.

@@ -5,7 +5,6 @@ use std::path::Path;
 use sundew::broker::{Parts, Qos2Delivery};
 use sundew::protocol::version::Version;
 use sundew::server::ServerOptions;
-use sundew::storage::disk::StorageOptions;
 
 use crate::broker::{ALL, BEFORE_5, BOTH, Broker, V5, story_with};
 use crate::client::Client;
@@ -135,10 +134,7 @@ fn what_waits_for_its_release_has_a_bound() {
 }
 
 fn keeping(directory: &Path, delivery: Qos2Delivery) -> Broker {
-    Broker::start(2, |options, _| {
-        options.broker.qos2_delivery = delivery;
-        options.storage = Some(StorageOptions::in_directory(directory));
-    })
+    Broker::keeping(directory, |options| options.broker.qos2_delivery = delivery)
 }
 
 /// Over a stop, of which a snapshot is left, and over an end without one, of which the log is left.

@@ -2,7 +2,7 @@
 
 use sundew::protocol::property::PropertiesBuf;
 
-use crate::broker::{ALL, BOTH, V5, story, story_with};
+use crate::broker::{ALL, BOTH, Broker, V5, story, story_with};
 use crate::wire::{self, Connect, PUBACK, Packet, Publish, Will};
 
 /// [MQTT-3.3.1-5] [MQTT-3.3.1-9] [MQTT311-3.3.1-5] [MQTT311-3.3.1-6] [MQTT311-3.3.1-8]
@@ -303,4 +303,27 @@ fn the_store_of_retained_messages_is_bounded() {
             publisher.expect_nothing_sent_to(&mut late);
         },
     );
+}
+
+/// SUBACK waits until the subscription is kept; the standard lets retained messages overtake it, and no client expects that.
+#[test]
+fn retained_messages_come_behind_the_suback_also_where_it_waits_for_the_store() {
+    for version in BOTH {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = Broker::keeping(folder.path(), |_| {});
+        let mut publisher = broker.client("p", *version);
+        for qos in 0..3 {
+            publisher.publish(Publish::new("a", "kept", qos).retained());
+            let (mut client, _) = broker.connect(*version, &Connect::lasting("c", *version));
+            client.send(&wire::subscribe(*version, 1, &PropertiesBuf::new(), &[("a", qos)]));
+            let first = client.receive();
+            assert!(
+                matches!(first, Packet::SubAck { .. }),
+                "SUBACK, but there came {first:?}"
+            );
+            assert!(client.expect_text("a", "kept").retain);
+            client.disconnect();
+            broker.client("c", *version).disconnect();
+        }
+    }
 }
