@@ -263,7 +263,7 @@ impl Residents {
             return released;
         };
         if matches!(connection.phase, Phase::Closing) {
-            return false; // nothing follows the last packet [MQTT-3.14.4-1]
+            return released; // nothing follows the last packet [MQTT-3.14.4-1]
         }
         let session = connection.session;
         while let Some((_, packet)) = connection.held.pop_ready(|ticket| self.journal.is_stored(ticket)) {
