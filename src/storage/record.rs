@@ -6,10 +6,12 @@
 //! A record says how something *is*, so it may be applied twice, and a log may be applied on a state that is newer than the log's begin.
 
 mod bytes;
+mod unreleased;
 
 use smallvec::SmallVec;
 
 use self::bytes::{Head, Reader, put, put_binary, put_time};
+pub use self::unreleased::UnreleasedRecord;
 use crate::protocol::ids::{MessageNumber, PacketId, SessionNumber};
 use crate::protocol::message::Publication;
 use crate::protocol::packet::{RetainHandling, SubscriptionOptions};
@@ -89,19 +91,6 @@ pub struct WillRecord<'a> {
     /// Message expiry interval, seconds from when it is published.
     pub expiry_secs: Option<u32>,
     /// The message.
-    pub content: Content<'a>,
-}
-
-/// See [`Record::Unreleased`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UnreleasedRecord<'a> {
-    /// Whose.
-    pub session: SessionNumber,
-    /// Which of its messages.
-    pub id: PacketId,
-    /// When it expires; [`Time::NEVER`] for never.
-    pub expires_at: Time,
-    /// What it says.
     pub content: Content<'a>,
 }
 
@@ -377,34 +366,6 @@ impl<'a> WillRecord<'a> {
                 None => None,
                 Some(secs) => Some(u32::try_from(secs).map_err(|_| RecordError::Field("expiry_secs"))?),
             },
-            content: Content::decode(from)?,
-        })
-    }
-}
-
-impl<'a> UnreleasedRecord<'a> {
-    /// A publication of a session that it has not released.
-    pub fn of(session: SessionNumber, id: PacketId, publication: &Publication<'a>) -> Self {
-        Self {
-            session,
-            id,
-            expires_at: publication.expires_at.unwrap_or(Time::NEVER),
-            content: Content::of(publication),
-        }
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        put(out, self.session.0.get());
-        put(out, self.id.get().into());
-        put_time(out, self.expires_at);
-        self.content.encode(out);
-    }
-
-    fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
-        Ok(Self {
-            session: from.session()?,
-            id: from.packet_id()?,
-            expires_at: from.time()?,
             content: Content::decode(from)?,
         })
     }
