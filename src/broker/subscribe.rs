@@ -189,7 +189,8 @@ impl Worker {
         subscriptions.subscribe(filter, subscriber);
         drop(subscriptions);
         let subscription = Subscription { options, identifier };
-        if let Some(session) = resident.session.stored_number() {
+        let stored = resident.session.stored_number();
+        if let Some(session) = stored {
             self.residents.journal.record(&Record::Subscription(SubscriptionRecord {
                 session,
                 filter: filter.as_str(),
@@ -214,10 +215,7 @@ impl Worker {
                 walk: Walk::new(filter),
                 qos: options.qos,
                 identifier,
-                suback: match resident.session.stored_number() {
-                    Some(_) => self.residents.journal.latest(),
-                    None => Ticket::DONE,
-                },
+                suback: stored.map_or(Ticket::DONE, |_| self.residents.journal.latest()),
             });
         }
         granted(options.qos)
