@@ -20,7 +20,7 @@ use crate::session::will::Will;
 use crate::storage::record::{
     Content, MessageRecord, Progress, SessionRecord, SubscriptionRecord, UnreleasedRecord, WillRecord,
 };
-use crate::storage::{Record, RetainedCursor, SnapshotId, Standing, StoreEvents};
+use crate::storage::{Record, RetainedCursor, SnapshotId, StoreEvents};
 
 /// How long a client that was refused because the store cannot write is left waiting before its connection ends: it will try the same
 /// again at once. Milliseconds.
