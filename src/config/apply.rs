@@ -157,7 +157,6 @@ impl Config {
             image: ImageOptions {
                 memory_bytes_max: self.queue.memory_total_max.to_usize(),
             },
-            ..StorageOptions::in_directory("")
         })
     }
 

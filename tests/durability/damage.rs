@@ -260,23 +260,27 @@ fn one_place(original: &Original, random: &mut Random, seed: u64, tally: &Tally)
         assert!(is_told, "{about}: silently lost {missing:?}\n{}", log.join("\n"));
         tally.something_lost_and_told.fetch_add(1, Ordering::Relaxed);
     }
-    // Set aside when a snapshot has taken its place: before, it is read, and told, again.
+    wait_until_set_aside(damaged.path(), &log, &about);
+    program.kill();
+    let again = start.start();
+    let errors = again.lines("ERROR");
+    assert!(errors.is_empty(), "{about}: the next start complains again: {errors:?}");
+}
+
+/// A damaged file is set aside when a snapshot has taken its place: before, it is read, and told, again.
+fn wait_until_set_aside(directory: &Path, log: &[String], about: &str) {
     let set_aside = log
         .iter()
         .filter(|line| line.contains("ERROR"))
         .filter_map(|line| line.split_once(" file="));
     for name in set_aside.filter_map(|(_, rest)| rest.split(' ').next()) {
         let give_up = Instant::now() + Duration::from_secs(20);
-        while damaged.path().join(name).exists() {
+        while directory.join(name).exists() {
             assert!(Instant::now() < give_up, "{about}: {name} is not set aside");
             std::thread::sleep(Duration::from_millis(2));
         }
-        assert!(damaged.path().join("quarantine").is_dir(), "{about}");
+        assert!(directory.join("quarantine").is_dir(), "{about}");
     }
-    program.kill();
-    let again = start.start();
-    let errors = again.lines("ERROR");
-    assert!(errors.is_empty(), "{about}: the next start complains again: {errors:?}");
 }
 
 /// Damages one file at one place: its name, and what was done.
