@@ -89,6 +89,11 @@ pub trait Store: Send + Sync {
     /// How it stands now.
     fn standing(&self) -> Standing;
 
+    /// True while more waits to be written than it can keep up with: until it has caught up, nothing more is to be read that could become a record.
+    fn is_behind(&self) -> bool {
+        false
+    }
+
     /// Ends in order: everything that was submitted is kept, and if that can be done within `patience`, in a snapshot, so that the next
     /// start has nothing to replay. The workers are still at work; nothing is submitted afterwards that anybody waits for.
     fn close(&self, patience: Duration);

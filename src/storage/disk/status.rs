@@ -33,6 +33,10 @@ pub struct StoreStatus {
     pub log_bytes: AtomicU64,
     /// Messages that were to be read back and were not found.
     pub missing: AtomicU64,
+    /// Bytes of batches that wait to be written.
+    pub waiting_bytes: AtomicU64,
+    /// Times when more than 64 MiB of them waited, and clients were read slower.
+    pub behind: AtomicU64,
     standing: AtomicU8,
 }
 
@@ -53,6 +57,8 @@ impl StoreStatus {
             ("snapshot_bytes", &self.snapshot_bytes),
             ("log_bytes", &self.log_bytes),
             ("missing", &self.missing),
+            ("waiting_bytes", &self.waiting_bytes),
+            ("behind", &self.behind),
         ]
         .map(|(name, value)| (name, value.load(Ordering::Relaxed)))
         .to_vec()

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,11 +16,16 @@ use super::jobs::{Done, Job, Jobs, Lane, Tools};
 use super::log::Now;
 use super::options::DiskOptions;
 use super::recover::{RecoverError, RecoverMode, Recovered, Report, Visitor, recover};
-use super::status::StoreStatus;
+use super::status::{StoreStatus, count, set};
 use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
 use crate::protocol::message::Message;
 use crate::protocol::time::Time;
 use crate::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
+
+/// It is behind when more bytes of batches wait to be written than this: 64 MiB. So much memory may wait, and what the workers have read already.
+const BEHIND_BYTES: u64 = 64 * 1024 * 1024;
+/// It has caught up when no more wait than this: 32 MiB.
+const CAUGHT_UP_BYTES: u64 = BEHIND_BYTES / 2;
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +79,6 @@ pub struct DiskStore {
     /// What the threads are started with.
     start: Mutex<Option<Start>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    _lock: Box<dyn Lock>,
 }
 
 #[derive(Debug)]
@@ -82,11 +87,19 @@ struct Shared {
     ready: Condvar,
     status: Arc<StoreStatus>,
     clock: StoreClock,
+    /// More waits than the device takes. Changed under the lock of the queue.
+    is_behind: AtomicBool,
+    /// The directory is taken until the last thread has ended.
+    _lock: Box<dyn Lock>,
 }
 
 #[derive(Debug, Default)]
 struct Queue {
     inputs: Vec<Input>,
+    /// Bytes of batches that are not written, with those that the writer has taken and works on.
+    waiting_bytes: u64,
+    /// It was said that too much waits; not again before nothing did.
+    is_behind_said: bool,
     /// Nothing more is taken.
     is_closed: bool,
 }
@@ -177,6 +190,8 @@ impl DiskStore {
                 ready: Condvar::new(),
                 status: Arc::default(),
                 clock: StoreClock { at, time: opened.time },
+                is_behind: AtomicBool::new(false),
+                _lock: lock,
             }),
             start: Mutex::new(Some(Start {
                 options,
@@ -184,7 +199,6 @@ impl DiskStore {
                 recovered,
             })),
             threads: Mutex::default(),
-            _lock: lock,
         };
         Ok((store, opened))
     }
@@ -206,6 +220,11 @@ impl DiskStore {
 
     /// Ends it: with a snapshot if that can be made within `patience`. Everything that was submitted is on the device when this returns `true`.
     fn end(&self, with_snapshot: bool, patience: Duration) -> bool {
+        if self.is_own_thread() {
+            // The broker let go of it in a call of the store. Who waits here for the store's end waits for itself; it ends when the call has come back.
+            self.shared.put(Input::Close { with_snapshot: false });
+            return false;
+        }
         self.shared.put(Input::Close { with_snapshot });
         let deadline = Instant::now() + patience;
         let mut queue = self.shared.lock();
@@ -227,7 +246,7 @@ impl DiskStore {
         }
         drop(queue);
         for thread in std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)) {
-            _ = thread.join(); // a panic was logged when it happened
+            _ = thread.join(); // a panic ends the process
         }
         self.shared.status.standing() == Standing::Sound
     }
@@ -235,6 +254,12 @@ impl DiskStore {
     fn is_running(&self) -> bool {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.first().is_some_and(|thread| !thread.is_finished())
+    }
+
+    fn is_own_thread(&self) -> bool {
+        let current = thread::current().id();
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.iter().any(|thread| thread.thread().id() == current)
     }
 }
 
@@ -265,6 +290,10 @@ impl Store for DiskStore {
 
     fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart) {
         self.shared.put(Input::Part(from, snapshot, part));
+    }
+
+    fn is_behind(&self) -> bool {
+        self.shared.is_behind.load(Ordering::Relaxed)
     }
 
     fn figures(&self) -> Vec<(&'static str, u64)> {
@@ -301,11 +330,46 @@ impl Shared {
             return;
         }
         let was_empty = queue.inputs.is_empty();
+        let bytes = waiting_bytes(&input);
         queue.inputs.push(input);
+        if bytes > 0 {
+            queue.waiting_bytes += bytes;
+            self.watch(&mut queue);
+        }
         drop(queue);
         if was_empty {
             self.ready.notify_all();
         }
+    }
+}
+
+impl Shared {
+    /// Sees how much waits to be written.
+    fn watch(&self, queue: &mut Queue) {
+        let bytes = queue.waiting_bytes;
+        set(&self.status.waiting_bytes, bytes);
+        let was_behind = self.is_behind.load(Ordering::Relaxed);
+        if !was_behind && bytes > BEHIND_BYTES {
+            self.is_behind.store(true, Ordering::Relaxed);
+            count(&self.status.behind, 1);
+            if !std::mem::replace(&mut queue.is_behind_said, true) {
+                tracing::warn!(
+                    bytes,
+                    "the disk is slower than what is to be kept: clients are read slower"
+                );
+            }
+        } else if was_behind && bytes <= CAUGHT_UP_BYTES {
+            self.is_behind.store(false, Ordering::Relaxed);
+        }
+        queue.is_behind_said &= bytes > 0;
+    }
+}
+
+/// What of an input counts as waiting to be written.
+fn waiting_bytes(input: &Input) -> u64 {
+    match input {
+        Input::Batch(_, batch) => batch.bytes.len() as u64,
+        _ => 0, // of snapshots there is one part of each worker; the rest is small
     }
 }
 
@@ -416,6 +480,7 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Option<JoinHandle<
 /// The writer.
 fn write(shared: &Shared, mut engine: Engine) {
     let _end = WriterEnd(shared);
+    let _alarm = MustNotPanic;
     let mut inputs = Vec::new();
     while !engine.is_closed() {
         let wake = engine.wake();
@@ -430,25 +495,44 @@ fn write(shared: &Shared, mut engine: Engine) {
         }
         std::mem::swap(&mut queue.inputs, &mut inputs);
         drop(queue);
+        let bytes: u64 = inputs.iter().map(waiting_bytes).sum();
         engine.step(&mut inputs, shared.clock.now());
+        if bytes > 0 {
+            let mut queue = shared.lock();
+            queue.waiting_bytes -= bytes;
+            shared.watch(&mut queue);
+        }
     }
 }
 
-/// However the writer ends, nobody waits for it, and nobody takes it for sound if it broke.
+/// When the writer has ended, nobody waits for it.
 struct WriterEnd<'a>(&'a Shared);
 
 impl Drop for WriterEnd<'_> {
     fn drop(&mut self) {
-        if thread::panicking() {
-            self.0.status.stand(Standing::Refusing);
-        }
         self.0.lock().is_closed = true;
         self.0.ready.notify_all();
     }
 }
 
+/// A store without one of its threads keeps nothing, and everybody waits for it: better the whole process ends, and is started again.
+struct MustNotPanic;
+
+impl Drop for MustNotPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!(
+                thread = thread::current().name().unwrap_or_default(),
+                "internal error: a thread of the store panicked; the process ends"
+            );
+            std::process::abort();
+        }
+    }
+}
+
 /// A thread that does jobs.
 fn work(shared: &Shared, lane: &JobQueue, tools: &Tools) {
+    let _alarm = MustNotPanic;
     while let Some(job) = lane.next() {
         if let Some(done) = run(job, tools, shared) {
             shared.put(Input::Done(done));

@@ -163,3 +163,159 @@ fn a_log_that_grows_is_replaced_while_the_broker_works() {
         .sum();
     assert!(bytes < 10_000, "{bytes} bytes are left of {value} kB");
 }
+
+/// A broker that does not come back from a call until it may.
+#[derive(Default)]
+struct Slow {
+    calls: Mutex<u64>,
+    changed: Condvar,
+    /// Calls that may come back.
+    may: Mutex<u64>,
+    allowed: Condvar,
+    /// Let go of by the first call, if it is the last to have it.
+    store: Mutex<Option<Arc<DiskStore>>>,
+}
+
+impl Slow {
+    fn allow(&self, calls: u64) {
+        *self.may.lock().unwrap() = calls;
+        self.allowed.notify_all();
+    }
+
+    fn wait_calls(&self, count: u64) {
+        let mut calls = self.calls.lock().unwrap();
+        while *calls < count {
+            calls = self.changed.wait(calls).unwrap();
+        }
+    }
+}
+
+impl StoreEvents for Slow {
+    fn stored(&self, _worker: WorkerId, _up_to: u64) {
+        let call = {
+            let mut calls = self.calls.lock().unwrap();
+            *calls += 1;
+            self.changed.notify_all();
+            *calls
+        };
+        let mut may = self.may.lock().unwrap();
+        while *may < call {
+            may = self.allowed.wait(may).unwrap();
+        }
+        drop(may);
+        drop(self.store.lock().unwrap().take());
+    }
+
+    fn failed(&self, _worker: WorkerId, up_to: u64) {
+        panic!("{up_to} failed");
+    }
+
+    fn snapshot(&self, _worker: WorkerId, _snapshot: SnapshotId) {}
+
+    fn snapshot_more(&self, _worker: WorkerId, _snapshot: SnapshotId) {}
+
+    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, _out: &mut Vec<u8>) -> bool {
+        false
+    }
+
+    fn loaded(&self, _worker: WorkerId, _session: SlotKey, _messages: Vec<(MessageNumber, Option<Arc<Message>>)>) {}
+}
+
+fn open_slow(directory: &std::path::Path) -> (Arc<DiskStore>, Arc<Slow>) {
+    let options = DiskOptions::default();
+    let (store, _) = DiskStore::open(directory, options, RecoverMode::Repair, &mut Seen::default()).unwrap();
+    let (store, broker) = (Arc::new(store), Arc::<Slow>::default());
+    store.attach(Arc::<Slow>::clone(&broker));
+    (store, broker)
+}
+
+#[test]
+fn a_store_that_cannot_keep_up_says_so_until_it_has_caught_up() {
+    const MIB: usize = 1024 * 1024;
+    let scratch = tempfile::tempdir().unwrap();
+    let (store, broker) = open_slow(scratch.path());
+    submit(&store, 1, mark(1));
+    broker.wait_calls(1);
+    let wait = |bytes: u64| {
+        while store.status().waiting_bytes.load(Ordering::Relaxed) > bytes {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    for value in 2..=64 {
+        submit(&store, value, message(value, &vec![0; MIB]));
+    }
+    assert!(!store.is_behind(), "63 MiB wait");
+    for value in 65..=66 {
+        submit(&store, value, message(value, &[0; MIB]));
+    }
+    assert!(store.is_behind());
+    broker.allow(1);
+    broker.wait_calls(2);
+    assert!(store.is_behind(), "they are not done with");
+    for value in 67..=96 {
+        submit(&store, value, message(value, &[0; MIB]));
+    }
+    broker.allow(2);
+    wait(31 * MIB as u64);
+    assert!(!store.is_behind(), "30 MiB wait");
+    broker.allow(u64::MAX);
+    wait(0);
+    assert_eq!(store.status().behind.load(Ordering::Relaxed), 1);
+    let figures = store.figures();
+    assert!(figures.contains(&("behind", 1)) && figures.contains(&("waiting_bytes", 0)));
+}
+
+#[test]
+fn a_store_that_one_of_its_threads_lets_go_of_ends_too() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (store, broker) = open_slow(scratch.path());
+    submit(&store, 1, mark(1));
+    broker.wait_calls(1);
+    *broker.store.lock().unwrap() = Some(store);
+    broker.allow(1);
+    let begin = std::time::Instant::now();
+    let seen = loop {
+        let mut seen = Seen::default();
+        match DiskStore::open(
+            scratch.path(),
+            DiskOptions::default(),
+            RecoverMode::RefuseDamage,
+            &mut seen,
+        ) {
+            Ok(_) => break seen,
+            Err(OpenError::Lock { .. }) => assert!(begin.elapsed() < Duration::from_secs(20), "it never ends"),
+            Err(error) => panic!("{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert_eq!(seen.marks, [1]);
+}
+
+/// Set for the process that is to end.
+const CHILD: &str = "SUNDEW_TEST_PANICS_IN";
+
+#[test]
+fn a_thread_of_the_store_that_panics_ends_the_process() {
+    if let Some(directory) = std::env::var_os(CHILD) {
+        let directory = std::path::Path::new(&directory);
+        let (store, broker) = open_slow(directory);
+        let poison = Arc::clone(&broker);
+        _ = std::thread::spawn(move || {
+            let _may = poison.may.lock().unwrap();
+            panic!("so that whoever takes it panics");
+        })
+        .join();
+        submit(&store, 1, mark(1));
+        std::thread::sleep(Duration::from_secs(20));
+        return;
+    }
+    let scratch = tempfile::tempdir().unwrap();
+    let name = "storage::disk::tests::threads::a_thread_of_the_store_that_panics_ends_the_process";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact"])
+        .env(CHILD, scratch.path())
+        .output()
+        .unwrap();
+    let signal = std::os::unix::process::ExitStatusExt::signal(&child.status);
+    assert_eq!(signal, Some(6), "{child:?}");
+}
