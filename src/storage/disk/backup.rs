@@ -330,7 +330,7 @@ impl Writer {
             wall: self.stamp.1,
         };
         let mut bytes = Vec::new();
-        encode_block(&facts, body, self.header.salt(), &mut bytes);
+        encode_block(&facts, body, self.header.salt(), &mut bytes)?;
         self.file.write_at(self.length, &bytes)?;
         self.length += bytes.len() as u64;
         Ok(())

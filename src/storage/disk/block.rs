@@ -41,6 +41,8 @@
 //! A snapshot is whole when its last block is a snapshot end; the number of that block says how many there are. Of a clean end nothing more is known than that
 //! the store was closed in order behind it.
 
+use std::io;
+
 use crate::protocol::ids::WorkerId;
 use crate::protocol::time::Time;
 
@@ -274,13 +276,21 @@ pub struct BlockFacts {
     pub wall: u64,
 }
 
-/// Appends a block. Its body is shorter than 4 GiB: a batch is bounded by what a worker does in one round.
-pub fn encode_block(facts: &BlockFacts, body: &[u8], salt: Salt, out: &mut Vec<u8>) {
+/// Appends a block.
+///
+/// # Errors
+/// A body of 4 GiB or more has no place in a block: its length would be cut off, and what is behind it could not be read. Nothing is appended then.
+pub fn encode_block(facts: &BlockFacts, body: &[u8], salt: Salt, out: &mut Vec<u8>) -> io::Result<()> {
+    let length = u32::try_from(body.len()).map_err(|_| {
+        let text = format!("{} bytes are too many for one block", body.len());
+        io::Error::new(io::ErrorKind::FileTooLarge, text)
+    })?;
     let start = out.len();
+    out.reserve(BLOCK_HEADER_BYTES + body.len());
     out.extend_from_slice(BLOCK_MAGIC);
     out.extend_from_slice(&[facts.kind.byte(), 0]);
     out.extend_from_slice(&facts.worker.0.to_le_bytes());
-    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&facts.records.to_le_bytes());
     for number in [facts.number, facts.synced, facts.time.0, facts.wall] {
         out.extend_from_slice(&number.to_le_bytes());
@@ -289,6 +299,7 @@ pub fn encode_block(facts: &BlockFacts, body: &[u8], salt: Salt, out: &mut Vec<u
     let crc = crc32c::crc32c_append(salt.0, &out[start..]);
     out.extend_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(body);
+    Ok(())
 }
 
 impl BlockHeader {
@@ -381,6 +392,24 @@ mod tests {
         }
     }
 
+    #[test]
+    #[cfg(target_pointer_width = "64")]
+    fn a_body_that_is_too_long_for_its_length_is_no_block() {
+        let facts = BlockFacts {
+            kind: BlockKind::SnapshotPart,
+            worker: WorkerId(0),
+            records: 1,
+            number: 1,
+            synced: 0,
+            time: Time(0),
+            wall: 0,
+        };
+        let body = vec![0; 1 << 32]; // zeros that nobody touches take no memory
+        let mut out = Vec::new();
+        assert!(encode_block(&facts, &body, header().salt(), &mut out).is_err());
+        assert!(out.is_empty());
+    }
+
     proptest! {
         #[test]
         fn blocks_are_read_back_and_one_damaged_byte_is_seen(
@@ -399,7 +428,7 @@ mod tests {
                 wall: numbers.3,
             };
             let mut bytes = Vec::new();
-            encode_block(&facts, &body, salt, &mut bytes);
+            encode_block(&facts, &body, salt, &mut bytes).unwrap();
             let read = BlockHeader::decode(&bytes, salt).unwrap();
             prop_assert_eq!(read.total_bytes(), bytes.len() as u64);
             prop_assert!(read.is_body(&bytes[BLOCK_HEADER_BYTES..], salt));

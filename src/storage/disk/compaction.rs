@@ -282,7 +282,7 @@ impl Engine {
         }
     }
 
-    /// Gives up a snapshot that is being made.
+    /// Gives up a snapshot that is being made, also one that is just getting its name.
     pub(super) fn drop_snapshot(&mut self) {
         self.compaction.finishing = None;
         self.compaction.is_publishing = false;
@@ -290,7 +290,7 @@ impl Engine {
         if let Some(snapshot) = self.compaction.snapshot.take() {
             self.compaction.changes += 1;
             self.jobs.give(Job::Tidy {
-                remove: vec![temporary(snapshot.id())],
+                remove: vec![temporary(snapshot.id()), snapshot.name().text()],
                 quarantine: Vec::new(),
             });
             self.compaction.is_tidying = true;

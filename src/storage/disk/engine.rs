@@ -266,7 +266,10 @@ impl Engine {
             }
             return;
         }
-        self.log.put_batch(worker, batch, self.now);
+        if let Err(error) = self.log.put_batch(worker, batch, self.now) {
+            self.fail("a batch", &error);
+            return;
+        }
         self.compaction.changes += u64::from(batch.records);
         count(&self.status.batches, 1);
         count(&self.status.records, batch.records.into());

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use super::block::FileName;
 use super::engine::{Engine, Next};
 use super::jobs::Job;
 use super::options::FullPolicy;
@@ -92,15 +93,21 @@ impl Engine {
 
     /// A try was in vain; the next one is later.
     pub(super) fn heal_failed(&mut self, error: &io::Error) {
-        if let Some((name, _)) = self.log.abandon() {
-            // What is in it is behind something that is missing, and was told to nobody.
-            self.jobs.give(Job::Tidy {
-                remove: vec![name.text()],
-                quarantine: Vec::new(),
-            });
+        // The snapshot first: without the log behind it, it is not to be read.
+        self.drop_snapshot();
+        if let Some((name, bytes)) = self.log.abandon() {
+            if self.present.contains_key(&FileName::snapshot(name.number)) {
+                // It has taken the place of everything else already, and needs this log.
+                self.present.insert(name, bytes);
+            } else {
+                // What is in it is behind something that is missing, and was told to nobody.
+                self.jobs.give(Job::Tidy {
+                    remove: vec![name.text()],
+                    quarantine: Vec::new(),
+                });
+            }
         }
         self.forget_syncs();
-        self.drop_snapshot();
         let now = self.now.time;
         if let Some(failure) = &mut self.failure {
             failure.is_healing = false;

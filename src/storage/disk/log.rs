@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::block::{BLOCK_HEADER_BYTES, BLOCKS_START, BlockFacts, BlockKind, FileHeader, FileName, Salt, encode_block};
+use super::block::{BLOCKS_START, BlockFacts, BlockKind, FileHeader, FileName, Salt, encode_block};
 use super::files::{Files, StoreFile};
 use super::index::Numbers;
 use crate::protocol::ids::WorkerId;
@@ -176,23 +176,26 @@ impl Log {
     }
 
     /// Puts a worker's batch behind what is there.
-    pub(super) fn put_batch(&mut self, worker: WorkerId, batch: &Batch, now: Now) {
+    ///
+    /// # Errors
+    /// It is too large for a block.
+    pub(super) fn put_batch(&mut self, worker: WorkerId, batch: &Batch, now: Now) -> io::Result<()> {
         if let (Some(numbers), Some(segment)) = (batch.messages, &self.segment) {
             let offset = segment.length + self.buffer.len() as u64;
             self.notes.push((segment.name(), offset, numbers));
         }
-        self.put(BlockKind::Batch, worker, batch.records, &batch.bytes, now);
+        self.put(BlockKind::Batch, worker, batch.records, &batch.bytes, now)
     }
 
     /// Puts a block without records.
     pub(super) fn put_mark(&mut self, kind: BlockKind, now: Now) {
-        self.put(kind, WorkerId(0), 0, &[], now);
+        _ = self.put(kind, WorkerId(0), 0, &[], now); // nothing is not too large
     }
 
-    fn put(&mut self, kind: BlockKind, worker: WorkerId, records: u32, body: &[u8], now: Now) {
+    fn put(&mut self, kind: BlockKind, worker: WorkerId, records: u32, body: &[u8], now: Now) -> io::Result<()> {
         let (time, wall) = self.stamp(now);
         let Some(segment) = &self.segment else {
-            return; // the engine puts nothing while it has no segment
+            return Ok(()); // the engine puts nothing while it has no segment
         };
         self.last_block += 1;
         let facts = BlockFacts {
@@ -204,8 +207,7 @@ impl Log {
             time,
             wall,
         };
-        self.buffer.reserve(BLOCK_HEADER_BYTES + body.len());
-        encode_block(&facts, body, segment.salt(), &mut self.buffer);
+        encode_block(&facts, body, segment.salt(), &mut self.buffer)
     }
 
     /// Writes what waits; says how many bytes, and hands out where messages are now.

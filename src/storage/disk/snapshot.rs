@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
-use super::block::{BLOCK_HEADER_BYTES, BlockFacts, BlockKind, FileHeader, FileName, encode_block};
+use super::block::{BlockFacts, BlockKind, FileHeader, FileName, encode_block};
 use super::files::{Files, StoreFile};
 use super::index::{FileIndex, NumberSet, Numbers};
 use crate::protocol::ids::{MessageNumber, WorkerId};
@@ -271,8 +271,7 @@ impl Snapshot {
             wall: stamp.1,
         };
         self.buffer.clear();
-        self.buffer.reserve(BLOCK_HEADER_BYTES + body.len());
-        encode_block(&facts, body, self.header.salt(), &mut self.buffer);
+        encode_block(&facts, body, self.header.salt(), &mut self.buffer)?;
         self.file.write_at(self.length, &self.buffer)?;
         self.length += self.buffer.len() as u64;
         self.buffer.shrink_to(4 * RETAINED_BYTES);
