@@ -2,7 +2,6 @@
 
 use super::endings::Ending;
 use super::worker::Worker;
-use crate::delivery::residents::Residents;
 use crate::delivery::stored;
 use crate::protocol::ids::{ConnectionKey, PacketId, Ticket};
 use crate::protocol::packet::{Ack, PacketType};
@@ -10,44 +9,26 @@ use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::session::delivery::DeliveryKey;
 use crate::session::held::{Reply, Waiting};
-use crate::session::outbound::Misfit;
+use crate::session::outbound::{Misfit, Outbound};
 use crate::session::violation::Violation;
 
 impl Worker {
     pub(super) fn puback(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
-        let Some((_, resident)) = self.residents.pair(key) else {
-            return;
-        };
-        match resident.session.outbound.puback(ack.packet_id) {
-            Ok(kept) => {
-                self.delivery_ended(key, kept.and_then(|delivery| delivery.key()));
-                self.window_moved(key, ack.reason, now);
-            }
-            Err(misfit) => self.misfit(key, PacketType::PubAck, ack.packet_id, misfit, now),
-        }
+        let puback = |window: &mut Outbound| Ok(window.puback(ack.packet_id)?.and_then(|delivery| delivery.key()));
+        self.end_delivery(key, PacketType::PubAck, ack, puback, now);
     }
 
     pub(super) fn pubrec(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
-        let Residents {
-            connections,
-            sessions,
-            journal,
-            ..
-        } = &mut self.residents;
-        let slot = connections.get(key.0).and_then(|connection| connection.session);
-        let Some(resident) = slot.and_then(|slot| sessions.get_mut(slot)) else {
+        if ack.reason.is_error() {
+            let refused = |window: &mut Outbound| {
+                let kept = window.pubrec_refused(ack.packet_id)?;
+                Ok(kept.and_then(|delivery| delivery.key()))
+            };
+            return self.end_delivery(key, PacketType::PubRec, ack, refused, now);
+        }
+        let Some((_, resident, journal)) = self.residents.pair_and_journal(key) else {
             return;
         };
-        if ack.reason.is_error() {
-            match resident.session.outbound.pubrec_refused(ack.packet_id) {
-                Ok(kept) => {
-                    self.delivery_ended(key, kept.and_then(|delivery| delivery.key()));
-                    self.window_moved(key, ack.reason, now);
-                }
-                Err(misfit) => self.misfit(key, PacketType::PubRec, ack.packet_id, misfit, now),
-            }
-            return;
-        }
         // PUBREL leaves when it is kept that PUBREC came: the message is not sent again then, whatever happens.
         let ticket = match resident.session.outbound.pubrec(ack.packet_id) {
             Ok((true, known)) if stored::released(journal, &resident.session, known, ack.packet_id) => {
@@ -67,46 +48,37 @@ impl Worker {
     }
 
     pub(super) fn pubcomp(&mut self, key: ConnectionKey, ack: &Ack<'_>, now: Time) {
-        let Some((_, resident)) = self.residents.pair(key) else {
+        let pubcomp = |window: &mut Outbound| window.pubcomp(ack.packet_id);
+        self.end_delivery(key, PacketType::PubComp, ack, pubcomp, now);
+    }
+
+    /// The client's last word on a delivery: `finish` takes it out of the window, and what waits behind it may follow.
+    #[inline]
+    fn end_delivery(
+        &mut self,
+        key: ConnectionKey,
+        kind: PacketType,
+        ack: &Ack<'_>,
+        finish: impl FnOnce(&mut Outbound) -> Result<Option<DeliveryKey>, Misfit>,
+        now: Time,
+    ) {
+        let Some((connection, resident, journal)) = self.residents.pair_and_journal(key) else {
             return;
         };
-        match resident.session.outbound.pubcomp(ack.packet_id) {
-            Ok(known) => {
-                self.delivery_ended(key, known);
-                self.window_moved(key, ack.reason, now);
-            }
-            Err(misfit) => self.misfit(key, PacketType::PubComp, ack.packet_id, misfit, now),
-        }
-    }
-
-    fn delivery_ended(&mut self, key: ConnectionKey, known: Option<DeliveryKey>) {
-        let Residents {
-            connections,
-            sessions,
-            journal,
-            ..
-        } = &mut self.residents;
-        let slot = connections.get(key.0).and_then(|connection| connection.session);
-        if let Some(resident) = slot.and_then(|slot| sessions.get(slot)) {
-            stored::ended_key(journal, &resident.session, known);
-        }
-    }
-
-    fn window_moved(&mut self, key: ConnectionKey, reason: ReasonCode, now: Time) {
-        if reason.is_error() {
+        let slot = connection.session;
+        let outbound = &mut resident.session.outbound;
+        let known = match finish(outbound) {
+            Ok(known) => known,
+            Err(misfit) => return self.misfit(key, kind, ack.packet_id, misfit, now),
+        };
+        let (in_flight, has_resend) = (outbound.in_flight(), outbound.has_resend());
+        resident.session.status.set_in_flight(in_flight.into());
+        stored::ended_key(journal, &resident.session, known);
+        let has_more = has_resend || !resident.outbox.is_empty() || !resident.walks.is_empty();
+        if ack.reason.is_error() {
             self.metrics().dropped_rejected.increment();
         }
-        let Some((connection, resident)) = self.residents.pair(key) else {
-            return;
-        };
-        resident
-            .session
-            .status
-            .set_in_flight(resident.session.outbound.in_flight().into());
-        let slot = connection.session;
-        if let Some(slot) = slot
-            && !(resident.outbox.is_empty() && resident.walks.is_empty() && !resident.session.outbound.has_resend())
-        {
+        if let Some(slot) = slot.filter(|_| has_more) {
             self.continue_delivery(slot, now);
         }
     }

@@ -34,6 +34,19 @@ pub enum Overflow {
     Disconnect,
 }
 
+impl Overflow {
+    /// What is done with a delivery of that QoS, for the log.
+    pub const fn name(self, qos: QoS) -> &'static str {
+        match (qos, self) {
+            (QoS::AtMostOnce, _) => "drop_oldest_qos0",
+            (_, Self::Refuse) => "refuse",
+            (_, Self::DropOldest) => "drop_oldest",
+            (_, Self::DropNewest) => "drop_newest",
+            (_, Self::Disconnect) => "disconnect",
+        }
+    }
+}
+
 /// Bounds of one outbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxOptions {

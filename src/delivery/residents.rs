@@ -7,7 +7,7 @@ use crossbeam_utils::CachePadded;
 use tracing::{info, warn};
 
 use super::frames::{SHARE_FROM_BYTES, write_large, write_small};
-use super::outbox::{Offered, Outbox, OutboxOptions, Overflow};
+use super::outbox::{Offered, Outbox, OutboxOptions};
 use super::paging::Paging;
 use super::slots::Slots;
 use super::stored::{self, HeldConnections, hold};
@@ -192,9 +192,16 @@ impl Residents {
 
     /// A connection and the session it has borrowed.
     pub fn pair(&mut self, key: ConnectionKey) -> Option<(&mut Connection, &mut Resident)> {
+        let (connection, resident, _) = self.pair_and_journal(key)?;
+        Some((connection, resident))
+    }
+
+    /// A connection, the session it has borrowed, and where what becomes of it is recorded.
+    #[inline]
+    pub fn pair_and_journal(&mut self, key: ConnectionKey) -> Option<(&mut Connection, &mut Resident, &mut Journal)> {
         let connection = self.connections.get_mut(key.0)?;
         let resident = self.sessions.get_mut(connection.session?)?;
-        Some((connection, resident))
+        Some((connection, resident, &mut self.journal))
     }
 
     /// Puts a delivery into a session's outbox; logs and counts by policy. `is_promised` where its publisher has been told that it
@@ -243,10 +250,7 @@ impl Residents {
                 resident.outbox.len(),
                 resident.outbox.bytes(),
             );
-            let (policy, topic) = (
-                policy_name(qos, self.options.outbox.overflow),
-                topic_of.topic().as_str(),
-            );
+            let (policy, topic) = (self.options.outbox.overflow.name(qos), topic_of.topic().as_str());
             warn!(client, queued, bytes, policy, topic, "queue full");
         }
         if offered == Offered::Disconnect {
@@ -583,15 +587,5 @@ fn apply_alias(connection: &mut Connection, message: &Message, frame: &mut Publi
             frame.topic_alias = Some(alias);
             frame.topic = "";
         }
-    }
-}
-
-const fn policy_name(qos: QoS, overflow: Overflow) -> &'static str {
-    match (qos, overflow) {
-        (QoS::AtMostOnce, _) => "drop_oldest_qos0",
-        (_, Overflow::Refuse) => "refuse",
-        (_, Overflow::DropOldest) => "drop_oldest",
-        (_, Overflow::DropNewest) => "drop_newest",
-        (_, Overflow::Disconnect) => "disconnect",
     }
 }
