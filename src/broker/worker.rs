@@ -341,13 +341,14 @@ impl Worker {
             .is_none_or(|connection| connection.output.len() < limit)
     }
 
-    /// True while another worker has more mail than it can keep up with: until it has caught up, nothing more is read that could
-    /// become mail. Mail itself is always read, so two workers never wait for each other.
+    /// True while another worker has more mail, or the store more records, than it can keep up with: until it has caught up, nothing more is read
+    /// that could become either. Mail itself is always read, so two workers never wait for each other.
     pub fn is_backed_up(&self) -> bool {
         let workers = 0..self.broker.mailboxes.workers() as u16;
-        workers
-            .map(WorkerId)
-            .any(|to| to != self.me && self.broker.mailboxes.is_over(to, MAIL_PAUSE_LETTERS, MAIL_PAUSE_BYTES))
+        self.broker.store.is_behind()
+            || workers
+                .map(WorkerId)
+                .any(|to| to != self.me && self.broker.mailboxes.is_over(to, MAIL_PAUSE_LETTERS, MAIL_PAUSE_BYTES))
     }
 
     /// A connection that has got something to send, or has changed its status; in no particular order.

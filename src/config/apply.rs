@@ -146,6 +146,7 @@ impl Config {
                 segment_size: storage.segment_size.0,
                 snapshot_after: storage.snapshot_after.0,
                 reserve: storage.reserve.0,
+                waiting_max: storage.waiting_max.0,
                 on_full: match storage.on_full {
                     schema::OnFull::Refuse => FullPolicy::Refuse,
                     schema::OnFull::Forget => FullPolicy::Forget,

@@ -28,8 +28,11 @@ const PIECES_MAX: usize = 64;
 const READS_PER_TURN: usize = 4;
 /// How long a connection that is closing may take to send what it was told.
 const LAST_WORDS: Duration = Duration::from_secs(5);
-/// How long a connection is not read while another worker catches up with its mail, each time.
+/// How long a connection is not read while another worker catches up with its mail, or the store with its records: at first, and twice as long
+/// each time.
 const PAUSE: Duration = Duration::from_millis(1);
+/// The longest of these pauses.
+const PAUSE_MAX: Duration = Duration::from_millis(32);
 /// How long its peer may go on sending before the socket is closed: closed with bytes unread, it would lose the last words.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -42,8 +45,10 @@ pub(super) struct Driver {
     unread: Vec<u8>,
     /// There may be something to do with `unread`: bytes or an answer have come.
     is_fresh: bool,
-    /// Runs while another worker catches up with its mail.
+    /// Runs while another worker, or the store, catches up.
     pause: Option<Pin<Box<Sleep>>>,
+    /// How long the next one is.
+    next_pause: Duration,
     /// Its place among the connections of its listener, given back at the end.
     slot: Slot,
 }
@@ -68,6 +73,7 @@ impl Driver {
             is_fresh: !unread.is_empty(),
             unread,
             pause: None,
+            next_pause: PAUSE,
             slot,
         }
     }
@@ -122,13 +128,16 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Ready unless another worker has to catch up with its mail first.
+    /// Ready unless another worker, or the store, has to catch up first.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.local.broker.borrow().is_backed_up() {
-            let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(PAUSE)));
+            let length = self.next_pause;
+            let pause = self.pause.get_or_insert_with(|| Box::pin(tokio::time::sleep(length)));
             ready!(pause.as_mut().poll(cx));
             self.pause = None;
+            self.next_pause = PAUSE_MAX.min(length * 2);
         }
+        self.next_pause = PAUSE;
         Poll::Ready(())
     }
 

@@ -133,6 +133,35 @@ fn one_sync_that_failed_loses_nothing_in_a_power_cut() {
     }
 }
 
+/// Clients are read as slowly as the disk writes: what waits for it is bounded, also of messages that nobody acknowledges.
+#[test]
+fn a_slow_disk_slows_its_clients_down_and_nothing_is_lost() {
+    const MESSAGES: usize = 100;
+    let disk = Broken::new("always");
+    let program = disk.start().with("waiting_max = \"1MiB\"").start();
+    let mut story = Story::begin(&program);
+    disk.switch.set(Fault::SlowSyncs, 0);
+    let begin = Instant::now();
+    for number in 0..MESSAGES {
+        // 10 MiB, of which each sync takes about one.
+        let payload = vec![b'a' + (number % 26) as u8; 100 * 1024];
+        assert_eq!(
+            story.version_5.publish("large/x", &payload, 0, true),
+            Outcome::Acknowledged
+        );
+    }
+    assert_eq!(story.publish_one(), Outcome::Acknowledged);
+    let took = begin.elapsed();
+    assert!(took > Duration::from_millis(1500), "10 MiB went to memory in {took:?}");
+    assert_eq!(program.lines("the disk is slower than what is to be kept").len(), 1);
+    disk.switch.set(Fault::None, 0);
+    story.publish_some();
+    let mut reader = Talker::connect(program.address(), Version::V5, "reader-of-large", false).unwrap();
+    reader.subscribe("large/x", 0).unwrap();
+    assert_eq!(reader.message().unwrap().payload[0], b'a' + ((MESSAGES - 1) % 26) as u8);
+    story.after(program, &disk.plain);
+}
+
 /// Faults by the switch of the shim; afterwards the power is cut, where that must lose nothing.
 fn broken_disk(fault: Fault, sync: &str) {
     let disk = Broken::new(sync);

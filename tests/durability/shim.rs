@@ -43,6 +43,7 @@ pub(crate) enum Fault {
     SyncFails = 3,
     ReadOnly = 4,
     ShortWrites = 5,
+    SlowSyncs = 6,
 }
 
 /// One operation of the log.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
-use crate::broker::{Broker, BrokerOptions, Parts, Worker};
+use crate::broker::{Broker, BrokerOptions, Parts, Status, Worker};
 use crate::codec::{self, DecodeOptions, Role};
 use crate::metrics::Totals;
 use crate::protocol::ids::{ConnectionKey, MessageNumber, SlotKey, WorkerId};
@@ -29,6 +29,7 @@ struct Kept {
     batches: Vec<(WorkerId, Batch)>,
     told: usize,
     standing: Option<Standing>,
+    is_behind: bool,
     loads: Vec<(WorkerId, SlotKey, Vec<MessageNumber>)>,
     unreadable: Option<u64>,
     parts: Vec<SnapshotPart>,
@@ -124,6 +125,10 @@ impl Store for Shelf {
         self.kept().standing.unwrap_or(Standing::Sound)
     }
 
+    fn is_behind(&self) -> bool {
+        self.kept().is_behind
+    }
+
     fn close(&self, _patience: core::time::Duration) {}
 
     fn load(&self, to: WorkerId, session: SlotKey, messages: Vec<MessageNumber>) {
@@ -217,6 +222,11 @@ impl House {
     }
 
     fn connect(&mut self, worker: usize, client_id: &str, is_clean: bool) -> Link {
+        self.connect_for(worker, client_id, is_clean, 0)
+    }
+
+    /// Connects with a keep alive of so many seconds.
+    fn connect_for(&mut self, worker: usize, client_id: &str, is_clean: bool, keep_alive: u8) -> Link {
         let peer = Peer {
             address: "127.0.0.1:1".into(),
             ip: None,
@@ -227,7 +237,7 @@ impl House {
         let link = Link(worker, self.workers[worker].open(peer, NOW.plus_secs(10), NOW));
         let mut packet = vec![0x10, 12 + client_id.len() as u8];
         packet.extend_from_slice(b"\x00\x04MQTT\x04");
-        packet.extend_from_slice(&[u8::from(is_clean) << 1, 0, 0, 0, client_id.len() as u8]);
+        packet.extend_from_slice(&[u8::from(is_clean) << 1, 0, keep_alive, 0, client_id.len() as u8]);
         packet.extend_from_slice(client_id.as_bytes());
         self.send(link, &packet);
         self.settle();
@@ -332,6 +342,29 @@ fn a_queue_longer_than_its_memory_comes_back_in_order() {
             (0, 0, 0)
         );
     }
+}
+
+#[test]
+fn nothing_more_is_read_while_the_store_is_behind_and_nobody_is_taken_for_silent() {
+    let mut house = House::new(2000);
+    let link = house.connect_for(0, "p", true, 10);
+    assert!(!house.workers[0].is_backed_up());
+    house.shelf.kept().is_behind = true;
+    assert!(house.workers.iter().all(Worker::is_backed_up));
+    for secs in 1..60 {
+        house.workers[0].expire(NOW.plus_secs(secs));
+    }
+    assert_eq!(
+        house.workers[0].status(link.1),
+        Status::Open,
+        "it is we who do not read"
+    );
+    house.shelf.kept().is_behind = false;
+    assert!(!house.workers.iter().any(Worker::is_backed_up));
+    for secs in 60..80 {
+        house.workers[0].expire(NOW.plus_secs(secs));
+    }
+    assert_eq!(house.workers[0].status(link.1), Status::Closing, "now it is silent");
 }
 
 #[test]

@@ -40,6 +40,9 @@ section! {
         on_full: OnFull = OnFull::Refuse;
         /// Free space below which the disk counts as full, so that there is room to heal. Cost: none.
         reserve: Bytes = Bytes(16 << 20);
+        /// What may wait in memory for a disk that is slow: above it clients are not read until half of it is written; nothing is dropped. Counted as
+        /// `$SYS/broker/storage/behind`. Cost: so much memory.
+        waiting_max: Bytes = Bytes(64 << 20), in Bytes(1 << 20) => Bytes(1 << 40);
         /// How long after an unclean stop the wills of those who were connected wait for their clients to come back.
         /// Cost: devices that are gone are told so that much later.
         will_grace: Duration = seconds(60), in seconds(0) => seconds(86_400);

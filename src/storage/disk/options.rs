@@ -25,7 +25,7 @@ pub enum FullPolicy {
 /// How a store is kept.
 ///
 /// # Defaults
-/// `sync` every second at most, segments and snapshots after 64 MiB, a reserve of 16 MiB, refusing when full, one worker.
+/// `sync` every second at most, segments and snapshots after 64 MiB, a reserve of 16 MiB, 64 MiB that may wait, refusing when full, one worker.
 #[derive(Clone, Debug)]
 pub struct DiskOptions {
     /// When what was written is brought to the device; default [`SyncMode::Interval`].
@@ -40,6 +40,9 @@ pub struct DiskOptions {
     pub snapshot_after: u64,
     /// Bytes that are left free on the device, so that there is room to heal; default 16 MiB, 0 for none.
     pub reserve: u64,
+    /// Bytes of batches that may wait to be written before the store says that it is behind; it has caught up at the half; default 64 MiB. So
+    /// much memory a slow device may cost, and what the workers have read already.
+    pub waiting_max: u64,
     /// What becomes of what must survive while nothing can be written; default [`FullPolicy::Refuse`].
     pub on_full: FullPolicy,
     /// Workers of the broker: all of them take part in a snapshot.
@@ -55,6 +58,7 @@ impl Default for DiskOptions {
             segment_size: 64 * MIB,
             snapshot_after: 64 * MIB,
             reserve: 16 * MIB,
+            waiting_max: 64 * MIB,
             on_full: FullPolicy::default(),
             workers: 1,
         }

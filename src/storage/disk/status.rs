@@ -35,7 +35,7 @@ pub struct StoreStatus {
     pub missing: AtomicU64,
     /// Bytes of batches that wait to be written.
     pub waiting_bytes: AtomicU64,
-    /// Times when more than 64 MiB of them waited, and clients were read slower.
+    /// Times when more of them waited than may, and clients were read slower.
     pub behind: AtomicU64,
     standing: AtomicU8,
 }

@@ -22,10 +22,8 @@ use crate::protocol::message::Message;
 use crate::protocol::time::Time;
 use crate::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
 
-/// It is behind when more bytes of batches wait to be written than this: 64 MiB. So much memory may wait, and what the workers have read already.
-const BEHIND_BYTES: u64 = 64 * 1024 * 1024;
-/// It has caught up when no more wait than this: 32 MiB.
-const CAUGHT_UP_BYTES: u64 = BEHIND_BYTES / 2;
+/// How long it is not said again that too much waits.
+const SAID_FOR: Duration = Duration::from_secs(60);
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -87,7 +85,9 @@ struct Shared {
     ready: Condvar,
     status: Arc<StoreStatus>,
     clock: StoreClock,
-    /// More waits than the device takes. Changed under the lock of the queue.
+    /// See [`DiskOptions::waiting_max`].
+    waiting_max: u64,
+    /// More waits than that. Changed under the lock of the queue.
     is_behind: AtomicBool,
     /// The directory is taken until the last thread has ended.
     _lock: Box<dyn Lock>,
@@ -98,8 +98,8 @@ struct Queue {
     inputs: Vec<Input>,
     /// Bytes of batches that are not written, with those that the writer has taken and works on.
     waiting_bytes: u64,
-    /// It was said that too much waits; not again before nothing did.
-    is_behind_said: bool,
+    /// When it was last said that too much waits.
+    behind_said: Option<Instant>,
     /// Nothing more is taken.
     is_closed: bool,
 }
@@ -190,6 +190,7 @@ impl DiskStore {
                 ready: Condvar::new(),
                 status: Arc::default(),
                 clock: StoreClock { at, time: opened.time },
+                waiting_max: options.waiting_max,
                 is_behind: AtomicBool::new(false),
                 _lock: lock,
             }),
@@ -349,19 +350,19 @@ impl Shared {
         let bytes = queue.waiting_bytes;
         set(&self.status.waiting_bytes, bytes);
         let was_behind = self.is_behind.load(Ordering::Relaxed);
-        if !was_behind && bytes > BEHIND_BYTES {
+        if !was_behind && bytes > self.waiting_max {
             self.is_behind.store(true, Ordering::Relaxed);
             count(&self.status.behind, 1);
-            if !std::mem::replace(&mut queue.is_behind_said, true) {
+            if queue.behind_said.is_none_or(|at| at.elapsed() >= SAID_FOR) {
+                queue.behind_said = Some(Instant::now());
                 tracing::warn!(
                     bytes,
-                    "the disk is slower than what is to be kept: clients are read slower"
+                    "the disk is slower than what is to be kept (storage.waiting_max): clients are read slower"
                 );
             }
-        } else if was_behind && bytes <= CAUGHT_UP_BYTES {
+        } else if was_behind && bytes <= self.waiting_max / 2 {
             self.is_behind.store(false, Ordering::Relaxed);
         }
-        queue.is_behind_said &= bytes > 0;
     }
 }
 

@@ -221,8 +221,11 @@ impl StoreEvents for Slow {
     fn loaded(&self, _worker: WorkerId, _session: SlotKey, _messages: Vec<(MessageNumber, Option<Arc<Message>>)>) {}
 }
 
-fn open_slow(directory: &std::path::Path) -> (Arc<DiskStore>, Arc<Slow>) {
-    let options = DiskOptions::default();
+fn open_slow(directory: &std::path::Path, waiting_max: u64) -> (Arc<DiskStore>, Arc<Slow>) {
+    let options = DiskOptions {
+        waiting_max,
+        ..DiskOptions::default()
+    };
     let (store, _) = DiskStore::open(directory, options, RecoverMode::Repair, &mut Seen::default()).unwrap();
     let (store, broker) = (Arc::new(store), Arc::<Slow>::default());
     store.attach(Arc::<Slow>::clone(&broker));
@@ -231,9 +234,9 @@ fn open_slow(directory: &std::path::Path) -> (Arc<DiskStore>, Arc<Slow>) {
 
 #[test]
 fn a_store_that_cannot_keep_up_says_so_until_it_has_caught_up() {
-    const MIB: usize = 1024 * 1024;
+    const PIECE: usize = 64 * 1024;
     let scratch = tempfile::tempdir().unwrap();
-    let (store, broker) = open_slow(scratch.path());
+    let (store, broker) = open_slow(scratch.path(), 64 * PIECE as u64);
     submit(&store, 1, mark(1));
     broker.wait_calls(1);
     let wait = |bytes: u64| {
@@ -242,21 +245,21 @@ fn a_store_that_cannot_keep_up_says_so_until_it_has_caught_up() {
         }
     };
     for value in 2..=64 {
-        submit(&store, value, message(value, &vec![0; MIB]));
+        submit(&store, value, message(value, &[0; PIECE]));
     }
     assert!(!store.is_behind(), "63 MiB wait");
     for value in 65..=66 {
-        submit(&store, value, message(value, &[0; MIB]));
+        submit(&store, value, message(value, &[0; PIECE]));
     }
     assert!(store.is_behind());
     broker.allow(1);
     broker.wait_calls(2);
     assert!(store.is_behind(), "they are not done with");
     for value in 67..=96 {
-        submit(&store, value, message(value, &[0; MIB]));
+        submit(&store, value, message(value, &[0; PIECE]));
     }
     broker.allow(2);
-    wait(31 * MIB as u64);
+    wait(31 * PIECE as u64);
     assert!(!store.is_behind(), "30 MiB wait");
     broker.allow(u64::MAX);
     wait(0);
@@ -268,7 +271,7 @@ fn a_store_that_cannot_keep_up_says_so_until_it_has_caught_up() {
 #[test]
 fn a_store_that_one_of_its_threads_lets_go_of_ends_too() {
     let scratch = tempfile::tempdir().unwrap();
-    let (store, broker) = open_slow(scratch.path());
+    let (store, broker) = open_slow(scratch.path(), u64::MAX);
     submit(&store, 1, mark(1));
     broker.wait_calls(1);
     *broker.store.lock().unwrap() = Some(store);
@@ -298,7 +301,7 @@ const CHILD: &str = "SUNDEW_TEST_PANICS_IN";
 fn a_thread_of_the_store_that_panics_ends_the_process() {
     if let Some(directory) = std::env::var_os(CHILD) {
         let directory = std::path::Path::new(&directory);
-        let (store, broker) = open_slow(directory);
+        let (store, broker) = open_slow(directory, u64::MAX);
         let poison = Arc::clone(&broker);
         _ = std::thread::spawn(move || {
             let _may = poison.may.lock().unwrap();
