@@ -86,7 +86,7 @@ impl Worker {
             return Ok(());
         };
         if self.is_draining {
-            return refuse(ReasonCode::ServerShuttingDown, "shutting_down");
+            return refuse(ReasonCode::ServerUnavailable, "shutting_down"); // "shutting down" is no code of CONNACK [MQTT5 table 3-1]
         }
         if !connection.peer.rules.allowed_versions.contains(&connect.version) {
             return refuse(ReasonCode::UnsupportedProtocolVersion, "version_not_allowed");
@@ -223,7 +223,7 @@ impl Worker {
             return;
         };
         if self.is_draining {
-            let reason = ReasonCode::ServerShuttingDown;
+            let reason = ReasonCode::ServerUnavailable;
             return self.refuse(
                 key,
                 &Refusal {
@@ -525,5 +525,39 @@ impl Worker {
             &hex[16..20],
             &hex[20..]
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::broker::{Broker, BrokerOptions, Parts};
+    use crate::protocol::ids::WorkerId;
+    use crate::session::peer::{ListenerRules, Peer};
+
+    /// CONNACK has no code for a server that is shutting down [MQTT-3.2.2-8].
+    #[test]
+    fn who_comes_while_the_broker_stops_is_told_that_it_is_unavailable() {
+        let now = Time(1_000_000);
+        let broker = Broker::new(BrokerOptions::default(), 1, Parts::default());
+        let mut worker = Worker::new(broker, WorkerId(0), now);
+        worker.publish_wills(now);
+        let v311: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
+        let v5: &[u8] = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c";
+        for (packet, connack) in [(v311, &[0x20, 2, 0, 3][..]), (v5, &[0x20, 3, 0, 0x88, 0])] {
+            let peer = Peer {
+                address: "127.0.0.1:1".into(),
+                ip: None,
+                is_secure: false,
+                certificate: None,
+                rules: Arc::new(ListenerRules::default()),
+            };
+            let key = worker.open(peer, now.plus_secs(10), now);
+            worker.receive(key, packet, now);
+            let sent: Vec<u8> = worker.output(key).unwrap().chunks().flatten().copied().collect();
+            assert_eq!(sent, connack);
+        }
     }
 }
