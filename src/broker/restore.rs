@@ -56,7 +56,8 @@ impl Worker {
             };
             session.pending_will = Some((Will::restored(will.message, will.expiry_secs, will.delay_secs), due));
             session.has_stored_will = true;
-            session.is_will_former = true;
+            // One whose client had gone already waits for its delay, or the end of its session, as ever.
+            session.is_will_former = will.due == Time::NEVER;
             if !session.is_persistent() {
                 session.expires_at = due;
             }

@@ -62,3 +62,34 @@ fn the_will_of_whoever_was_just_let_in_is_published_before_anybody_connects() {
         assert_eq!(code, Some(0), "{}", log.join("\n"));
     }
 }
+
+#[test]
+fn a_will_that_waited_for_its_delay_is_published_when_its_session_is_begun_anew_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let start = Start::on(&folder.path().join("data"), "interval");
+    let broker = start.start();
+    let mut will = Will {
+        topic: "w/7",
+        payload: b"7",
+        qos: 1,
+        retain: true,
+        ..Will::default()
+    };
+    will.properties.push_u32(PropertyId::WillDelayInterval, 3600);
+    let mut first = connect("c", Version::V5, true);
+    first.will = Some(will);
+    Link::open(broker.address(), Version::V5, &first).unwrap();
+    // The client is let go with the broker, in order: its delay runs.
+    broker.terminate();
+
+    let broker = start.start();
+    assert!(retained(broker.address(), "witness").is_empty());
+    let anew = connect("c", Version::V5, false);
+    let (_link, is_present) = Link::open(broker.address(), Version::V5, &anew).unwrap();
+    assert!(!is_present);
+    assert_eq!(
+        retained(broker.address(), "witness"),
+        [7],
+        "the session has ended [MQTT-3.1.2-8]"
+    );
+}
