@@ -62,6 +62,8 @@ pub struct Journal {
     told: u64,
     /// Who is to get the message that is being routed.
     deliveries: Vec<u8>,
+    /// Deliveries that ended while it was: some may be its own, and are recorded once more behind it.
+    ended_meanwhile: Vec<(MessageNumber, SessionNumber, u16)>,
     /// Bytes of the largest batch of late.
     capacity: usize,
 }
@@ -80,6 +82,7 @@ impl Journal {
             stored: 0,
             told: 0,
             deliveries: Vec::new(),
+            ended_meanwhile: Vec::new(),
             capacity: 0,
         }
     }
@@ -115,8 +118,12 @@ impl Journal {
         }
         record.encode(&mut self.open.bytes);
         self.open.records += 1;
-        if let Record::Message(message) = record {
-            self.note_message(message.number);
+        match record {
+            Record::Message(message) => self.note_message(message.number),
+            Record::DeliveryEnded(message, session, copy) if self.has_deliveries() => {
+                self.ended_meanwhile.push((*message, *session, *copy));
+            }
+            _ => {}
         }
         Ticket::of_batch(self.open.number)
     }
@@ -125,6 +132,7 @@ impl Journal {
     #[inline]
     pub fn begin_message(&mut self) {
         self.deliveries.clear();
+        self.ended_meanwhile.clear();
     }
 
     /// Somebody who is kept is to get the message that is being routed.
@@ -141,12 +149,20 @@ impl Journal {
 
     /// Records the message that was routed, with those who are to get it.
     pub fn end_message(&mut self, message: MessageRecord<'_>) -> Ticket {
-        let deliveries = std::mem::take(&mut self.deliveries);
+        let mut deliveries = std::mem::take(&mut self.deliveries);
+        let number = message.number;
         let ticket = self.record(&Record::Message(MessageRecord {
             deliveries: Deliveries(&deliveries),
             ..message
         }));
+        deliveries.clear();
         self.deliveries = deliveries;
+        // A delivery that made room for another one of the same message ended before it was told of.
+        while let Some((ended, session, copy)) = self.ended_meanwhile.pop() {
+            if ended == number {
+                self.record(&Record::DeliveryEnded(ended, session, copy));
+            }
+        }
         ticket
     }
 
@@ -223,6 +239,13 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::message::Publication;
+    use crate::protocol::property::Properties;
+    use crate::protocol::qos::QoS;
+    use crate::protocol::time::Time;
+    use crate::protocol::topic::TopicName;
+    use crate::storage::image::{Image, ImageOptions};
+    use crate::storage::record::{Progress, SessionRecord, records};
 
     fn ended(number: u64) -> Record<'static> {
         Record::SessionEnded(SessionNumber::new(number).unwrap())
@@ -244,6 +267,55 @@ mod tests {
         journal.stored(second.batch());
         assert_eq!(journal.latest(), Ticket::DONE);
         assert!(journal.take().is_none(), "an idle worker submits nothing");
+    }
+
+    #[test]
+    fn a_delivery_that_ends_while_its_message_is_routed_has_ended_behind_it() {
+        let session = SessionNumber::new(1).unwrap();
+        let mut image = Image::new(ImageOptions::default());
+        image.apply_decoded(&Record::Session(SessionRecord {
+            session,
+            tenant: "",
+            client_id: "c",
+            expiry_secs: 100,
+            expires_at: Time::NEVER,
+        }));
+        let mut journal = Journal::new(true, Arc::default());
+        journal.begin_message();
+        let number = journal.message_number().unwrap();
+        let delivery = |copy| DeliveryRecord {
+            session,
+            copy,
+            progress: Progress::Queued,
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            identifiers: Default::default(),
+            group: None,
+        };
+        journal.add_delivery(&delivery(0));
+        // The queue has room for one: the second of two overlapping subscriptions takes the place of the first.
+        journal.record(&Record::DeliveryEnded(number, session, 0));
+        journal.add_delivery(&delivery(1));
+        let message = Publication {
+            topic: TopicName::parse("t").unwrap(),
+            payload: b"x",
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: Properties::EMPTY,
+            expires_at: None,
+            publisher: None,
+        };
+        journal.end_message(MessageRecord::of(number, &message));
+        assert!(!journal.has_deliveries(), "it has been routed");
+        let batch = journal.take().unwrap();
+        records(&batch.bytes).for_each(|record| image.apply(record));
+        let restored = image.finish(Time(0));
+        let queued: Vec<_> = restored.sessions[0]
+            .queued
+            .iter()
+            .map(|delivery| delivery.copy)
+            .collect();
+        assert_eq!(queued, [1]);
     }
 
     #[test]
