@@ -150,6 +150,14 @@ impl Held {
                 _ => return Failed::Withheld,
             }
         }
+        if result == Failed::Refused && !self.has_connack() {
+            // They pass what waits for healing and is no acknowledgement.
+            let (first, rest): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
+                .into_iter()
+                .partition(|(_, packet)| packet.is_in_order());
+            self.waiting = first;
+            self.waiting.extend(rest);
+        }
         result
     }
 }
@@ -231,6 +239,29 @@ mod tests {
         assert_eq!(ready(&mut held, 1).len(), 2);
         held.push(Waiting::ConnAck(Box::new([])), Ticket::of_batch(2));
         assert!(!held.lets_pass(&refusal), "nothing leaves before CONNACK");
+    }
+
+    #[test]
+    fn what_becomes_a_refusal_passes_what_waits_for_healing_too() {
+        let mut held = Held::default();
+        held.push(ack(PacketType::PubComp, 1), Ticket::of_batch(1));
+        held.push(Waiting::Publish(id(2), false), Ticket::of_batch(1));
+        held.push(ack(PacketType::PubAck, 3), Ticket::of_batch(1));
+        held.push(ack(PacketType::PubRel, 4), Ticket::of_batch(2));
+        assert_eq!(held.fail(|_| true, Version::V5), Failed::Refused);
+        let refused = ready(&mut held, 0);
+        assert!(
+            matches!(&refused[..], [Waiting::Reply(Reply::Ack { id, reason: ReasonCode::QuotaExceeded, .. })] if id.get() == 3),
+            "{refused:?}"
+        );
+        assert_eq!(
+            ready(&mut held, 2),
+            [
+                ack(PacketType::PubComp, 1),
+                Waiting::Publish(id(2), false),
+                ack(PacketType::PubRel, 4)
+            ]
+        );
     }
 
     #[test]
