@@ -372,8 +372,8 @@ pub fn tell_status(resident: &Resident, options: &OutboxOptions) {
     resident.session.status.set_full(resident.outbox.is_full(options));
 }
 
-/// Set in [`Delivery::copy`] of a retained message for a new subscription; the rest is its packet identifier.
-const REPLAYED: u16 = 0x8000;
+/// Set in [`Delivery::copy`] of a retained message for a new subscription; below it, its packet identifier. The bit above is a shared group's.
+const REPLAYED: u16 = 0x4000;
 
 /// The way from a session's queue to its connection's output, past the store.
 struct Way<'a> {
@@ -460,7 +460,7 @@ impl Way<'_> {
         let (qos, id) = (delivery.qos, session.outbound.next_id());
         if is_new {
             // The same message may be under way for another subscription, or from when it was published.
-            delivery.copy = REPLAYED | id.get();
+            delivery.copy = REPLAYED | (id.get() & (REPLAYED - 1));
         }
         let is_stored = stored::sent(self.journal, session, &delivery, id, is_new);
         if is_stored && qos == QoS::ExactlyOnce {
