@@ -18,7 +18,8 @@ use crate::storage::{Record, Standing};
 const LEGACY_AT_ONCE: usize = 256;
 
 /// What shared subscriptions had chosen ended sessions for, and whose contents have still to be loaded before others can have it. It is not
-/// a session's any more: if the broker ends before, it is lost, like what a session that expires while the broker is down has.
+/// a session's any more: a broker that stops waits for it; if it is killed before, it is lost, like what a session that expires while the broker
+/// is down has.
 pub(super) type Legacies = HashMap<SlotKey, VecDeque<StoredDelivery>, foldhash::fast::RandomState>;
 
 impl Worker {
@@ -69,6 +70,11 @@ impl Worker {
             self.legacies.insert(slot, deliveries);
             self.read_legacy(slot);
         }
+    }
+
+    /// True while others are still to get what a session has left to them, and the store reads it.
+    pub fn has_legacies(&self) -> bool {
+        !self.legacies.is_empty()
     }
 
     fn read_legacy(&mut self, slot: SlotKey) {

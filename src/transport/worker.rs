@@ -236,7 +236,7 @@ async fn drain(local: &Local, mut stop: watch::Receiver<Stop>, drained: &AtomicU
     local.broker.borrow_mut().drain(local.clock.now());
     local.dispatch();
     let all_gone = async {
-        while local.connections.load(Ordering::Relaxed) > 0 {
+        while local.connections.load(Ordering::Relaxed) > 0 || local.broker.borrow().has_legacies() {
             tokio::time::sleep(GONE_POLL).await;
         }
     };

@@ -1,13 +1,17 @@
 //! Queues longer than their memory: what waits is on disk, and comes back in order.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sundew::broker::Parts;
 use sundew::metrics::Totals;
+use sundew::protocol::ids::{MessageNumber, SlotKey, WorkerId};
 use sundew::protocol::version::Version;
 use sundew::server::ServerOptions;
-use sundew::storage::disk::StorageOptions;
+use sundew::storage::disk::recover::{Gap, Place, RecoverMode, Visitor};
+use sundew::storage::disk::{DiskOptions, DiskStore, StorageOptions};
+use sundew::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
 
 use crate::broker::{BOTH, Broker};
 use crate::client::Client;
@@ -207,4 +211,84 @@ fn a_session_that_ends_while_its_messages_are_read_is_over() {
         (totals.queued_messages, totals.queued_stored, totals.queued_memory_bytes),
         (0, 0, 0)
     );
+}
+
+/// A store that takes its time to read.
+struct Slow(Arc<DiskStore>);
+
+impl Store for Slow {
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    fn attach(&self, events: Arc<dyn StoreEvents>) {
+        self.0.attach(events);
+    }
+
+    fn submit(&self, from: WorkerId, batch: Batch) {
+        self.0.submit(from, batch);
+    }
+
+    fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart) {
+        self.0.submit_snapshot(from, snapshot, part);
+    }
+
+    fn standing(&self) -> Standing {
+        self.0.standing()
+    }
+
+    fn close(&self, patience: Duration) {
+        self.0.close(patience);
+    }
+
+    fn load(&self, to: WorkerId, session: SlotKey, messages: Vec<MessageNumber>) {
+        let store = Arc::clone(&self.0);
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            store.load(to, session, messages);
+        });
+    }
+}
+
+struct Nobody;
+
+impl Visitor for Nobody {
+    fn record(&mut self, _record: &[u8], _place: &Place<'_>) {}
+
+    fn gap(&mut self, _gap: &Gap) {}
+}
+
+#[test]
+fn what_an_ended_session_leaves_to_its_shared_group_is_moved_before_the_broker_has_stopped() {
+    const MESSAGES: u32 = 1000;
+    let folder = tempfile::tempdir().unwrap();
+    let broker = Broker::start(1, |options, parts| {
+        options.broker.delivery.memory_bytes_max = MEMORY;
+        let disk = DiskOptions::default();
+        let (store, _) = DiskStore::open(folder.path(), disk, RecoverMode::RefuseDamage, &mut Nobody).unwrap();
+        parts.store = Arc::new(Slow(Arc::new(store)));
+    });
+    let lasting = |client_id| Connect::lasting(client_id, Version::V5);
+    let (mut first, _) = broker.connect(Version::V5, &lasting("first"));
+    first.subscribe("$share/g/t", 2);
+    first.disconnect();
+    let mut publisher = broker.client("p", Version::V5);
+    publish(&mut publisher, 0..MESSAGES);
+    await_stored(&broker, 900);
+    let (mut second, _) = broker.connect(Version::V5, &lasting("second"));
+    second.subscribe("$share/g/t", 2);
+    second.disconnect();
+    // The first session ends, and so does the broker.
+    broker.client("first", Version::V5);
+    drop(publisher);
+    assert!(broker.server.stop());
+
+    let broker = start(2, folder.path());
+    let (mut second, is_present) = broker.connect(Version::V5, &lasting("second"));
+    assert!(is_present);
+    let mut numbers: Vec<u32> = (0..MESSAGES)
+        .map(|_| second.expect_message().text().parse().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    assert!(numbers.iter().copied().eq(0..MESSAGES));
 }
