@@ -66,6 +66,7 @@ fn disk_options(random: &mut Random, habits: &StoreHabits) -> DiskOptions {
         segment_size: random.pick(&[1_000, 4_000, 64_000]),
         snapshot_after: random.pick(&[2_000, 16_000, 1_000_000]),
         reserve: random.pick(&[0, 0, 4_000]),
+        waiting_max: u64::MAX, // of the threads, which are not here
         on_full: FullPolicy::Refuse,
         workers: 1,
     }
