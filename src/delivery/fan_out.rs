@@ -177,14 +177,6 @@ impl Residents {
             packet_id: qos.is_acknowledged().then_some(PacketId::FIRST),
             identifiers: &receiver.identifiers,
         };
-        if connection.packet_bytes_max != u32::MAX && fanned.encoded_len(to) > connection.packet_bytes_max as usize {
-            record_too_large(connection, fanned.publication.topic.as_str(), &self.metrics);
-            if fanned.is_recorded {
-                stored::ended(&mut self.journal, &resident.session, fanned.number(), purpose.copy());
-            }
-            return Delivered::Taken;
-        }
-        to.packet_id = qos.is_acknowledged().then(|| resident.session.outbound.next_id());
         let sender = Sender {
             key,
             journal: &mut self.journal,
@@ -194,6 +186,11 @@ impl Residents {
             metrics: &self.metrics,
             now,
         };
+        if connection.packet_bytes_max != u32::MAX && fanned.encoded_len(to) > connection.packet_bytes_max as usize {
+            sender.leave_out(connection, &mut resident.session, fanned, form);
+            return Delivered::Taken;
+        }
+        to.packet_id = qos.is_acknowledged().then(|| resident.session.outbound.next_id());
         sender.send(connection, &mut resident.session, fanned, form, to);
         Delivered::Taken
     }
@@ -235,6 +232,24 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
+    /// Drops a delivery that is too large for its client.
+    #[cold]
+    fn leave_out(
+        self,
+        connection: &mut Connection,
+        session: &mut Session,
+        fanned: &Fanned<'_>,
+        form: DeliveryForm<'_>,
+    ) {
+        record_too_large(connection, fanned.publication.topic.as_str(), self.metrics);
+        if form.qos.is_acknowledged() {
+            session.outbound.leave_out();
+        }
+        if fanned.is_recorded {
+            stored::ended(self.journal, session, fanned.number(), form.purpose.copy());
+        }
+    }
+
     /// Sends a delivery for which there is room.
     #[inline]
     fn send(

@@ -447,8 +447,11 @@ impl Way<'_> {
             } else {
                 record_too_large(connection, delivery.message.topic().as_str(), self.metrics);
             }
-            if is_acknowledged && !is_new {
-                stored::ended_key(self.journal, session, delivery.key());
+            if is_acknowledged {
+                session.outbound.leave_out();
+                if !is_new {
+                    stored::ended_key(self.journal, session, delivery.key());
+                }
             }
             return;
         }

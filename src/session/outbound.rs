@@ -84,6 +84,8 @@ impl Default for Outbound {
 
 /// Places of the ring at most: every identifier once.
 const RING_MAX: usize = 65_535;
+/// Places of the ring from where on nothing is left out any more.
+const GAPS_MAX: usize = 1_024;
 
 impl Outbound {
     /// Deliveries that count against the client's receive maximum: sent and not acknowledged in full [MQTT-3.3.4-9].
@@ -118,6 +120,16 @@ impl Outbound {
         self.ring.push_back(Place::Published { qos, kept });
         self.in_flight += 1;
         id
+    }
+
+    /// A delivery that cannot be sent when its turn comes, as it has expired or is too large for the client, takes its identifier with it: a
+    /// gap in what the client sees tells that there was something. Not behind [`GAPS_MAX`] places: a gap is not worth memory.
+    pub fn leave_out(&mut self) {
+        if self.ring.is_empty() {
+            self.first = self.first.next();
+        } else if self.ring.len() < GAPS_MAX {
+            self.ring.push_back(Place::Done);
+        }
     }
 
     /// PUBACK: a QoS 1 delivery has arrived. Gives back what was kept.
@@ -462,6 +474,23 @@ mod tests {
         assert_eq!(window.pubcomp(id(1)), Ok(Some(key)));
         assert!(window.puback(id(65_534)).is_ok() && window.puback(id(2)).is_ok());
         assert_eq!(window.in_flight(), 0);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_leaves_a_gap_that_costs_little() {
+        let mut window = Outbound::default();
+        window.leave_out();
+        assert_eq!(window.send(QoS::AtLeastOnce, None), id(2));
+        window.leave_out();
+        let behind = window.send(QoS::AtLeastOnce, None);
+        assert_eq!((behind, window.in_flight()), (id(4), 2));
+        assert!(matches!(window.puback(id(3)), Err(Misfit::Unknown)));
+        for _ in 0..100_000 {
+            window.leave_out();
+        }
+        assert_eq!((window.ring.len(), window.in_flight()), (GAPS_MAX, 2));
+        assert!(window.has_room(3) && window.puback(id(2)).is_ok() && window.puback(id(4)).is_ok());
+        assert!(window.ring.is_empty(), "gaps go with what they stood behind");
     }
 
     #[test]

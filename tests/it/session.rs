@@ -416,6 +416,30 @@ fn acknowledgements_are_not_lost_in_a_takeover() {
     });
 }
 
+/// A gap in the packet identifiers tells that a message was not sent: it had expired, or is too large for the client.
+#[test]
+fn what_is_not_sent_takes_its_packet_identifier_with_it() {
+    story(V5, |broker, version| {
+        let keep = Connect::lasting("c", version).with(|p| p.push_u32(PropertyId::MaximumPacketSize, 100));
+        let (mut client, _) = broker.connect(version, &keep);
+        client.subscribe("a", 2);
+        client.disconnect();
+        let mut publisher = broker.client("p", version);
+        let expires = Publish::new("a", "1", 1).with(|p| p.push_u32(PropertyId::MessageExpiryInterval, 1));
+        let large = |qos| Publish::new("a", [b'x'; 200], qos);
+        publisher.publish(expires);
+        publisher.publish(large(1));
+        publisher.publish(large(0));
+        publisher.publish(Publish::new("a", "3", 2));
+        sleep(Duration::from_millis(2_100));
+        let (mut client, _) = broker.connect(version, &keep);
+        assert_eq!(client.expect_text("a", "3").packet_id, 3);
+        publisher.publish(large(2));
+        publisher.publish(Publish::new("a", "5", 1));
+        assert_eq!(client.expect_text("a", "5").packet_id, 5);
+    });
+}
+
 fn expiry(seconds: u32) -> PropertiesBuf {
     let mut properties = PropertiesBuf::new();
     properties.push_u32(PropertyId::SessionExpiryInterval, seconds);
