@@ -2,15 +2,21 @@
 //!
 //! Retained messages are not collected: each subscription walks through the store, a few messages ahead of what its client takes.
 //! So a `#` over a million messages costs its client's output buffer and no more, and counts against no limit.
+//!
+//! The store knows which subscriptions are on their way, and not how far: after a restart they begin anew, as far as that is allowed.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::read;
+use super::storing::subscription_record;
 use super::worker::Worker;
 use crate::delivery::outbox::Replay;
+use crate::delivery::residents::Residents;
 use crate::protocol::ids::SlotKey;
+use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
+use crate::storage::Record;
 
 /// Messages taken from the store at a time: the store is locked for readers meanwhile.
 const AHEAD: usize = 256;
@@ -56,26 +62,37 @@ impl Worker {
 
     /// Takes some retained messages for a session; false when there is no room, or none is left.
     fn walk_on(&mut self, slot: SlotKey, now: Time) -> bool {
-        let Some(resident) = self.residents.sessions.get_mut(slot) else {
+        let Residents { sessions, journal, .. } = &mut self.residents;
+        let Some(resident) = sessions.get_mut(slot) else {
             return false;
         };
         if resident.outbox.front_replay().is_some() {
             return false;
         }
+        // All that it has taken was sent, and is the store's as deliveries: for a start again, it is done.
+        while let Some(done) = resident.walks.pop_front_if(|walk| walk.walk.is_finished()) {
+            if done.qos.is_acknowledged()
+                && let Some(record) = subscription_record(&resident.session, &resident.walks, &done.filter)
+            {
+                journal.record(&Record::Subscription(record));
+            }
+        }
         let Some(current) = resident.walks.front_mut() else {
             return false;
         };
-        if !self.residents.journal.is_stored(current.suback) {
+        if !journal.is_stored(current.suback) {
             return false; // what releases SUBACK goes on here
         }
         let retained = read(&self.broker.retained);
         let mut taken = 0;
         let (qos, identifier, outbox) = (current.qos, current.identifier, &mut resident.outbox);
+        let is_anew = current.is_anew;
         retained.advance(&mut current.walk, STEPS, |message| {
             if taken == AHEAD {
                 return ControlFlow::Break(());
             }
-            if !message.is_expired(now) {
+            let is_wanted = !is_anew || qos.min(message.qos) == QoS::AtLeastOnce;
+            if is_wanted && !message.is_expired(now) {
                 outbox.push_replay(Replay {
                     message: Arc::clone(message),
                     qos,
@@ -86,9 +103,6 @@ impl Worker {
             ControlFlow::Continue(())
         });
         drop(retained);
-        if current.walk.is_finished() {
-            resident.walks.pop_front();
-        }
         self.residents.metrics.retained_sent.add(taken as u64);
         true
     }

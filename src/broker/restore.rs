@@ -7,11 +7,10 @@ use super::worker::Worker;
 use super::write;
 use crate::delivery::outbox::{Entry, StoredDelivery};
 use crate::delivery::paging::report_lost;
-use crate::delivery::residents::{Resident, Residents, tell_status};
+use crate::delivery::residents::{Resident, Residents, RetainedWalk, tell_status};
 use crate::protocol::ids::{ClientId, SessionKey, SlotKey};
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicFilter;
-use crate::router::Subscriber;
 use crate::router::shared::GroupName;
 use crate::session::delivery::Delivery;
 use crate::session::outbound::{Former, Outbound};
@@ -88,20 +87,24 @@ impl Worker {
             return;
         };
         let mut subscriptions = write(&self.broker.subscriptions);
-        for (filter, options, identifier) in restored.subscriptions.drain(..) {
-            if let Ok(parsed) = TopicFilter::parse(&filter) {
-                let subscriber = Subscriber {
-                    session: SessionKey {
-                        worker: self.me,
-                        key: slot,
-                    },
-                    options,
-                    identifier,
-                    status: resident.session.status.clone(),
+        let session = SessionKey {
+            worker: self.me,
+            key: slot,
+        };
+        for restored in restored.subscriptions.drain(..) {
+            if let Ok(parsed) = TopicFilter::parse(&restored.filter) {
+                let subscription = Subscription {
+                    options: restored.options,
+                    identifier: restored.identifier,
                 };
-                subscriptions.subscribe(parsed, subscriber);
-                let subscription = Subscription { options, identifier };
-                resident.session.subscriptions.insert(filter, subscription);
+                subscriptions.subscribe(parsed, subscription.of(session, &resident.session.status));
+                if restored.wants_retained && self.broker.options.retain_available {
+                    resident.walks.push_back(RetainedWalk {
+                        is_anew: true,
+                        ..RetainedWalk::new(parsed, subscription)
+                    });
+                }
+                resident.session.subscriptions.insert(restored.filter, subscription);
             }
         }
     }

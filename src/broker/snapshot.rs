@@ -160,7 +160,7 @@ impl Marker {
     ) -> Option<Cursor> {
         let session = &resident.session;
         let mut cursor = cursor.unwrap_or_else(|| {
-            encode_session(session, will, &mut part.bytes);
+            encode_session(resident, will, &mut part.bytes);
             Cursor {
                 key,
                 told: HashSet::default(),

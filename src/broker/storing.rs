@@ -1,12 +1,13 @@
 //! The broker and its store: what workers record of sessions and wills, and what they do when the store tells them something.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use super::endings::Ending;
 use super::mail::{Mail, StoreMail};
 use super::worker::Worker;
 use super::{Broker, read};
-use crate::delivery::residents::{Released, Residents};
+use crate::delivery::residents::{Released, Resident, Residents, RetainedWalk};
 use crate::delivery::stored;
 use crate::protocol::ids::{ConnectionKey, MessageNumber, SessionNumber, SlotKey, Ticket, WorkerId};
 use crate::protocol::message::{Message, Publication};
@@ -244,18 +245,35 @@ fn will_record(session: SessionNumber, will: &Will, due: Time) -> WillRecord<'_>
     }
 }
 
+/// One of a session's subscriptions, if the session is kept.
+pub(super) fn subscription_record<'a>(
+    session: &Session,
+    walks: &VecDeque<RetainedWalk>,
+    filter: &'a str,
+) -> Option<SubscriptionRecord<'a>> {
+    let number = session.stored_number()?;
+    let subscription = session.subscriptions.get(filter)?;
+    Some(SubscriptionRecord {
+        session: number,
+        filter,
+        options: subscription.options,
+        identifier: subscription.identifier,
+        // What is not acknowledged is not sent to another connection.
+        wants_retained: walks
+            .iter()
+            .any(|walk| *walk.filter == *filter && walk.qos.is_acknowledged()),
+    })
+}
+
 /// A session, its subscriptions, and its will, as they are, for a snapshot.
-pub(super) fn encode_session(session: &Session, will: Option<&Will>, out: &mut Vec<u8>) {
+pub(super) fn encode_session(resident: &Resident, will: Option<&Will>, out: &mut Vec<u8>) {
+    let session = &resident.session;
     let Some(record) = session_record(session) else { return };
     Record::Session(record).encode(out);
-    for (filter, subscription) in &session.subscriptions {
-        Record::Subscription(SubscriptionRecord {
-            session: record.session,
-            filter,
-            options: subscription.options,
-            identifier: subscription.identifier,
-        })
-        .encode(out);
+    for filter in session.subscriptions.keys() {
+        if let Some(record) = subscription_record(session, &resident.walks, filter) {
+            Record::Subscription(record).encode(out);
+        }
     }
     for id in session.inbound.iter() {
         match session.unreleased.get(id) {

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::endings::Ending;
+use super::storing::subscription_record;
 use super::worker::{Flow, Worker};
 use super::write;
 use crate::auth::{Access, Answer};
@@ -15,11 +16,9 @@ use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicFilter;
-use crate::router::{Subscriber, Walk};
 use crate::session::held::Reply;
 use crate::session::state::Subscription;
 use crate::session::violation::Violation;
-use crate::storage::record::SubscriptionRecord;
 use crate::storage::{Record, Standing};
 
 impl Worker {
@@ -177,27 +176,13 @@ impl Worker {
             self.residents.metrics.limit_subscriptions.increment();
             return ReasonCode::QuotaExceeded;
         }
-        let subscriber = Subscriber {
-            session: SessionKey {
-                worker: self.me,
-                key: slot,
-            },
-            options,
-            identifier,
-            status: resident.session.status.clone(),
-        };
-        subscriptions.subscribe(filter, subscriber);
-        drop(subscriptions);
         let subscription = Subscription { options, identifier };
-        let stored = resident.session.stored_number();
-        if let Some(session) = stored {
-            self.residents.journal.record(&Record::Subscription(SubscriptionRecord {
-                session,
-                filter: filter.as_str(),
-                options,
-                identifier,
-            }));
-        }
+        let session = SessionKey {
+            worker: self.me,
+            key: slot,
+        };
+        subscriptions.subscribe(filter, subscription.of(session, &resident.session.status));
+        drop(subscriptions);
         resident
             .session
             .subscriptions
@@ -210,13 +195,17 @@ impl Worker {
         // Retained messages are not sent for shared subscriptions (section 4.8.2).
         if wants_retained && filter.group().is_none() && limits.retain_available {
             resident.walks.retain(|walk| *walk.filter != *filter.as_str());
-            resident.walks.push_back(RetainedWalk {
-                filter: filter.as_str().into(),
-                walk: Walk::new(filter),
-                qos: options.qos,
-                identifier,
-                suback: stored.map_or(Ticket::DONE, |_| self.residents.journal.latest()),
-            });
+            resident.walks.push_back(RetainedWalk::new(filter, subscription));
+        }
+        if let Some(record) = subscription_record(&resident.session, &resident.walks, filter.as_str()) {
+            let recorded = self.residents.journal.record(&Record::Subscription(record));
+            if let Some(walk) = resident
+                .walks
+                .back_mut()
+                .filter(|walk| *walk.filter == *filter.as_str())
+            {
+                walk.suback = recorded;
+            }
         }
         granted(options.qos)
     }

@@ -19,12 +19,13 @@ use crate::protocol::packet::PacketType;
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
+use crate::protocol::topic::TopicFilter;
 use crate::router::Walk;
 use crate::session::connection::{Connection, Phase};
 use crate::session::delivery::{Delivery, DeliveryKey};
 use crate::session::held::{Reply, Waiting};
 use crate::session::outbound::Resend;
-use crate::session::state::Session;
+use crate::session::state::{Session, Subscription};
 use crate::session::topic_alias::Naming;
 use crate::storage::Journal;
 
@@ -103,6 +104,22 @@ pub struct RetainedWalk {
     pub identifier: Option<u32>,
     /// What SUBACK waits for: it goes first.
     pub suback: Ticket,
+    /// It was under way when the broker was started, and begins anew: of what has come already, only QoS 1 may come once more.
+    pub is_anew: bool,
+}
+
+impl RetainedWalk {
+    /// At its begin, waiting for nothing.
+    pub fn new(filter: TopicFilter<'_>, subscription: Subscription) -> Self {
+        Self {
+            filter: filter.as_str().into(),
+            walk: Walk::new(filter),
+            qos: subscription.options.qos,
+            identifier: subscription.identifier,
+            suback: Ticket::DONE,
+            is_anew: false,
+        }
+    }
 }
 
 /// What left when [`Residents::release_held`] let it, as far as something may follow it.

@@ -9,9 +9,10 @@ use super::packet_ids::PacketIdSet;
 use super::request::NEVER_EXPIRES;
 use super::unreleased::Unreleased;
 use super::will::Will;
-use crate::protocol::ids::{ClientId, SessionNumber, Ticket};
+use crate::protocol::ids::{ClientId, SessionKey, SessionNumber, Ticket};
 use crate::protocol::packet::SubscriptionOptions;
 use crate::protocol::time::Time;
+use crate::router::Subscriber;
 use crate::router::status::SessionStatus;
 
 /// The state of one session.
@@ -90,6 +91,18 @@ pub struct Subscription {
     pub options: SubscriptionOptions,
     /// Subscription identifier.
     pub identifier: Option<u32>,
+}
+
+impl Subscription {
+    /// As the router knows it.
+    pub fn of(&self, session: SessionKey, status: &Arc<SessionStatus>) -> Subscriber {
+        Subscriber {
+            session,
+            options: self.options,
+            identifier: self.identifier,
+            status: Arc::clone(status),
+        }
+    }
 }
 
 impl Session {

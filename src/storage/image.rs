@@ -36,7 +36,7 @@ use hashbrown::HashMap;
 
 use self::messages::Messages;
 pub use self::report::{Lost, Names, Report};
-pub use self::restored::{Restored, RestoredDelivery, RestoredSession, RestoredWill};
+pub use self::restored::{Restored, RestoredDelivery, RestoredSession, RestoredSubscription, RestoredWill};
 use self::retained::RetainedTopics;
 use self::session::{DeliveryState, SessionState};
 use super::record::{
@@ -159,7 +159,7 @@ impl Image {
 
     fn subscription(&mut self, record: &SubscriptionRecord<'_>) {
         if let Some(session) = self.known(record.session) {
-            let subscription = (record.options, record.identifier);
+            let subscription = (record.options, record.identifier, record.wants_retained);
             *session.subscriptions.entry_ref(record.filter).or_insert(subscription) = subscription;
         }
     }

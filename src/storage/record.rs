@@ -77,6 +77,8 @@ pub struct SubscriptionRecord<'a> {
     pub options: SubscriptionOptions,
     /// Subscription identifier.
     pub identifier: Option<u32>,
+    /// Its client has still to get retained messages for it.
+    pub wants_retained: bool,
 }
 
 /// See [`Record::Will`].
@@ -310,6 +312,9 @@ impl<'a> SessionRecord<'a> {
     }
 }
 
+/// Set in the options of a subscription, above what SUBSCRIBE has there.
+const WANTS_RETAINED: u8 = 1 << 6;
+
 impl<'a> SubscriptionRecord<'a> {
     fn encode(&self, out: &mut Vec<u8>) {
         put(out, self.session.0.get());
@@ -320,14 +325,15 @@ impl<'a> SubscriptionRecord<'a> {
             options.qos.bits()
                 | u8::from(options.no_local) << 2
                 | u8::from(options.retain_as_published) << 3
-                | (options.retain_handling as u8) << 4,
+                | (options.retain_handling as u8) << 4
+                | if self.wants_retained { WANTS_RETAINED } else { 0 },
         );
         put(out, self.identifier.unwrap_or(0).into());
     }
 
     fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
         let (session, filter, bits) = (from.session()?, from.text("filter")?, from.byte()?);
-        let retain_handling = match bits >> 4 {
+        let retain_handling = match (bits & !WANTS_RETAINED) >> 4 {
             0 => RetainHandling::Send,
             1 => RetainHandling::SendIfNew,
             2 => RetainHandling::DoNotSend,
@@ -344,6 +350,7 @@ impl<'a> SubscriptionRecord<'a> {
                 retain_handling,
             },
             identifier: (identifier > 0).then_some(identifier),
+            wants_retained: bits & WANTS_RETAINED != 0,
         })
     }
 }

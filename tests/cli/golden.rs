@@ -247,6 +247,7 @@ fn accounts() -> Vec<u8> {
                     ..SubscriptionOptions::default()
                 },
                 identifier,
+                wants_retained: false,
             })
             .encode(&mut out);
         }

@@ -1,5 +1,6 @@
 //! What of a session, a subscription and a message is there after SIGKILL: all of it, as long as it has not expired meanwhile.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use sundew::protocol::version::Version;
 
 use crate::link::Link;
 use crate::program::Start;
+use crate::talker::{Outcome, Talker};
 use crate::wire::{self, Connect, PUBACK, Packet, Publish};
 
 /// A client of 5.0 whose session stays so many seconds.
@@ -166,6 +168,54 @@ fn what_expires_while_the_broker_is_away_is_gone() {
         };
         assert_eq!(message(&mut late).payload, b"long");
         assert_eq!(late.until_pong().unwrap(), [], "a retained message that has expired");
+    }
+}
+
+/// Retained messages that a new subscription is still to get at the end of the process come after it: those of QoS 1, all of which may come
+/// again, but none of QoS 2.
+#[test]
+fn the_way_through_the_retained_messages_begins_anew_after_a_restart() {
+    const RETAINED: usize = 300;
+    for is_killed in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let start = Start::on(&folder.path().join("data"), "interval");
+        let program = start.start();
+        let mut publisher = Talker::connect(program.address(), Version::V5, "publisher", false).unwrap();
+        let topics: BTreeSet<_> = (0..RETAINED).map(|number| format!("r/{number}")).collect();
+        for (number, topic) in topics.iter().enumerate() {
+            let qos = if number % 50 == 0 { 2 } else { 1 };
+            assert_eq!(publisher.publish(topic, b"x", qos, true), Outcome::Acknowledged);
+        }
+        let few = lasting("c", 1000).with(|properties| properties.push_u16(PropertyId::ReceiveMaximum, 20));
+        let (mut link, _) = Link::open(program.address(), Version::V5, &few).unwrap();
+        link.send(&wire::subscribe(Version::V5, 1, &PropertiesBuf::new(), &[("r/#", 2)]))
+            .unwrap();
+        for _ in 0..21 {
+            link.wait().unwrap(); // SUBACK, and nothing is acknowledged
+        }
+        if is_killed {
+            program.kill();
+        } else {
+            program.terminate();
+        }
+
+        let program = start.start();
+        let mut client = Talker::connect_as(program.address(), Version::V5, &lasting("c", 1000)).unwrap();
+        assert!(client.session_present);
+        let came = client.messages(10 * RETAINED).unwrap();
+        let of_qos = |qos| came.iter().filter(move |message| message.qos == qos);
+        let mut of_qos_2: Vec<_> = of_qos(2).map(|message| &message.topic).collect();
+        of_qos_2.sort_unstable();
+        assert!(of_qos_2.is_sorted_by(|a, b| a < b), "twice at QoS 2: {of_qos_2:?}");
+        let of_qos_1: BTreeSet<_> = of_qos(1).map(|message| &message.topic).collect();
+        assert_eq!(of_qos_1.len(), RETAINED - RETAINED / 50, "{of_qos_1:?}");
+        assert!(topics.len() == RETAINED && came.iter().all(|message| topics.contains(&message.topic)));
+        drop(client);
+        program.terminate();
+
+        let program = start.start();
+        let mut client = Talker::connect_as(program.address(), Version::V5, &lasting("c", 1000)).unwrap();
+        assert_eq!(client.messages(1).unwrap(), [], "it has come to its end");
     }
 }
 

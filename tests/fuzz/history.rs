@@ -50,6 +50,7 @@ pub(crate) fn log(random: &mut Random) -> Vec<u8> {
                 filter: random.pick(FILTERS),
                 options: SubscriptionOptions::default(),
                 identifier: random.once_in(2).then_some(9),
+                wants_retained: random.once_in(2),
             })
             .encode(&mut out),
             4 => Record::Will(WillRecord {

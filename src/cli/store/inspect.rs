@@ -91,9 +91,9 @@ fn session(stamp: Stamp, session: &RestoredSession) -> String {
     object.number("expiry_secs", session.expiry_secs);
     object.time("expires_at", session.expires_at);
     let subscriptions = session.subscriptions.iter();
-    let subscriptions = subscriptions.map(|(filter, options, identifier)| {
+    let subscriptions = subscriptions.map(|restored| {
         let mut object = Object::new(stamp);
-        subscription(&mut object, filter, *options, *identifier);
+        subscription(&mut object, &restored.filter, restored.options, restored.identifier);
         object.end()
     });
     object.list("subscriptions", subscriptions);

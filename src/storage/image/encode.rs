@@ -57,12 +57,13 @@ impl Parts<'_> {
             expiry_secs: session.expiry_secs,
             expires_at: session.expires_at,
         }));
-        for (filter, options, identifier) in &session.subscriptions {
+        for subscription in &session.subscriptions {
             self.tell(&Record::Subscription(SubscriptionRecord {
                 session: number,
-                filter,
-                options: *options,
-                identifier: *identifier,
+                filter: &subscription.filter,
+                options: subscription.options,
+                identifier: subscription.identifier,
+                wants_retained: subscription.wants_retained,
             }));
         }
         if let Some(will) = &session.will {

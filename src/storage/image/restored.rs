@@ -59,6 +59,19 @@ impl Restored {
     }
 }
 
+/// A subscription to be restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestoredSubscription {
+    /// As the client wrote it.
+    pub filter: Box<str>,
+    /// Options, the QoS as granted.
+    pub options: SubscriptionOptions,
+    /// Subscription identifier.
+    pub identifier: Option<u32>,
+    /// Its client had not got all retained messages for it.
+    pub wants_retained: bool,
+}
+
 /// A session to be restored.
 #[derive(Debug)]
 pub struct RestoredSession {
@@ -72,8 +85,8 @@ pub struct RestoredSession {
     pub expiry_secs: u32,
     /// When it expires; [`Time::NEVER`] if its client was connected at the stop: then the moment is for the broker to set.
     pub expires_at: Time,
-    /// Filter as the client wrote it, options, subscription identifier; in the order of filters.
-    pub subscriptions: Vec<(Box<str>, SubscriptionOptions, Option<u32>)>,
+    /// In the order of filters.
+    pub subscriptions: Vec<RestoredSubscription>,
     /// Its will.
     pub will: Option<RestoredWill>,
     /// What was, or may have been, sent and not acknowledged in full, in the order of sending [MQTT-4.6.0-1].
@@ -214,9 +227,14 @@ impl End {
         }
         let subscriptions = state.subscriptions.into_iter();
         session.subscriptions = subscriptions
-            .map(|(filter, (options, identifier))| (filter, options, identifier))
+            .map(|(filter, (options, identifier, wants_retained))| RestoredSubscription {
+                filter,
+                options,
+                identifier,
+                wants_retained,
+            })
             .collect();
-        session.subscriptions.sort_unstable_by(|(a, ..), (b, ..)| a.cmp(b));
+        session.subscriptions.sort_unstable_by(|a, b| a.filter.cmp(&b.filter));
         for (id, message) in state.received {
             match message {
                 Some(message) => session.unreleased.push((id, *message)),

@@ -19,7 +19,8 @@ pub(super) struct SessionState {
     pub(super) client_id: Box<str>,
     pub(super) expiry_secs: u32,
     pub(super) expires_at: Time,
-    pub(super) subscriptions: HashMap<Box<str>, (SubscriptionOptions, Option<u32>), RandomState>,
+    /// By filter: options, identifier, and whether retained messages are still to come.
+    pub(super) subscriptions: HashMap<Box<str>, (SubscriptionOptions, Option<u32>, bool), RandomState>,
     pub(super) will: Option<RestoredWill>,
     /// By message and copy.
     pub(super) deliveries: HashMap<(MessageNumber, u16), DeliveryState, RandomState>,

@@ -131,6 +131,7 @@ fn a_session_comes_back_with_all_that_is_its_own() {
             filter,
             options,
             identifier: Some(7),
+            wants_retained: filter == "a",
         }));
     }
     log.add(&Record::SubscriptionEnded(session(1), "gone"))
@@ -157,7 +158,12 @@ fn a_session_comes_back_with_all_that_is_its_own() {
     );
     assert_eq!(
         one.subscriptions,
-        [("a".into(), options, Some(7)), ("b/#".into(), options, Some(7))]
+        [("a", true), ("b/#", false)].map(|(filter, wants_retained)| RestoredSubscription {
+            filter: filter.into(),
+            options,
+            identifier: Some(7),
+            wants_retained,
+        })
     );
     assert_eq!(one.received, [id(2), id(4)]);
     let will = one.will.as_ref().unwrap();
@@ -443,6 +449,7 @@ fn a_state_that_is_told_again_is_the_same_state() {
         filter: "$share/g/a/#",
         options: SubscriptionOptions::default(),
         identifier: Some(3),
+        wants_retained: false,
     }));
     for n in 1..=2000 {
         log.whole(

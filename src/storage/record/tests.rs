@@ -102,6 +102,7 @@ fn every_kind_reads_as_it_was_written() {
             filter: "$share/g/a/#",
             options,
             identifier: Some(3),
+            wants_retained: true,
         }),
         Record::SubscriptionEnded(session(1), "a/+"),
         Record::Will(WillRecord {

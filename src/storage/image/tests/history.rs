@@ -58,7 +58,11 @@ impl From<Restored> for State {
             let state = Session {
                 expiry_secs: session.expiry_secs,
                 subscriptions: subscriptions
-                    .map(|(filter, _, identifier)| (filter.into(), identifier.unwrap()))
+                    .map(|restored| {
+                        let identifier = restored.identifier.unwrap();
+                        assert_eq!(restored.wants_retained, identifier % 2 == 1);
+                        (restored.filter.into(), identifier)
+                    })
                     .collect(),
                 will: session.will.map(|will| will.delay_secs),
                 queued: session.queued.iter().map(key).collect(),
@@ -385,6 +389,7 @@ fn subscription_record(number: u64, filter: &str, identifier: u32) -> Record<'_>
             retain_handling: RetainHandling::Send,
         },
         identifier: Some(identifier),
+        wants_retained: identifier % 2 == 1,
     })
 }
 
