@@ -530,12 +530,10 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::broker::{Broker, BrokerOptions, Parts};
     use crate::protocol::ids::WorkerId;
-    use crate::session::peer::{ListenerRules, Peer};
+    use crate::session::peer::tests::peer;
 
     /// CONNACK has no code for a server that is shutting down [MQTT-3.2.2-8].
     #[test]
@@ -547,14 +545,7 @@ mod tests {
         let v311: &[u8] = b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c";
         let v5: &[u8] = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c";
         for (packet, connack) in [(v311, &[0x20, 2, 0, 3][..]), (v5, &[0x20, 3, 0, 0x88, 0])] {
-            let peer = Peer {
-                address: "127.0.0.1:1".into(),
-                ip: None,
-                is_secure: false,
-                certificate: None,
-                rules: Arc::new(ListenerRules::default()),
-            };
-            let key = worker.open(peer, now.plus_secs(10), now);
+            let key = worker.open(peer(), now.plus_secs(10), now);
             worker.receive(key, packet, now);
             let sent: Vec<u8> = worker.output(key).unwrap().chunks().flatten().copied().collect();
             assert_eq!(sent, connack);

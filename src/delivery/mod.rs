@@ -6,5 +6,6 @@ pub mod mailbox;
 pub mod outbox;
 pub mod paging;
 pub mod residents;
+pub mod retained_walk;
 pub mod slots;
 pub mod stored;

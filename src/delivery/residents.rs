@@ -9,6 +9,7 @@ use tracing::{info, warn};
 use super::frames::{SHARE_FROM_BYTES, write_large, write_small};
 use super::outbox::{Offered, Outbox, OutboxOptions};
 use super::paging::Paging;
+use super::retained_walk::RetainedWalk;
 use super::slots::Slots;
 use super::stored::{self, HeldConnections, hold};
 use crate::codec::PublishFrame;
@@ -19,13 +20,11 @@ use crate::protocol::packet::PacketType;
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
-use crate::protocol::topic::TopicFilter;
-use crate::router::Walk;
 use crate::session::connection::{Connection, Phase};
 use crate::session::delivery::{Delivery, DeliveryKey};
 use crate::session::held::{Reply, Waiting};
 use crate::session::outbound::Resend;
-use crate::session::state::{Session, Subscription};
+use crate::session::state::Session;
 use crate::session::topic_alias::Naming;
 use crate::storage::Journal;
 
@@ -87,37 +86,6 @@ impl Resident {
             is_watched: false,
             is_walking: false,
             walks: VecDeque::new(),
-        }
-    }
-}
-
-/// A subscription's way through the retained messages.
-#[derive(Debug)]
-pub struct RetainedWalk {
-    /// The filter as the client wrote it.
-    pub filter: Box<str>,
-    /// How far it has come.
-    pub walk: Walk,
-    /// Granted QoS.
-    pub qos: QoS,
-    /// Subscription identifier.
-    pub identifier: Option<u32>,
-    /// What SUBACK waits for: it goes first.
-    pub suback: Ticket,
-    /// It was under way when the broker was started, and begins anew: of what has come already, only QoS 1 may come once more.
-    pub is_anew: bool,
-}
-
-impl RetainedWalk {
-    /// At its begin, waiting for nothing.
-    pub fn new(filter: TopicFilter<'_>, subscription: Subscription) -> Self {
-        Self {
-            filter: filter.as_str().into(),
-            walk: Walk::new(filter),
-            qos: subscription.options.qos,
-            identifier: subscription.identifier,
-            suback: Ticket::DONE,
-            is_anew: false,
         }
     }
 }

@@ -51,10 +51,15 @@ pub(crate) mod tests {
 
     /// Some QoS 1 delivery.
     pub(crate) fn delivery() -> Delivery {
+        delivery_of(QoS::AtLeastOnce, b"p")
+    }
+
+    /// A delivery of a message on `t`.
+    pub(crate) fn delivery_of(qos: QoS, payload: &[u8]) -> Delivery {
         let publication = Publication {
             topic: TopicName::parse("t").unwrap(),
-            payload: b"p",
-            qos: QoS::AtLeastOnce,
+            payload,
+            qos,
             retain: false,
             properties: Properties::EMPTY,
             expires_at: None,
@@ -62,7 +67,7 @@ pub(crate) mod tests {
         };
         Delivery {
             message: Arc::new(publication.to_message()),
-            qos: QoS::AtLeastOnce,
+            qos,
             retain: false,
             identifiers: SmallVec::new(),
             group: None,

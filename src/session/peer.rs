@@ -53,3 +53,19 @@ impl Default for ListenerRules {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Somebody on this machine.
+    pub(crate) fn peer() -> Peer {
+        Peer {
+            address: "127.0.0.1:1".into(),
+            ip: None,
+            is_secure: false,
+            certificate: None,
+            rules: Arc::new(ListenerRules::default()),
+        }
+    }
+}

@@ -275,6 +275,14 @@ pub fn records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// The lowest and the highest number among the messages that records (kind and body) bring.
+pub fn message_numbers<'a>(records: impl Iterator<Item = &'a [u8]>) -> Option<(MessageNumber, MessageNumber)> {
+    records
+        .filter_map(message_number)
+        .map(|number| (number, number))
+        .reduce(|(lowest, highest), (number, _)| (lowest.min(number), highest.max(number)))
+}
+
 /// The number of the message that a record (kind and body) brings, without reading all of it; `None` for other records.
 pub fn message_number(record: &[u8]) -> Option<MessageNumber> {
     match record.split_first()? {

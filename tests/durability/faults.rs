@@ -13,7 +13,7 @@ use sundew::protocol::version::Version;
 use crate::program::{Program, Start};
 use crate::random::Random;
 use crate::replay::Disk;
-use crate::shim::{Fault, Shim, Switch, read_log};
+use crate::shim::{Fault, Shim, Switch};
 use crate::talker::{Outcome, Talker};
 
 /// How long it may take until the broker has noticed that the disk is well again.
@@ -209,14 +209,9 @@ impl Broken {
 
     /// A start on what the disk may hold after a power cut now.
     fn cut(&self, random: &mut Random) -> Start {
-        let mut disk = self.before.take().unwrap();
-        disk.replay(&read_log(&self.folder.path().join("log")), random);
-        let after = self.folder.path().join("after");
-        disk.cut(random, &after);
-        Start {
-            directory: Some(after),
-            ..self.plain.clone()
-        }
+        let disk = self.before.take().unwrap();
+        let folder = self.folder.path();
+        disk.after_cut(&folder.join("log"), &folder.join("after"), &self.plain, random)
     }
 }
 

@@ -78,19 +78,13 @@ fn a_power_cut_after_a_clean_stop_loses_nothing() {
         let plain = Start::on(&data, sync).with(STORAGE);
         let start = Shim::default().before(&plain, &log);
         let history = History::begin(&format!("clean stop, sync = {sync}"), 24);
-        let mut disk = Disk::of(&data);
+        let disk = Disk::of(&data);
         let program = start.start();
         history.serve(&program);
         std::thread::sleep(Duration::from_millis(800));
         history.stop(program);
         let mut random = Random::new(24);
-        disk.replay(&read_log(&log), &mut random);
-        let after = folder.path().join("after");
-        disk.cut(&mut random, &after);
-        let start = Start {
-            directory: Some(after),
-            ..plain
-        };
+        let start = disk.after_cut(&log, &folder.path().join("after"), &plain, &mut random);
         let program = start.start();
         history.serve(&program);
         check(history.end(program, &start));
@@ -106,7 +100,7 @@ fn a_power_cut_loses_the_last_second_at_most_when_syncs_come_each_second() {
         let (data, log) = (folder.path().join("data"), folder.path().join("log"));
         fs::create_dir(&data).unwrap();
         let plain = Start::on(&data, "interval").with(STORAGE);
-        let mut disk = Disk::of(&data);
+        let disk = Disk::of(&data);
         let program = Shim::default().before(&plain, &log).start();
         let mut keeper = Talker::connect(program.address(), Version::V5, "keeper", true).unwrap();
         assert_eq!(keeper.subscribe("to/keeper", 1), Ok(1));
@@ -125,13 +119,7 @@ fn a_power_cut_loses_the_last_second_at_most_when_syncs_come_each_second() {
         std::thread::sleep(Duration::from_millis(rest));
         let cut = Instant::now();
         program.kill();
-        disk.replay(&read_log(&log), &mut random);
-        let after = folder.path().join("after");
-        disk.cut(&mut random, &after);
-        let start = Start {
-            directory: Some(after),
-            ..plain
-        };
+        let start = disk.after_cut(&log, &folder.path().join("after"), &plain, &mut random);
         let program = start.start();
         let mut keeper = Talker::connect(program.address(), Version::V5, "keeper", true).unwrap();
         assert!(keeper.session_present, "the session is two seconds old and lost");

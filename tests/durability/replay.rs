@@ -10,8 +10,9 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use crate::program::Start;
 use crate::random::Random;
-use crate::shim::Operation;
+use crate::shim::{Operation, read_log};
 
 /// What a disk writes whole or not at all.
 const PIECE: usize = 512;
@@ -192,6 +193,16 @@ impl Disk {
         let node = &mut self.nodes[self.by_inode[&inode]];
         change.apply(&mut node.current);
         node.pending.push(change);
+    }
+
+    /// After what the log of the shim tells, the power is cut: a start on what the disk may hold then, in another directory.
+    pub(crate) fn after_cut(mut self, log: &Path, into: &Path, before: &Start, random: &mut Random) -> Start {
+        self.replay(&read_log(log), random);
+        self.cut(random, into);
+        Start {
+            directory: Some(into.to_owned()),
+            ..before.clone()
+        }
     }
 
     /// The power is cut: makes a directory that holds what one such disk may hold now.

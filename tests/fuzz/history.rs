@@ -45,14 +45,7 @@ pub(crate) fn log(random: &mut Random) -> Vec<u8> {
                 expires_at: random.pick(TIMES),
             })
             .encode(&mut out),
-            3 => Record::Subscription(SubscriptionRecord {
-                session,
-                filter: random.pick(FILTERS),
-                options: SubscriptionOptions::default(),
-                identifier: random.once_in(2).then_some(9),
-                wants_retained: random.once_in(2),
-            })
-            .encode(&mut out),
+            3 => Record::Subscription(subscription(session, random)).encode(&mut out),
             4 => Record::Will(WillRecord {
                 session,
                 due: random.pick(TIMES),
@@ -88,6 +81,16 @@ pub(crate) fn log(random: &mut Random) -> Vec<u8> {
         }
     }
     out
+}
+
+fn subscription(session: SessionNumber, random: &mut Random) -> SubscriptionRecord<'static> {
+    SubscriptionRecord {
+        session,
+        filter: random.pick(FILTERS),
+        options: SubscriptionOptions::default(),
+        identifier: random.once_in(2).then_some(9),
+        wants_retained: random.once_in(2),
+    }
 }
 
 fn deliveries(random: &mut Random) -> Vec<u8> {

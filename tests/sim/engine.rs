@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use sundew::protocol::ids::{MessageNumber, SlotKey, WorkerId};
 use sundew::protocol::time::Time;
+use sundew::storage::disk::backup::Applied;
 use sundew::storage::disk::block::StoreId;
 use sundew::storage::disk::engine::{Engine, Input, Surroundings, Wake};
 use sundew::storage::disk::files::{Files, Lock};
@@ -100,14 +101,14 @@ impl EngineStore {
             disk.cut_power_at(Some(disk.operations() + random.between(1, 5) as u64));
         }
         let (lock, mut recovered, image) = loop {
-            let mut reading = Reading(Image::new(ImageOptions {
+            let mut image = Image::new(ImageOptions {
                 memory_bytes_max: habits.memory_bytes,
-            }));
+            });
             disk.create_directory().unwrap();
             let lock = disk.lock().unwrap();
-            match recover(&disk, RecoverMode::Repair, &mut reading) {
+            match recover(&disk, RecoverMode::Repair, &mut Applied(&mut image)) {
                 // A repair that fails is no error to who reads, so the disk is asked whether the power went meanwhile.
-                Ok(recovered) if !disk.is_dead() => break (lock, recovered, reading.0),
+                Ok(recovered) if !disk.is_dead() => break (lock, recovered, image),
                 Err(error) => assert!(disk.is_dead(), "it must start: {error}"),
                 Ok(_) => {}
             }
@@ -299,18 +300,6 @@ impl SimStore for EngineStore {
             text += &format!("\n        {error}");
         }
         text
-    }
-}
-
-struct Reading(Image);
-
-impl Visitor for Reading {
-    fn record(&mut self, record: &[u8], _place: &Place<'_>) {
-        self.0.apply(record);
-    }
-
-    fn gap(&mut self, _gap: &Gap) {
-        self.0.gap();
     }
 }
 

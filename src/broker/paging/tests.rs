@@ -11,7 +11,7 @@ use crate::protocol::message::Message;
 use crate::protocol::packet::Packet;
 use crate::protocol::time::Time;
 use crate::protocol::version::Version;
-use crate::session::peer::{ListenerRules, Peer};
+use crate::session::peer::tests::peer;
 use crate::storage::image::{Image, ImageOptions, Restored};
 use crate::storage::record::{MessageRecord, Record, records};
 use crate::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
@@ -227,14 +227,7 @@ impl House {
 
     /// Connects with a keep alive of so many seconds.
     fn connect_for(&mut self, worker: usize, client_id: &str, is_clean: bool, keep_alive: u8) -> Link {
-        let peer = Peer {
-            address: "127.0.0.1:1".into(),
-            ip: None,
-            is_secure: false,
-            certificate: None,
-            rules: Arc::new(ListenerRules::default()),
-        };
-        let link = Link(worker, self.workers[worker].open(peer, NOW.plus_secs(10), NOW));
+        let link = Link(worker, self.workers[worker].open(peer(), NOW.plus_secs(10), NOW));
         let mut packet = vec![0x10, 12 + client_id.len() as u8];
         packet.extend_from_slice(b"\x00\x04MQTT\x04");
         packet.extend_from_slice(&[u8::from(is_clean) << 1, 0, keep_alive, 0, client_id.len() as u8]);

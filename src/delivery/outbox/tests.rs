@@ -1,29 +1,7 @@
 //! Tests of the outbox.
 
 use super::*;
-use crate::protocol::message::Publication;
-use crate::protocol::property::Properties;
-use crate::protocol::topic::TopicName;
-
-fn delivery(qos: QoS, payload: &[u8]) -> Delivery {
-    let publication = Publication {
-        topic: TopicName::parse("t").unwrap(),
-        payload,
-        qos,
-        retain: false,
-        properties: Properties::EMPTY,
-        expires_at: None,
-        publisher: None,
-    };
-    Delivery {
-        message: Arc::new(publication.to_message()),
-        qos,
-        retain: false,
-        identifiers: SmallVec::new(),
-        group: None,
-        copy: 0,
-    }
-}
+use crate::session::delivery::tests::delivery_of as delivery;
 
 fn options(messages_max: usize, overflow: Overflow) -> OutboxOptions {
     OutboxOptions {

@@ -160,7 +160,8 @@ impl Source {
 }
 
 /// Makes an image of what is told.
-pub(super) struct Applied<'i>(pub(super) &'i mut Image);
+#[derive(Debug)]
+pub struct Applied<'i>(pub &'i mut Image);
 
 impl Visitor for Applied<'_> {
     fn record(&mut self, record: &[u8], _place: &Place<'_>) {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::block::{BLOCKS_START, BlockFacts, BlockKind, FileHeader, FileKind, FileName, HeaderError, StoreId};
 use super::files::{Files, StoreFile};
-use super::index::{Index, Numbers};
+use super::index::Index;
 use super::walk::{Step, Walk};
 use crate::protocol::ids::WorkerId;
 use crate::protocol::time::Time;
@@ -505,16 +505,11 @@ impl Recovery<'_> {
             time: facts.time,
             is_snapshot,
         };
-        let mut numbers: Option<Numbers> = None;
         let mut records = 0;
-        for record in record::records(body) {
+        let numbers = record::message_numbers(record::records(body).inspect(|record| {
             records += 1;
-            if let Some(number) = record::message_number(record) {
-                let (lowest, highest) = numbers.unwrap_or((number, number));
-                numbers = Some((lowest.min(number), highest.max(number)));
-            }
             self.visitor.record(record, &place);
-        }
+        }));
         let recovered = &mut self.recovered;
         if let Some(numbers) = numbers {
             recovered.index.note(found.name, offset, numbers);

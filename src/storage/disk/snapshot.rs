@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::block::{BlockFacts, BlockKind, FileHeader, FileName, encode_block};
 use super::files::{Files, StoreFile};
-use super::index::{FileIndex, NumberSet, Numbers};
+use super::index::{FileIndex, NumberSet};
 use crate::protocol::ids::{MessageNumber, WorkerId};
 use crate::protocol::time::Time;
 use crate::storage::{RetainedCursor, SnapshotId, SnapshotPart, StoreEvents, record};
@@ -247,16 +247,8 @@ impl Snapshot {
     }
 
     fn write_block(&mut self, kind: BlockKind, worker: WorkerId, body: &[u8], stamp: (Time, u64)) -> io::Result<()> {
-        let mut numbers: Option<Numbers> = None;
         let mut records = 0;
-        for record in record::records(body) {
-            records += 1;
-            if let Some(number) = record::message_number(record) {
-                let (lowest, highest) = numbers.unwrap_or((number, number));
-                numbers = Some((lowest.min(number), highest.max(number)));
-            }
-        }
-        if let Some(numbers) = numbers {
+        if let Some(numbers) = record::message_numbers(record::records(body).inspect(|_| records += 1)) {
             self.index.note(self.length, numbers);
         }
         self.blocks += 1;

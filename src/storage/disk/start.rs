@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 
+use super::backup::Applied;
 use super::options::{DiskOptions, SyncMode};
-use super::recover::{Gap, Place, RecoverMode, Visitor};
+use super::recover::RecoverMode;
 use super::store::{DiskStore, OpenError};
 use crate::broker::Parts;
 use crate::protocol::time::Time;
@@ -59,8 +60,8 @@ pub fn open(options: Option<StorageOptions>, workers: usize, parts: &mut Parts) 
         workers: u16::try_from(workers).unwrap_or(u16::MAX),
         ..options.disk
     };
-    let mut reading = Reading(Image::new(options.image));
-    let (store, opened) = match DiskStore::open(&options.directory, disk, mode, &mut reading) {
+    let mut image = Image::new(options.image);
+    let (store, opened) = match DiskStore::open(&options.directory, disk, mode, &mut Applied(&mut image)) {
         Ok(opened) => opened,
         Err(error @ OpenError::Directory { .. }) if !options.is_required => {
             warn!("persistence is off: retained messages and sessions will be lost on restart; {error}");
@@ -68,24 +69,12 @@ pub fn open(options: Option<StorageOptions>, workers: usize, parts: &mut Parts) 
         }
         Err(error) => return Err(error),
     };
-    let mut restored = reading.0.finish(opened.time);
+    let mut restored = image.finish(opened.time);
     restored.read_in_flight(|messages| store.read(messages));
     tell(&options.directory, options.disk.sync, &restored.report, begin.elapsed());
     parts.store = Arc::new(store);
     parts.restored = restored;
     Ok((opened.time, opened.at))
-}
-
-struct Reading(Image);
-
-impl Visitor for Reading {
-    fn record(&mut self, record: &[u8], _place: &Place<'_>) {
-        self.0.apply(record);
-    }
-
-    fn gap(&mut self, _gap: &Gap) {
-        self.0.gap();
-    }
 }
 
 fn tell(directory: &std::path::Path, sync: SyncMode, report: &Report, took: Duration) {
