@@ -5,6 +5,7 @@
     reason = "printing is what a command line is for"
 )]
 
+mod bench;
 mod certs;
 mod check;
 mod client;
@@ -42,6 +43,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(Box<bench::Arguments>),
     Certs(certs::Arguments),
     Check(check::Arguments),
     Completions(completions::Arguments),
@@ -77,6 +79,7 @@ Examples:
   sundew sub -t 'home/#' -v                  print messages; options as mosquitto_sub has them
   sundew pub -t home/lamp -m on              publish one; options as mosquitto_pub has them
   sundew store verify                        is what the broker keeps sound? see `sundew store --help`
+  sundew bench pairs                         how fast is a broker, any broker? see `sundew bench --help`
 
 Configuration:
   Options come from the file, the drop-ins conf.d/*.toml beside it, the environment and the flags; the later win.
@@ -87,7 +90,7 @@ Signals:
 
 Exit codes:
    0  ended as asked
-   1  pub, sub, store: it did not work, or is damaged; other numbers: the broker's refusal, as mosquitto's tools have it
+   1  pub, sub, store, bench: it did not work, or is damaged; other numbers: the broker's refusal, as mosquitto's tools have it
   27  sub -W: the time is over
   64  the command line is wrong
   65  files of the store are damaged and storage.on_corruption refuses that, or they are of a newer version
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Exit {
     match cli.command {
         None => serve::run(cli.serve),
+        Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Certs(arguments)) => certs::run(arguments),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Completions(arguments)) => completions::run(&arguments, &mut Cli::command()),

@@ -1,6 +1,7 @@
 //! The connecting side: what our own client (`sundew pub`, `sundew sub`, later bridges) connects with.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::options::{CertificateFiles, TlsVersion};
@@ -40,6 +41,8 @@ pub struct ConnectOptions {
     pub timeout: Duration,
     /// Sends small packets at once (`TCP_NODELAY`). Default: on.
     pub nodelay: bool,
+    /// The address to connect from: one address has room for some 28,000 connections to a port. Default: the system chooses.
+    pub source: Option<IpAddr>,
 }
 
 impl ConnectOptions {
@@ -51,6 +54,7 @@ impl ConnectOptions {
             websocket_path: None,
             timeout: Duration::from_secs(10),
             nodelay: true,
+            source: None,
         }
     }
 }
@@ -149,10 +153,36 @@ pub enum ConnectError {
 /// # Errors
 /// [`ConnectError`].
 pub async fn connect(options: &ConnectOptions) -> Result<ClientStream, ConnectError> {
-    let config = options.tls.as_ref().map(client_config).transpose()?;
-    let steps = steps(options, config);
-    let timeout = |_| ConnectError::Timeout(options.endpoint.clone(), options.timeout);
-    tokio::time::timeout(options.timeout, steps).await.map_err(timeout)?
+    Connector::new(options.clone())?.connect().await
+}
+
+/// Connects many times to one place: certificates are read once.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    options: ConnectOptions,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Connector {
+    /// Reads the certificates, connects to nobody yet.
+    ///
+    /// # Errors
+    /// [`ConnectError::Files`] and [`ConnectError::NoAuthority`].
+    pub fn new(options: ConnectOptions) -> Result<Self, ConnectError> {
+        let tls = options.tls.as_ref().map(client_config).transpose()?;
+        Ok(Self { options, tls })
+    }
+
+    /// See [`connect`].
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(&self) -> Result<ClientStream, ConnectError> {
+        let options = &self.options;
+        let steps = steps(options, self.tls.clone());
+        let timeout = |_| ConnectError::Timeout(options.endpoint.clone(), options.timeout);
+        tokio::time::timeout(options.timeout, steps).await.map_err(timeout)?
+    }
 }
 
 async fn steps(options: &ConnectOptions, config: Option<Arc<ClientConfig>>) -> Result<ClientStream, ConnectError> {
@@ -186,12 +216,29 @@ async fn steps(options: &ConnectOptions, config: Option<Arc<ClientConfig>>) -> R
 async fn open(options: &ConnectOptions) -> io::Result<Socket> {
     match &options.endpoint {
         Endpoint::Tcp { host, port } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            let stream = match options.source {
+                None => TcpStream::connect((host.as_str(), *port)).await?,
+                Some(source) => connect_from(source, host, *port).await?,
+            };
             stream.set_nodelay(options.nodelay)?;
             Ok(stream.into())
         }
         Endpoint::Unix(path) => UnixStream::connect(path).await.map(Socket::from),
     }
+}
+
+/// Connects from an address of ours to the first address of the host that is of its kind.
+async fn connect_from(source: IpAddr, host: &str, port: u16) -> io::Result<TcpStream> {
+    let mut addresses = tokio::net::lookup_host((host, port)).await?;
+    let address = addresses.find(|address| address.is_ipv4() == source.is_ipv4());
+    let address = address.ok_or_else(|| io::Error::other(format!("it has no address that {source} reaches")))?;
+    let socket = if source.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.bind(SocketAddr::new(source, 0))?;
+    socket.connect(address).await
 }
 
 async fn handshake(

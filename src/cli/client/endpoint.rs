@@ -1,6 +1,6 @@
 //! Where to connect: host and port, Unix socket or URL.
 
-use super::ConnectArguments;
+use super::ServerArguments;
 use crate::transport::client_stream::Endpoint;
 
 /// A server, and what else a URL says.
@@ -19,8 +19,8 @@ const PORT_TLS: u16 = 8883;
 const PORT_WS: u16 = 9001;
 
 impl Target {
-    pub(super) fn of(arguments: &ConnectArguments) -> Result<Self, String> {
-        let mut target = match &arguments.url {
+    pub(super) fn of(arguments: &ServerArguments, url: Option<&str>) -> Result<Self, String> {
+        let mut target = match url {
             Some(url) => Self::parse(url)?,
             None => Self {
                 endpoint: Endpoint::Tcp {
@@ -55,7 +55,7 @@ impl Target {
 
     /// A port that is not said is 0.
     fn parse(url: &str) -> Result<Self, String> {
-        let wrong = |why: &str| format!("-L {url}: {why}; write it like mqtt://user:password@host:1883/topic");
+        let wrong = |why: &str| format!("{url}: {why}; write it like mqtt://user:password@host:1883/topic");
         let (scheme, rest) = url.split_once("://").ok_or_else(|| wrong("no mqtt:// in front"))?;
         let (is_tls, is_ws) = match scheme {
             "mqtt" => (false, false),

@@ -19,10 +19,10 @@ use crate::transport::options::{CertificateFiles, TlsVersion};
 use endpoint::Target;
 pub(super) use properties::PacketProperties;
 
-/// Where and as whom.
-#[derive(Debug, Args)]
+/// Which server, and with which password.
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Connection")]
-pub(super) struct ConnectArguments {
+pub(super) struct ServerArguments {
     /// The broker's host name or address
     #[arg(short = 'h', long, value_name = "HOST", default_value = "localhost")]
     host: String,
@@ -53,6 +53,16 @@ pub(super) struct ConnectArguments {
         allow_hyphen_values = true
     )]
     password: Option<String>,
+    #[command(flatten)]
+    tls: TlsArguments,
+}
+
+/// Where and as whom.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection")]
+pub(super) struct ConnectArguments {
+    #[command(flatten)]
+    server: ServerArguments,
     /// Client id [default: the broker assigns one]
     #[arg(short, long, value_name = "ID", conflicts_with = "id_prefix")]
     id: Option<String>,
@@ -86,8 +96,6 @@ pub(super) struct ConnectArguments {
     nodelay: bool,
     #[command(flatten)]
     will: WillArguments,
-    #[command(flatten)]
-    tls: TlsArguments,
     /// This help
     #[arg(long, action = ArgAction::Help)]
     help: Option<bool>,
@@ -110,7 +118,7 @@ struct WillArguments {
     will_retain: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "TLS")]
 struct TlsArguments {
     /// PEM file of the authorities to trust; turns TLS on
@@ -139,6 +147,33 @@ struct TlsArguments {
     alpn: Option<String>,
 }
 
+/// What the flags of a server come to.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) connect: ConnectOptions,
+    pub(super) user_name: Option<String>,
+    pub(super) password: Option<Vec<u8>>,
+    /// From the URL.
+    topic: Option<String>,
+}
+
+impl ServerArguments {
+    /// Puts the flags together; a `url` given here takes the place of that of the flags.
+    pub(super) fn resolve(&self, url: Option<&str>) -> Result<Server, String> {
+        let target = Target::of(self, url.or(self.url.as_deref()))?;
+        let mut connect = ConnectOptions::new(target.endpoint);
+        connect.tls = target.is_tls.then(|| self.tls.options());
+        connect.websocket_path = target.websocket_path;
+        let password = self.password.clone().or(target.password);
+        Ok(Server {
+            connect,
+            user_name: self.username.clone().or(target.user_name),
+            password: password.map(String::into_bytes),
+            topic: target.topic,
+        })
+    }
+}
+
 /// What the connection flags come to.
 pub(super) struct Connecting {
     pub(super) connect: ConnectOptions,
@@ -158,7 +193,7 @@ impl Connecting {
 impl ConnectArguments {
     /// Puts the flags together.
     pub(super) fn resolve(&self) -> Result<Connecting, String> {
-        let target = Target::of(self)?;
+        let server = self.server.resolve(None)?;
         let properties = PacketProperties::parse(&self.property)?;
         let needs_5 = !self.property.is_empty() || self.session_expiry_interval.is_some();
         let version = self
@@ -177,8 +212,8 @@ impl ConnectArguments {
             client_id: self.client_id(version)?,
             clean_start: !self.disable_clean_session,
             keep_alive: self.keepalive,
-            user_name: self.username.clone().or(target.user_name),
-            password: self.password.clone().or(target.password).map(String::into_bytes),
+            user_name: server.user_name,
+            password: server.password,
             will: self.will.will_topic.as_ref().map(|topic| ClientWill {
                 topic: topic.clone(),
                 payload: self.will.will_payload.clone().unwrap_or_default().into(),
@@ -192,14 +227,11 @@ impl ConnectArguments {
         if client.password.is_some() && client.user_name.is_none() && version != Version::V5 {
             return Err("-P needs -u before MQTT 5".to_owned());
         }
-        let mut connect = ConnectOptions::new(target.endpoint);
-        connect.tls = target.is_tls.then(|| self.tls.options());
-        connect.websocket_path = target.websocket_path;
         Ok(Connecting {
-            connect,
+            connect: server.connect,
             client,
             properties,
-            topic: target.topic,
+            topic: server.topic,
         })
     }
 
@@ -255,7 +287,7 @@ impl ConnectArguments {
             ClientError::Fault(Fault::Refused(reason, _)) => {
                 use crate::protocol::reason::ReasonCode as R;
                 let advice = match reason {
-                    R::NotAuthorized | R::BadUserNameOrPassword if self.username.is_none() => {
+                    R::NotAuthorized | R::BadUserNameOrPassword if self.server.username.is_none() => {
                         "; give a user name and password with -u and -P"
                     }
                     R::UnsupportedProtocolVersion => "; try another version with -V 5, -V 311 or -V 31",
@@ -333,7 +365,7 @@ pub(super) fn parse_qos(text: &str) -> Result<QoS, &'static str> {
     bits.ok_or("give 0 (at most once), 1 (at least once) or 2 (exactly once)")
 }
 
-fn parse_version(text: &str) -> Result<Version, &'static str> {
+pub(super) fn parse_version(text: &str) -> Result<Version, &'static str> {
     match text.strip_prefix("mqttv").unwrap_or(text) {
         "31" | "3.1" => Ok(Version::V31),
         "311" | "3.1.1" => Ok(Version::V311),
