@@ -17,6 +17,8 @@ use sundew::session::peer::ListenerRules;
 use sundew::transport::certificates::{self, CertificatesOptions};
 use sundew::transport::options::{CertificateFiles, ListenAddress, ListenerOptions, TlsOptions, WebSocketOptions};
 
+#[path = "cli/bench.rs"]
+mod bench;
 #[path = "cli/golden.rs"]
 mod golden;
 #[path = "cli/store.rs"]
@@ -87,6 +89,24 @@ impl Subscriber {
         let (code, out, _) = ended(process.wait_with_output().unwrap());
         (code, out)
     }
+}
+
+/// An authority, and what it says of a server: in a folder.
+fn certificates_in(folder: &Path) -> (String, CertificateFiles) {
+    let certificates = CertificatesOptions {
+        folder: folder.to_owned(),
+        names: Vec::new(),
+        client_name: "client".to_owned(),
+        days: 2,
+        rsa: false,
+        force: false,
+    };
+    certificates::make(&certificates).unwrap();
+    let files = CertificateFiles {
+        chain: folder.join("server.pem"),
+        key: folder.join("server.key"),
+    };
+    (folder.join("ca.pem").to_str().unwrap().to_owned(), files)
 }
 
 fn is_installed(program: &str) -> bool {
@@ -236,24 +256,11 @@ fn payloads_are_exact_whatever_they_come_from() {
 #[test]
 fn tls_and_websocket_alone_and_together() {
     let folder = tempfile::tempdir().unwrap();
-    let certificates = CertificatesOptions {
-        folder: folder.path().to_owned(),
-        names: Vec::new(),
-        client_name: "client".to_owned(),
-        days: 2,
-        rsa: false,
-        force: false,
-    };
-    certificates::make(&certificates).unwrap();
-    let file = |name: &str| -> String { Path::join(folder.path(), name).to_str().unwrap().to_owned() };
-    let (authority, chain, key) = (file("ca.pem"), file("server.pem"), file("server.key"));
+    let (authority, certificate) = certificates_in(folder.path());
     for (is_tls, is_websocket) in [(true, false), (false, true), (true, true)] {
         let (_server, port) = broker(|listener| {
             listener.tls = is_tls.then(|| TlsOptions {
-                certificates: vec![CertificateFiles {
-                    chain: chain.clone().into(),
-                    key: key.clone().into(),
-                }],
+                certificates: vec![certificate.clone()],
                 ..TlsOptions::default()
             });
             listener.websocket = is_websocket.then(WebSocketOptions::default);

@@ -1,0 +1,274 @@
+//! `sundew bench` against a broker in this process: every scenario, and what it says of a broker that fails.
+
+use serde_json::Value;
+
+use super::*;
+
+/// Runs a scenario for a moment, and reads what it says.
+fn bench(port: &str, arguments: &[&str]) -> (i32, Value) {
+    let moment = ["--warm-up", "0.1", "--duration", "0.3", "--json"];
+    let (code, out, error) = sundew(&[&["bench", "-h", "127.0.0.1", "-p", port], arguments, &moment].concat());
+    let report = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{arguments:?}: {out}{error}"));
+    (code, report)
+}
+
+/// Everything came, once, in order.
+fn assert_whole(report: &Value) {
+    let delivery = &report["delivery"];
+    let number = |name: &str| delivery[name].as_u64().unwrap();
+    assert!(
+        number("delivered") > 0 && number("delivered") == number("expected"),
+        "{report}"
+    );
+    for name in ["lost", "duplicated", "reordered", "strays", "unacknowledged"] {
+        assert_eq!(number(name), 0, "{name}: {report}");
+    }
+    assert_eq!(report["faults"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn traffic_of_every_scenario_arrives_whole_at_every_qos() {
+    let (_server, port) = broker(|_| {});
+    for scenario in ["pairs", "fan-in", "fan-out", "shared", "wildcard", "latency"] {
+        for qos in ["0", "1", "2"] {
+            let size = ["--filters", "300", "--subscribers", "6", "--publishers", "6", "-q", qos];
+            let (code, report) = bench(&port, &[&[scenario], &size[..]].concat());
+            assert_eq!(code, 0, "{scenario}, QoS {qos}: {report}");
+            assert_whole(&report);
+            assert!(report["traffic"]["delivered_per_second"].as_f64().unwrap() > 0.0);
+            assert!(report["latency_us"]["p50"].as_f64().unwrap() > 0.0, "{report}");
+        }
+    }
+}
+
+#[test]
+fn versions_threads_sizes_and_kept_sessions_change_nothing_about_that() {
+    let (_server, port) = broker(|_| {});
+    for arguments in [
+        &["pairs", "-V", "5", "-q", "2", "--payload", "5000"][..],
+        &[
+            "fan-out",
+            "-V",
+            "31",
+            "--subscribers",
+            "20",
+            "--threads",
+            "3",
+            "-q",
+            "1",
+            "--sub-qos",
+            "0",
+        ],
+        &["shared", "--threads", "2", "-q", "1"],
+        &["pairs", "--keep-session", "-V", "5", "-q", "1"],
+        &[
+            "pairs",
+            "--keep-session",
+            "-V",
+            "311",
+            "-q",
+            "1",
+            "--in-flight",
+            "1",
+            "--publishers",
+            "20",
+        ],
+        &[
+            "fan-in",
+            "--rate",
+            "3000",
+            "-q",
+            "1",
+            "--payload",
+            "300000",
+            "--rate",
+            "300",
+        ],
+    ] {
+        let (code, report) = bench(&port, arguments);
+        assert_eq!(code, 0, "{arguments:?}: {report}");
+        assert_whole(&report);
+    }
+}
+
+#[test]
+fn a_rate_is_kept_to() {
+    let (_server, port) = broker(|_| {});
+    let (_, report) = bench(&port, &["latency", "--rate", "1000", "--duration", "1"]);
+    let rate = report["traffic"]["published_per_second"].as_f64().unwrap();
+    assert!((900.0..1100.0).contains(&rate), "{report}");
+    assert!(report["generator"]["late_max_us"].is_number());
+}
+
+#[test]
+fn connections_are_counted_and_the_broker_is_looked_at() {
+    let (_server, port) = broker(|_| {});
+    let pid = std::process::id().to_string();
+    for scenario in ["connect", "idle"] {
+        let (code, report) = bench(
+            &port,
+            &[scenario, "--connections", "100", "--pid", &pid, "--sources", "3"],
+        );
+        assert_eq!(code, 0, "{report}");
+        assert_eq!(report["connections"]["opened"], 100, "{report}");
+        assert_eq!(report["connections"]["failed"], 0, "{report}");
+        assert_eq!(report["connections"]["connect_us"]["count"], 100);
+        assert!(report["broker_process"]["resident"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn retained_messages_are_stored_replayed_and_removed() {
+    let (_server, port) = broker(|_| {});
+    let many = [
+        "retained",
+        "--messages",
+        "1001",
+        "--subscribers",
+        "2",
+        "--publishers",
+        "3",
+    ];
+    let (code, report) = bench(&port, &many);
+    assert_eq!(code, 0, "{report}");
+    assert_whole(&report);
+    assert_eq!(report["delivery"]["delivered"], 2002);
+    assert_eq!(report["remarks"], Value::Array(Vec::new()));
+    let left = ["sub", "-p", &port, "-t", "bench/#", "--retained-only", "-W", "1"];
+    assert_eq!(sundew(&left).1, "", "nothing is left in the broker");
+}
+
+#[test]
+fn tls_and_websocket_are_carried_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ca, certificate) = certificates_in(folder.path());
+    for (url, is_websocket) in [("mqtts", false), ("wss", true)] {
+        let (_server, port) = broker(|listener| {
+            listener.tls = Some(TlsOptions {
+                certificates: vec![certificate.clone()],
+                ..TlsOptions::default()
+            });
+            listener.websocket = is_websocket.then(WebSocketOptions::default);
+        });
+        let url = format!("{url}://localhost:{port}");
+        let (code, report) = bench(&port, &["pairs", "-L", &url, "--cafile", &ca, "-q", "1"]);
+        assert_eq!(code, 0, "{report}");
+        assert_whole(&report);
+    }
+}
+
+#[test]
+fn brokers_are_compared_round_by_round() {
+    let (_server, port) = broker(|_| {});
+    let (_other, other) = broker(|_| {});
+    let one = format!("one=mqtt://127.0.0.1:{port}");
+    let two = format!("two=mqtt://127.0.0.1:{other},pid={}", std::process::id());
+    let arguments = ["pairs", "--compare", &one, "--compare", &two, "--rounds", "2"];
+    let (code, comparison) = bench(&port, &arguments);
+    assert_eq!(code, 0, "{comparison}");
+    let brokers = comparison["brokers"].as_array().unwrap();
+    assert_eq!(
+        (&brokers[0]["broker"], &brokers[1]["broker"]),
+        (&"one".into(), &"two".into())
+    );
+    assert_eq!(brokers[1]["rounds"].as_array().unwrap().len(), 2);
+    let ratio = &brokers[1]["figures"][0]["ratio"];
+    assert!(
+        ratio["min"].as_f64() <= ratio["max"].as_f64() && ratio["min"].is_number(),
+        "{comparison}"
+    );
+}
+
+#[test]
+fn files_say_the_same_as_flags_and_every_published_one_is_sound() {
+    let (_server, port) = broker(|_| {});
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mine.toml");
+    fs::write(&file, "scenario = \"fan-in\"\npublishers = 3\nqos = 1\n").unwrap();
+    let (code, report) = bench(&port, &[file.to_str().unwrap(), "--payload", "100"]);
+    assert_eq!(
+        (code, &report["name"], &report["publishers"]),
+        (0, &"mine".into(), &3.into())
+    );
+    assert_eq!((&report["qos"], &report["payload"]), (&1.into(), &100.into()));
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            // It is read, and there is no broker.
+            let (code, _, error) = sundew(&["bench", path.to_str().unwrap(), "-p", "1"]);
+            assert!(code == 1 && error.contains("is a broker running"), "{path:?}: {error}");
+        }
+    }
+}
+
+/// A broker that lets everybody in, grants everything and delivers nothing.
+fn deaf_broker() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            std::thread::spawn(move || {
+                let mut first = [0; 5];
+                while stream.read_exact(&mut first[..2]).is_ok() {
+                    let mut body = vec![0; usize::from(first[1])];
+                    stream.read_exact(&mut body).unwrap();
+                    let answer: &[u8] = match first[0] >> 4 {
+                        1 => &[0x20, 2, 0, 0],
+                        3 => {
+                            let id = 2 + usize::from(body[1]);
+                            &[0x40, 2, body[id], body[id + 1]]
+                        }
+                        8 => &[0x90, 3, body[0], body[1], 1],
+                        _ => &[],
+                    };
+                    stream.write_all(answer).unwrap();
+                }
+            });
+        }
+    });
+    port.to_string()
+}
+
+#[test]
+fn a_broker_that_loses_messages_is_found_out() {
+    let port = deaf_broker();
+    let few = [
+        "pairs",
+        "--publishers",
+        "1",
+        "-q",
+        "1",
+        "--in-flight",
+        "10",
+        "--patience",
+        "0.2",
+    ];
+    let (code, report) = bench(&port, &few);
+    assert_eq!(code, 1, "{report}");
+    let delivery = &report["delivery"];
+    assert!(
+        delivery["lost"].as_u64() > Some(0) && delivery["lost"] == delivery["expected"],
+        "{report}"
+    );
+    assert!(
+        report["faults"][0].as_str().unwrap().contains("lost at QoS 1"),
+        "{report}"
+    );
+}
+
+#[test]
+fn mistakes_are_answered_with_what_to_do() {
+    for (arguments, said) in [
+        (&["bench", "pears"][..], "--list"),
+        (&["bench", "pairs", "-p", "1"], "is a broker running"),
+        (&["bench", "pairs", "--payload", "3"], "24"),
+        (&["bench", "pairs", "--compare", "x"], "write it like"),
+        (&["bench", "pairs", "--pid", "4294967295"], "--pid"),
+    ] {
+        let (code, _, error) = sundew(arguments);
+        assert!(code == 1 && error.contains(said), "{arguments:?}: {error}");
+    }
+    let (code, list, _) = sundew(&["bench", "--list"]);
+    assert!(code == 0 && list.contains("fan-out"), "{list}");
+}
