@@ -1,13 +1,14 @@
 //! Carries a run through its phases: connect, warm up, measure, wait for the rest, count.
+#![allow(clippy::disallowed_methods, reason = "it waits for real time")]
 
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc;
 
 use super::connection::Part;
 use super::process::{self, Usage};
@@ -34,7 +35,7 @@ pub(super) struct Target {
 pub(super) struct Conductor<'p> {
     pub(super) shared: Arc<Shared>,
     pub(super) pid: Option<u32>,
-    commands: Vec<UnboundedSender<Command>>,
+    commands: Vec<mpsc::Sender<Command>>,
     events: Receiver<Event>,
     threads: Vec<JoinHandle<std::io::Result<()>>>,
     pub(super) progress: &'p mut Progress,
@@ -44,6 +45,10 @@ pub(super) struct Conductor<'p> {
     ready: usize,
 }
 
+/// News that the conductor has not heard; a thread that has more waits.
+const NEWS_MAX: usize = 1024;
+/// Commands that a thread has not yet taken.
+const COMMANDS_MAX: usize = 8;
 /// Failures whose words are kept.
 const FAILURES_MAX: usize = 1_000_000;
 /// How long opening connections may take, in seconds.
@@ -82,7 +87,7 @@ impl<'p> Conductor<'p> {
             },
         );
         let shared = Shared::new(workload.clone(), plan, target.access.clone(), run);
-        let (sender, events) = channel();
+        let (sender, events) = sync_channel(NEWS_MAX);
         let mut conductor = Self {
             pid: target.pid,
             commands: Vec::new(),
@@ -95,7 +100,7 @@ impl<'p> Conductor<'p> {
             shared,
         };
         for thread in 0..workload.threads {
-            let (commands, obeyed) = tokio::sync::mpsc::unbounded_channel();
+            let (commands, obeyed) = mpsc::channel(COMMANDS_MAX);
             let (shared, sender) = (Arc::clone(&conductor.shared), sender.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("bench-{thread}"))
@@ -151,7 +156,7 @@ impl<'p> Conductor<'p> {
     }
 
     fn command(&self, thread: usize, command: Command) {
-        let _ = self.commands[thread].send(command); // a thread that is gone is found when it is joined
+        let _ = self.commands[thread].blocking_send(command); // a thread that is gone is found when it is joined
     }
 
     /// Waits for news; false when it is time.

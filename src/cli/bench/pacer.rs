@@ -54,7 +54,7 @@ impl Alarm {
             it_interval: Timespec::default(),
             it_value: Timespec {
                 tv_sec: time.as_secs() as i64,
-                tv_nsec: i64::from(time.subsec_nanos().max(1)).into(),
+                tv_nsec: i64::from(time.subsec_nanos().max(1)),
             },
         };
         timerfd_settime(self.0.get_ref(), TimerfdTimerFlags::empty(), &once)?;

@@ -231,7 +231,7 @@ impl Publisher {
                     self.random ^= self.random << 13;
                     self.random ^= self.random >> 7;
                     self.random ^= self.random << 17;
-                    let number = (self.random >> 32) * u64::from(below) >> 32;
+                    let number = ((self.random >> 32) * u64::from(below)) >> 32;
                     let at = at + level * (LEVEL_DIGITS + 1);
                     write_digits(&mut topic[at..at + LEVEL_DIGITS], number);
                 }

@@ -1,4 +1,5 @@
 //! The three kinds of run: traffic, connections, retained messages.
+#![allow(clippy::disallowed_methods, reason = "it waits for real time")]
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -186,7 +186,7 @@ impl Plan {
                 .map(|publisher| PublisherPlan::fixed(format!("{}/{publisher}/data", size.prefix)))
                 .collect(),
             subscribers: vec![SubscriberPlan::new(filter, 0); size.subscribers as usize],
-            audiences: vec![0..size.publishers],
+            audiences: std::iter::once(0..size.publishers).collect(),
             deliveries: 1,
         }
     }

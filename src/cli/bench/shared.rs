@@ -1,4 +1,5 @@
 //! What the generator's threads and its conductor have in common: the clock, the counters, and what each publisher may still send.
+#![allow(clippy::disallowed_methods, reason = "it has the clock of the run")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};

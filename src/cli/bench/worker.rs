@@ -5,11 +5,11 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::Receiver;
 use tokio::task::{JoinSet, LocalSet};
 
 use super::connection::{Connection, KEEP_ALIVE, Local, Part, Role, forget};
@@ -64,8 +64,8 @@ pub(super) fn histogram() -> Histogram<u64> {
 pub(super) fn run(
     shared: Arc<Shared>,
     thread: usize,
-    commands: UnboundedReceiver<Command>,
-    events: Sender<Event>,
+    commands: Receiver<Command>,
+    events: SyncSender<Event>,
 ) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let local = Local {
@@ -89,14 +89,14 @@ type Connections = Rc<RefCell<Vec<Rc<RefCell<Connection>>>>>;
 
 struct Worker {
     local: Rc<Local>,
-    events: Sender<Event>,
+    events: SyncSender<Event>,
     connections: Connections,
     /// Everything that was opened.
     parts: Vec<Part>,
 }
 
 impl Worker {
-    async fn obey(mut self, mut commands: UnboundedReceiver<Command>) {
+    async fn obey(mut self, mut commands: Receiver<Command>) {
         let mut tasks = JoinSet::new();
         let mut pings = tokio::time::interval(Duration::from_secs(u64::from(KEEP_ALIVE) / 2));
         loop {
@@ -187,7 +187,7 @@ impl Worker {
 }
 
 /// Opens connections, not all of them at once.
-async fn open_all(parts: Vec<Part>, local: Rc<Local>, connections: Connections, events: Sender<Event>) {
+async fn open_all(parts: Vec<Part>, local: Rc<Local>, connections: Connections, events: SyncSender<Event>) {
     let workload = &local.shared.workload;
     let at_once = (workload.at_once / workload.threads).max(1);
     let mut opening = JoinSet::new();
@@ -211,11 +211,11 @@ async fn open_all(parts: Vec<Part>, local: Rc<Local>, connections: Connections, 
 }
 
 /// Carries a connection to its end.
-async fn carry(connection: Rc<RefCell<Connection>>, local: Rc<Local>, events: Sender<Event>) {
+async fn carry(connection: Rc<RefCell<Connection>>, local: Rc<Local>, events: SyncSender<Event>) {
     let failure = poll_fn(|cx| connection.borrow_mut().poll(cx, &local)).await;
     tell(&events, &failure);
 }
 
-fn tell(events: &Sender<Event>, failure: &Failure) {
+fn tell(events: &SyncSender<Event>, failure: &Failure) {
     let _ = events.send(Event::Failed(failure.to_string())); // as above
 }
