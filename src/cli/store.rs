@@ -58,7 +58,8 @@ enum Action {
     /// Write a backup: everything that is kept, in one new file
     ///
     /// Only reads the data directory; the broker may be at work: what it has acknowledged when this begins is in the backup. The
-    /// file is complete and on the device when it has its name. Takes as much memory as what is kept.
+    /// file is complete and on the device when it has its name. Takes memory for all retained
+    /// messages, for 256 MiB of messages that wait, and a little for each of the others.
     Export {
         /// The file; one that is there is not replaced
         file: PathBuf,
@@ -68,7 +69,7 @@ enum Action {
     /// Make a data directory of a backup
     ///
     /// The directory has to be empty or not there. A backup that is damaged is refused. What has expired since it was made is
-    /// left out by the broker that starts with it; sessions go on from the moment of the backup.
+    /// left out by the broker that starts with it; sessions go on from the moment of the backup. Takes memory like export.
     Import {
         /// The backup
         file: PathBuf,
@@ -154,7 +155,7 @@ fn exit_of(error: &BackupError) -> Exit {
 }
 
 fn export(directory: &Path, file: &Path) -> Result<Exit, BackupError> {
-    let copied = backup::export(&backup::Source::open(directory)?, file)?;
+    let copied = backup::export(&backup::Source::open(directory)?, file, ImageOptions::default())?;
     let exit = told(file, &copied);
     if copied.found.damaged.is_empty() {
         return Ok(exit);
@@ -168,7 +169,10 @@ fn export(directory: &Path, file: &Path) -> Result<Exit, BackupError> {
 }
 
 fn import(file: &Path, directory: &Path) -> Result<Exit, BackupError> {
-    Ok(told(directory, &backup::import(file, directory)?))
+    Ok(told(
+        directory,
+        &backup::import(file, directory, ImageOptions::default())?,
+    ))
 }
 
 fn told(made: &Path, copied: &Copied) -> Exit {

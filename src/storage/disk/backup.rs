@@ -3,19 +3,23 @@
 //! A backup is snapshot number 1 of a store of its own: a file that is named `snapshot-00000000000000000001.snap` and put alone into a
 //! directory is a store that a broker starts with. [`import`] does the same, and looks first whether every byte of it is sound.
 
+use std::collections::HashMap;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::block::{BlockFacts, BlockKind, FileHeader, FileKind, FileName, HeaderError, StoreId, encode_block};
 use super::files::{Files, Lock, LockError, OsFiles, StoreFile};
 use super::recover::{Gap, Place, RecoverError, RecoverMode, Recovered, Visitor, recover};
-use crate::protocol::ids::WorkerId;
+use crate::protocol::ids::{MessageNumber, WorkerId};
+use crate::protocol::message::Message;
 use crate::protocol::time::Time;
+use crate::storage::Record;
 use crate::storage::image::{Image, ImageOptions, Restored};
+use crate::storage::record::MessageRecord;
 
 /// Why there is no backup, or no store made of one.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +99,7 @@ pub struct Copied {
 /// A data directory, or a backup, that is only read; a broker may be at work in it.
 #[derive(Debug)]
 pub struct Source {
-    files: Box<dyn Files>,
+    files: ReadFiles,
 }
 
 impl Source {
@@ -109,15 +113,20 @@ impl Source {
             error,
         };
         if fs::metadata(path).map_err(io)?.is_dir() {
-            let files = OsFiles::new(path);
+            let files = ReadFiles::directory(path);
             let names = files.list().map_err(io)?;
             if !names.iter().any(|name| FileName::parse(name).is_some()) {
                 return Err(BackupError::NoStore(files.directory()));
             }
-            return Ok(Self { files: Box::new(files) });
+            return Ok(Self { files });
         }
-        let files = OneFile::open(path)?;
-        Ok(Self { files: Box::new(files) })
+        Self::backup(path)
+    }
+
+    fn backup(file: &Path) -> Result<Self, BackupError> {
+        Ok(Self {
+            files: ReadFiles::backup(file)?,
+        })
     }
 
     /// For messages to people.
@@ -141,7 +150,7 @@ impl Source {
     /// # Errors
     /// [`BackupError::Recover`].
     pub fn read(&self, visitor: &mut dyn Visitor) -> Result<Recovered, BackupError> {
-        recover(&*self.files, RecoverMode::ReadOnly, visitor).map_err(|error| BackupError::Recover {
+        recover(&self.files, RecoverMode::ReadOnly, visitor).map_err(|error| BackupError::Recover {
             directory: self.files.directory(),
             error,
         })
@@ -174,22 +183,20 @@ impl Visitor for Applied<'_> {
 }
 
 /// Writes a backup: the state of `source` as it is now, synced and complete before it has its name. What cannot be read of the source is left
-/// out, and told in [`Copied::found`].
+/// out, and told in [`Copied::found`]. Contents of messages that wait are in memory up to a bound; the rest is read again as it is written.
 ///
 /// # Errors
 /// [`BackupError`]; then there is no backup.
-pub fn export(source: &Source, file: &Path) -> Result<Copied, BackupError> {
+pub fn export(source: &Source, file: &Path, options: ImageOptions) -> Result<Copied, BackupError> {
     if file.symlink_metadata().is_ok() {
         return Err(BackupError::Exists(file.to_owned()));
     }
-    let (recovered, restored) = source.restore(ImageOptions {
-        memory_bytes_max: usize::MAX,
-    })?;
+    let (mut recovered, restored) = source.restore(options)?;
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
     let files = OsFiles::new(folder.unwrap_or(Path::new(".")));
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_default();
-    let bytes = write(&files, &name, file, &recovered, &restored)?;
+    let bytes = write(&files, &name, file, source, &mut recovered, &restored)?;
     Ok(Copied {
         found: recovered.report,
         restored: restored.report,
@@ -197,17 +204,13 @@ pub fn export(source: &Source, file: &Path) -> Result<Copied, BackupError> {
     })
 }
 
-/// Makes a store of a backup, in a directory that is empty or not there.
+/// Makes a store of a backup, in a directory that is empty or not there. Memory is bounded as for [`export`].
 ///
 /// # Errors
 /// [`BackupError`]; then the directory has no store.
-pub fn import(file: &Path, directory: &Path) -> Result<Copied, BackupError> {
-    let source = Source {
-        files: Box::new(OneFile::open(file)?),
-    };
-    let (recovered, restored) = source.restore(ImageOptions {
-        memory_bytes_max: usize::MAX,
-    })?;
+pub fn import(file: &Path, directory: &Path, options: ImageOptions) -> Result<Copied, BackupError> {
+    let source = Source::backup(file)?;
+    let (mut recovered, restored) = source.restore(options)?;
     if let Some(gap) = recovered.report.gaps.first() {
         return Err(BackupError::Damaged {
             file: file.to_owned(),
@@ -233,7 +236,8 @@ pub fn import(file: &Path, directory: &Path) -> Result<Copied, BackupError> {
     }
     let _lock = lock(&files)?;
     let name = FileName::snapshot(1).text();
-    let bytes = write(&files, &name, &directory.join(&name), &recovered, &restored)?;
+    let path = directory.join(&name);
+    let bytes = write(&files, &name, &path, &source, &mut recovered, &restored)?;
     Ok(Copied {
         found: recovered.report,
         restored: restored.report,
@@ -257,7 +261,8 @@ fn write(
     files: &OsFiles,
     name: &str,
     path: &Path,
-    recovered: &Recovered,
+    source: &Source,
+    recovered: &mut Recovered,
     restored: &Restored,
 ) -> Result<u64, BackupError> {
     let io = |error| BackupError::Io {
@@ -284,7 +289,7 @@ fn write(
         blocks: 0,
     };
     let written = writer
-        .all(restored)
+        .all(restored, |wanted| recovered.read(&source.files, wanted))
         .and_then(|()| files.rename(&temporary, name))
         .and_then(|()| files.sync_directory(""));
     if let Err(error) = written {
@@ -293,6 +298,9 @@ fn write(
     }
     Ok(writer.length)
 }
+
+/// Messages that are read again at once.
+const READ_AT_ONCE: usize = 32;
 
 /// Writes the blocks of a snapshot.
 struct Writer {
@@ -304,12 +312,22 @@ struct Writer {
 }
 
 impl Writer {
-    fn all(&mut self, restored: &Restored) -> io::Result<()> {
+    /// Writes everything. What is not in memory is read when its turn comes.
+    fn all(
+        &mut self,
+        restored: &Restored,
+        mut read: impl FnMut(&[MessageNumber]) -> Vec<(MessageNumber, Option<Arc<Message>>)>,
+    ) -> io::Result<()> {
         let header = self.header.encode();
         self.file.write_at(0, &header)?;
         self.length = header.len() as u64;
         let mut result = Ok(());
         restored.encode(&mut |part| {
+            for wanted in part.stored_messages.chunks(READ_AT_ONCE) {
+                if result.is_ok() {
+                    result = self.contents(read(wanted));
+                }
+            }
             if result.is_ok() && !part.bytes.is_empty() {
                 result = self.block(BlockKind::SnapshotPart, &part.bytes);
             }
@@ -317,6 +335,18 @@ impl Writer {
         result?;
         self.block(BlockKind::SnapshotEnd, &[])?;
         self.file.sync()
+    }
+
+    /// What messages say, before the deliveries that name them.
+    fn contents(&mut self, messages: Vec<(MessageNumber, Option<Arc<Message>>)>) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        for (number, message) in messages {
+            let message = message.ok_or_else(|| {
+                io::Error::other(format!("message {} of the source cannot be read any more", number.0))
+            })?;
+            Record::Message(MessageRecord::of(number, &message.view())).encode(&mut bytes);
+        }
+        self.block(BlockKind::SnapshotPart, &bytes)
     }
 
     fn block(&mut self, kind: BlockKind, body: &[u8]) -> io::Result<()> {
@@ -338,19 +368,28 @@ impl Writer {
     }
 }
 
-/// A backup, seen as a data directory with one snapshot in it. Nothing can be changed.
+/// A data directory, or a backup that is seen as one with one snapshot in it. Nothing can be changed, and what was opened once stays readable: a broker
+/// may remove it meanwhile.
 #[derive(Debug)]
-struct OneFile {
+struct ReadFiles {
     path: PathBuf,
     folder: OsFiles,
-    /// Its name in the folder.
-    own_name: String,
-    /// The name that it would have in a data directory.
-    name: String,
+    /// Of a backup: its name in the folder, and the name that it would have in a data directory.
+    backup: Option<(String, String)>,
+    opened: Mutex<HashMap<String, Arc<dyn StoreFile>>>,
 }
 
-impl OneFile {
-    fn open(path: &Path) -> Result<Self, BackupError> {
+impl ReadFiles {
+    fn directory(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            folder: OsFiles::new(path),
+            backup: None,
+            opened: Mutex::default(),
+        }
+    }
+
+    fn backup(path: &Path) -> Result<Self, BackupError> {
         let io = |error| BackupError::Io {
             file: path.to_owned(),
             error,
@@ -369,8 +408,8 @@ impl OneFile {
             Ok(header) => Ok(Self {
                 path: path.to_owned(),
                 folder,
-                own_name,
-                name: header.name.text(),
+                backup: Some((own_name, header.name.text())),
+                opened: Mutex::default(),
             }),
             Err(error) => Err(BackupError::NoBackup {
                 file: path.to_owned(),
@@ -380,12 +419,12 @@ impl OneFile {
     }
 }
 
-/// What is asked of a backup besides reading.
+/// What is asked besides reading.
 fn read_only<T>() -> io::Result<T> {
     Err(io::ErrorKind::ReadOnlyFilesystem.into())
 }
 
-impl Files for OneFile {
+impl Files for ReadFiles {
     fn directory(&self) -> String {
         self.path.display().to_string()
     }
@@ -407,11 +446,17 @@ impl Files for OneFile {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StoreFile>> {
-        if name == self.name {
-            self.folder.open(&self.own_name)
-        } else {
-            Err(io::ErrorKind::NotFound.into())
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = opened.get(name) {
+            return Ok(Arc::clone(file));
         }
+        let file = match &self.backup {
+            None => self.folder.open(name)?,
+            Some((own_name, as_named)) if name == as_named => self.folder.open(own_name)?,
+            Some(_) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        opened.insert(name.to_owned(), Arc::clone(&file));
+        Ok(file)
     }
 
     fn cut(&self, _name: &str, _length: u64) -> io::Result<()> {
@@ -427,7 +472,10 @@ impl Files for OneFile {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(vec![self.name.clone()])
+        match &self.backup {
+            None => self.folder.list(),
+            Some((_, as_named)) => Ok(vec![as_named.clone()]),
+        }
     }
 
     fn sync_directory(&self, _folder: &str) -> io::Result<()> {
@@ -438,3 +486,6 @@ impl Files for OneFile {
         Ok(0)
     }
 }
+
+#[cfg(test)]
+mod tests;
