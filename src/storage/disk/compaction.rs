@@ -70,6 +70,11 @@ impl Compaction {
         self.changes > 0 || self.snapshot.is_some() || self.is_tidying
     }
 
+    /// True while no snapshot is wanted or under way.
+    pub(super) const fn is_idle(&self) -> bool {
+        !self.wants && self.snapshot.is_none() && !self.is_tidying
+    }
+
     /// The estimate of the next one's bytes.
     pub(super) const fn last_bytes(&self) -> u64 {
         self.last_bytes

@@ -4,6 +4,7 @@
 //! told, then there is a moment for a slice of a snapshot. `compaction.rs` has what it does about snapshots, `healing.rs` about failures.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -122,6 +123,12 @@ pub struct Engine {
     pub(super) failure: Option<Failure>,
     pub(super) closing: Option<bool>,
     pub(super) is_closed: bool,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("log", &self.log).finish_non_exhaustive()
+    }
 }
 
 impl Engine {
@@ -250,6 +257,17 @@ impl Engine {
     /// True when it was closed: nothing more will be written.
     pub const fn is_closed(&self) -> bool {
         self.is_closed
+    }
+
+    /// True while a step with a small batch takes no longer than a write of it to memory: nothing fails, nothing is brought to the device, and no
+    /// snapshot is under way.
+    pub fn is_calm(&self) -> bool {
+        self.options.sync != SyncMode::Always
+            && !self.is_syncing
+            && self.failure.is_none()
+            && self.closing.is_none()
+            && !self.is_closed
+            && self.compaction.is_idle()
     }
 
     fn take_batch(&mut self, worker: WorkerId, batch: &Batch) {

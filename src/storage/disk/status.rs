@@ -15,6 +15,8 @@ pub struct StoreStatus {
     pub bytes: AtomicU64,
     /// Writes to the log: each takes all batches that are there.
     pub groups: AtomicU64,
+    /// Those of them that a worker made itself.
+    pub written_by_workers: AtomicU64,
     /// Syncs of the log.
     pub syncs: AtomicU64,
     /// Microseconds that syncs of the log took, all told.
@@ -48,6 +50,7 @@ impl StoreStatus {
             ("records", &self.records),
             ("bytes", &self.bytes),
             ("groups", &self.groups),
+            ("written_by_workers", &self.written_by_workers),
             ("syncs", &self.syncs),
             ("sync_micros", &self.sync_micros),
             ("dropped", &self.dropped),

@@ -4,26 +4,22 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::block::StoreId;
-use super::engine::{Engine, Input, Surroundings, Wake};
-use super::files::{Files, Lock, LockError, OsFiles};
+use super::engine::{Engine, Input, Surroundings};
+use super::files::{Files, LockError, OsFiles};
 use super::jobs::{Done, Job, Jobs, Lane, Tools};
-use super::log::Now;
 use super::options::DiskOptions;
 use super::recover::{RecoverError, RecoverMode, Recovered, Report, Visitor, recover};
-use super::status::{StoreStatus, count, set};
+use super::status::StoreStatus;
+use super::writer::{MustNotPanic, StoreClock, Writer, wall_millis};
 use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
 use crate::protocol::message::Message;
 use crate::protocol::time::Time;
 use crate::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
-
-/// How long it is not said again that too much waits.
-const SAID_FOR: Duration = Duration::from_secs(60);
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -69,39 +65,14 @@ pub struct Opened {
 
 /// The store on disk.
 ///
-/// Threads: `store` writes, `store-sync` and `store-files` do what takes long and nobody waits for, `store-read` reads messages back.
+/// Threads: `store` writes (see `writer.rs` for when a worker does), `store-sync` and `store-files` do what takes long and nobody waits for, `store-read` reads messages back.
 /// They end with [`Store::close`], or when it is dropped.
 #[derive(Debug)]
 pub struct DiskStore {
-    shared: Arc<Shared>,
+    writer: Arc<Writer>,
     /// What the threads are started with.
     start: Mutex<Option<Start>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    queue: Mutex<Queue>,
-    ready: Condvar,
-    status: Arc<StoreStatus>,
-    clock: StoreClock,
-    /// See [`DiskOptions::waiting_max`].
-    waiting_max: u64,
-    /// More waits than that. Changed under the lock of the queue.
-    is_behind: AtomicBool,
-    /// The directory is taken until the last thread has ended.
-    _lock: Box<dyn Lock>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    inputs: Vec<Input>,
-    /// Bytes of batches that are not written, with those that the writer has taken and works on.
-    waiting_bytes: u64,
-    /// When it was last said that too much waits.
-    behind_said: Option<Instant>,
-    /// Nothing more is taken.
-    is_closed: bool,
 }
 
 #[derive(Debug)]
@@ -109,27 +80,6 @@ struct Start {
     options: DiskOptions,
     files: Arc<dyn Files>,
     recovered: Recovered,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct StoreClock {
-    at: Instant,
-    time: Time,
-}
-
-impl StoreClock {
-    fn now(&self) -> Now {
-        Now {
-            time: self.time.plus_millis(self.at.elapsed().as_millis() as u64),
-            wall: wall_millis(),
-        }
-    }
-}
-
-fn wall_millis() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as u64)
 }
 
 impl DiskStore {
@@ -184,16 +134,9 @@ impl DiskStore {
             at,
             took: begin.elapsed(),
         };
+        let clock = StoreClock { at, time: opened.time };
         let store = Self {
-            shared: Arc::new(Shared {
-                queue: Mutex::default(),
-                ready: Condvar::new(),
-                status: Arc::default(),
-                clock: StoreClock { at, time: opened.time },
-                waiting_max: options.waiting_max,
-                is_behind: AtomicBool::new(false),
-                _lock: lock,
-            }),
+            writer: Arc::new(Writer::new(clock, options.waiting_max, lock)),
             start: Mutex::new(Some(Start {
                 options,
                 files,
@@ -216,40 +159,21 @@ impl DiskStore {
 
     /// Counters.
     pub fn status(&self) -> &Arc<StoreStatus> {
-        &self.shared.status
+        &self.writer.status
     }
 
     /// Ends it: with a snapshot if that can be made within `patience`. Everything that was submitted is on the device when this returns `true`.
     fn end(&self, with_snapshot: bool, patience: Duration) -> bool {
         if self.is_own_thread() {
             // The broker let go of it in a call of the store. Who waits here for the store's end waits for itself; it ends when the call has come back.
-            self.shared.put(Input::Close { with_snapshot: false });
+            self.writer.put(Input::Close { with_snapshot: false });
             return false;
         }
-        self.shared.put(Input::Close { with_snapshot });
-        let deadline = Instant::now() + patience;
-        let mut queue = self.shared.lock();
-        let mut is_hurried = !with_snapshot;
-        while !queue.is_closed && self.is_running() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() && !is_hurried {
-                is_hurried = true;
-                queue.inputs.push(Input::Close { with_snapshot: false });
-                self.shared.ready.notify_all();
-            }
-            let wait = if is_hurried { Duration::from_millis(100) } else { left };
-            queue = self
-                .shared
-                .ready
-                .wait_timeout(queue, wait)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        drop(queue);
+        self.writer.close(with_snapshot, patience, || self.is_running());
         for thread in std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)) {
             _ = thread.join(); // a panic ends the process
         }
-        self.shared.status.standing() == Standing::Sound
+        self.writer.status.standing() == Standing::Sound
     }
 
     fn is_running(&self) -> bool {
@@ -280,33 +204,33 @@ impl Store for DiskStore {
     fn attach(&self, events: Arc<dyn StoreEvents>) {
         let start = self.start.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(start) = start {
-            let threads = start_threads(&self.shared, start, events);
+            let threads = start_threads(&self.writer, start, events);
             *self.threads.lock().unwrap_or_else(PoisonError::into_inner) = threads;
         }
     }
 
     fn submit(&self, from: WorkerId, batch: Batch) {
-        self.shared.put(Input::Batch(from, batch));
+        self.writer.submit(from, batch);
     }
 
     fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart) {
-        self.shared.put(Input::Part(from, snapshot, part));
+        self.writer.put(Input::Part(from, snapshot, part));
     }
 
     fn is_behind(&self) -> bool {
-        self.shared.is_behind.load(Ordering::Relaxed)
+        self.writer.is_behind()
     }
 
     fn figures(&self) -> Vec<(&'static str, u64)> {
-        self.shared.status.figures()
+        self.writer.status.figures()
     }
 
     fn compact(&self) {
-        self.shared.put(Input::Compact);
+        self.writer.put(Input::Compact);
     }
 
     fn standing(&self) -> Standing {
-        self.shared.status.standing()
+        self.writer.status.standing()
     }
 
     fn close(&self, patience: Duration) {
@@ -316,61 +240,7 @@ impl Store for DiskStore {
     }
 
     fn load(&self, to: WorkerId, session: SlotKey, messages: Vec<MessageNumber>) {
-        self.shared.put(Input::Load(to, session, messages));
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put(&self, input: Input) {
-        let mut queue = self.lock();
-        if queue.is_closed {
-            return;
-        }
-        let was_empty = queue.inputs.is_empty();
-        let bytes = waiting_bytes(&input);
-        queue.inputs.push(input);
-        if bytes > 0 {
-            queue.waiting_bytes += bytes;
-            self.watch(&mut queue);
-        }
-        drop(queue);
-        if was_empty {
-            self.ready.notify_all();
-        }
-    }
-}
-
-impl Shared {
-    /// Sees how much waits to be written.
-    fn watch(&self, queue: &mut Queue) {
-        let bytes = queue.waiting_bytes;
-        set(&self.status.waiting_bytes, bytes);
-        let was_behind = self.is_behind.load(Ordering::Relaxed);
-        if !was_behind && bytes > self.waiting_max {
-            self.is_behind.store(true, Ordering::Relaxed);
-            count(&self.status.behind, 1);
-            if queue.behind_said.is_none_or(|at| at.elapsed() >= SAID_FOR) {
-                queue.behind_said = Some(Instant::now());
-                tracing::warn!(
-                    bytes,
-                    "the disk is slower than what is to be kept (storage.waiting_max): clients are read slower"
-                );
-            }
-        } else if was_behind && bytes <= self.waiting_max / 2 {
-            self.is_behind.store(false, Ordering::Relaxed);
-        }
-    }
-}
-
-/// What of an input counts as waiting to be written.
-fn waiting_bytes(input: &Input) -> u64 {
-    match input {
-        Input::Batch(_, batch) => batch.bytes.len() as u64,
-        _ => 0, // of snapshots there is one part of each worker; the rest is small
+        self.writer.put(Input::Load(to, session, messages));
     }
 }
 
@@ -431,7 +301,7 @@ impl JobQueue {
     }
 }
 
-fn start_threads(shared: &Arc<Shared>, start: Start, events: Arc<dyn StoreEvents>) -> Vec<JoinHandle<()>> {
+fn start_threads(writer: &Arc<Writer>, start: Start, events: Arc<dyn StoreEvents>) -> Vec<JoinHandle<()>> {
     let lanes: [Arc<JobQueue>; 3] = Default::default();
     let mut tools_of_lanes = None;
     let random = RandomState::new();
@@ -441,7 +311,7 @@ fn start_threads(shared: &Arc<Shared>, start: Start, events: Arc<dyn StoreEvents
     new_store.0[8..].copy_from_slice(&halves[1]);
     let surroundings = Surroundings {
         files: start.files,
-        status: Arc::clone(&shared.status),
+        status: Arc::clone(&writer.status),
         new_store,
     };
     let jobs = |tools: Tools| -> Box<dyn Jobs> {
@@ -454,15 +324,16 @@ fn start_threads(shared: &Arc<Shared>, start: Start, events: Arc<dyn StoreEvents
         start.recovered,
         events,
         jobs,
-        shared.clock.now(),
+        writer.clock.now(),
     );
+    writer.begin(engine);
     let mut threads = Vec::new();
-    let of_writer = Arc::clone(shared);
-    threads.extend(spawn("store", move || write(&of_writer, engine)));
+    let of_thread = Arc::clone(writer);
+    threads.extend(spawn("store", move || of_thread.run()));
     for (name, lane) in ["store-sync", "store-files", "store-read"].into_iter().zip(lanes) {
         if let Some(tools) = tools_of_lanes.clone() {
-            let shared = Arc::clone(shared);
-            threads.extend(spawn(name, move || work(&shared, &lane, &tools)));
+            let writer = Arc::clone(writer);
+            threads.extend(spawn(name, move || work(&writer, &lane, &tools)));
         }
     }
     threads
@@ -478,75 +349,22 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Option<JoinHandle<
     }
 }
 
-/// The writer.
-fn write(shared: &Shared, mut engine: Engine) {
-    let _end = WriterEnd(shared);
-    let _alarm = MustNotPanic;
-    let mut inputs = Vec::new();
-    while !engine.is_closed() {
-        let wake = engine.wake();
-        let mut queue = shared.lock();
-        if let (Wake::At(at), true) = (wake, queue.inputs.is_empty()) {
-            let wait = Duration::from_millis(at.millis_since(shared.clock.now().time));
-            queue = shared
-                .ready
-                .wait_timeout(queue, wait)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
-        std::mem::swap(&mut queue.inputs, &mut inputs);
-        drop(queue);
-        let bytes: u64 = inputs.iter().map(waiting_bytes).sum();
-        engine.step(&mut inputs, shared.clock.now());
-        if bytes > 0 {
-            let mut queue = shared.lock();
-            queue.waiting_bytes -= bytes;
-            shared.watch(&mut queue);
-        }
-    }
-}
-
-/// When the writer has ended, nobody waits for it.
-struct WriterEnd<'a>(&'a Shared);
-
-impl Drop for WriterEnd<'_> {
-    fn drop(&mut self) {
-        self.0.lock().is_closed = true;
-        self.0.ready.notify_all();
-    }
-}
-
-/// A store without one of its threads keeps nothing, and everybody waits for it: better the whole process ends, and is started again.
-struct MustNotPanic;
-
-impl Drop for MustNotPanic {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            tracing::error!(
-                thread = thread::current().name().unwrap_or_default(),
-                "internal error: a thread of the store panicked; the process ends"
-            );
-            std::process::abort();
-        }
-    }
-}
-
 /// A thread that does jobs.
-fn work(shared: &Shared, lane: &JobQueue, tools: &Tools) {
+fn work(writer: &Writer, lane: &JobQueue, tools: &Tools) {
     let _alarm = MustNotPanic;
     while let Some(job) = lane.next() {
-        if let Some(done) = run(job, tools, shared) {
-            shared.put(Input::Done(done));
+        if let Some(done) = run(job, tools, writer) {
+            writer.put(Input::Done(done));
         }
     }
 }
 
-fn run(job: Job, tools: &Tools, shared: &Shared) -> Option<Done> {
+fn run(job: Job, tools: &Tools, writer: &Writer) -> Option<Done> {
     let is_sync = job.lane() == Lane::Log;
     let begin = Instant::now();
     let done = job.run(tools);
     if is_sync {
-        super::status::count(&shared.status.sync_micros, begin.elapsed().as_micros() as u64);
+        super::status::count(&writer.status.sync_micros, begin.elapsed().as_micros() as u64);
     }
     done
 }

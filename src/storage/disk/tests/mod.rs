@@ -6,6 +6,7 @@ mod memory;
 mod random;
 mod threads;
 mod world;
+mod writer;
 
 use super::engine::Input;
 use super::options::{DiskOptions, FullPolicy, SyncMode};

@@ -15,7 +15,7 @@ use crate::storage::{Batch, RetainedCursor, SnapshotId, SnapshotPart, Store, Sto
 
 /// A broker of one worker, which answers at once.
 #[derive(Default)]
-struct Broker {
+pub(super) struct Broker {
     store: Mutex<Weak<DiskStore>>,
     stored: Mutex<u64>,
     changed: Condvar,
@@ -23,7 +23,7 @@ struct Broker {
 }
 
 impl Broker {
-    fn wait_stored(&self, up_to: u64) {
+    pub(super) fn wait_stored(&self, up_to: u64) {
         let mut stored = self.stored.lock().unwrap();
         while *stored < up_to {
             stored = self.changed.wait(stored).unwrap();
@@ -71,7 +71,7 @@ impl StoreEvents for Broker {
     }
 }
 
-fn open(directory: &std::path::Path, sync: SyncMode) -> (Arc<DiskStore>, Arc<Broker>, Seen) {
+pub(super) fn open(directory: &std::path::Path, sync: SyncMode) -> (Arc<DiskStore>, Arc<Broker>, Seen) {
     let mut seen = Seen::default();
     let options = DiskOptions {
         sync,
@@ -224,6 +224,7 @@ impl StoreEvents for Slow {
 fn open_slow(directory: &std::path::Path, waiting_max: u64) -> (Arc<DiskStore>, Arc<Slow>) {
     let options = DiskOptions {
         waiting_max,
+        sync: SyncMode::Always, // so that the store's own thread writes everything
         ..DiskOptions::default()
     };
     let (store, _) = DiskStore::open(directory, options, RecoverMode::Repair, &mut Seen::default()).unwrap();
