@@ -296,7 +296,7 @@ impl Reach<'_> {
                 progress: Progress::Queued,
                 qos,
                 retain: receiver.retain_as_published && fanned.publication.retain,
-                identifiers: receiver.identifiers.clone(),
+                identifiers: SmallVec::from_slice(&receiver.identifiers),
                 group,
             });
         }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::frames::{Addressing, Fanned};
 use super::outbox::Offered;
 use super::residents::{Residents, record_too_large, touch, write_delivery};
@@ -294,7 +296,7 @@ fn delivery(fanned: &mut Fanned<'_>, form: DeliveryForm<'_>) -> Delivery {
         message: Arc::clone(fanned.kept()),
         qos: form.qos,
         retain: form.retain,
-        identifiers: form.receiver.identifiers.clone(),
+        identifiers: SmallVec::from_slice(&form.receiver.identifiers), // a clone goes one by one
         group: form.purpose.group().map(|group| Arc::clone(&group.name)),
         copy: form.purpose.copy(),
     }

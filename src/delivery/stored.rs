@@ -65,7 +65,7 @@ fn routed_now(
         progress,
         qos: form.qos,
         retain: form.retain,
-        identifiers: form.receiver.identifiers.clone(),
+        identifiers: SmallVec::from_slice(&form.receiver.identifiers),
         group: form
             .purpose
             .group()
@@ -87,7 +87,7 @@ pub fn record<'a>(session: &Session, delivery: &'a Delivery, progress: Progress)
         progress,
         qos: delivery.qos,
         retain: delivery.retain,
-        identifiers: delivery.identifiers.clone(),
+        identifiers: SmallVec::from_slice(&delivery.identifiers),
         group: delivery.group.as_ref().map(|name| (&*name.group, &*name.filter)),
     })
 }

@@ -221,7 +221,9 @@ impl Journal {
         if self.open.records == 0 {
             return None;
         }
-        self.capacity = self.open.bytes.len().clamp(self.capacity / 2, BUFFER_KEPT_BYTES);
+        // It shrinks slowly: a buffer that is too small is copied as it grows.
+        let shrunk = self.capacity - self.capacity / 16;
+        self.capacity = self.open.bytes.len().clamp(shrunk, BUFFER_KEPT_BYTES);
         let next = Batch {
             number: self.open.number + 1,
             bytes: Vec::with_capacity(self.capacity),

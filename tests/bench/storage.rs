@@ -213,6 +213,7 @@ fn started(directory: &Path) {
     let begin = Instant::now();
     let (server, _) = server(Some(storage(directory, SyncMode::Interval)));
     let (took, memory) = (begin.elapsed(), resident_mib());
+    let retained = server.broker().retained.read().expect("no panic").len();
     let sampling = Arc::new(AtomicBool::new(true));
     let goes_on = Arc::clone(&sampling);
     let sampler = thread::spawn(move || {
@@ -227,7 +228,7 @@ fn started(directory: &Path) {
     server.stop();
     sampling.store(false, Ordering::Relaxed);
     println!(
-        "{:.2} s, {memory:.0} MiB; stop with a snapshot {:.2} s, at most {:.0} MiB meanwhile",
+        "{:.2} s, {memory:.0} MiB, {retained} retained; stop with a snapshot {:.2} s, at most {:.0} MiB meanwhile",
         took.as_secs_f64(),
         begin.elapsed().as_secs_f64(),
         sampler.join().expect("no panic")
