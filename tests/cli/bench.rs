@@ -60,6 +60,7 @@ fn versions_threads_sizes_and_kept_sessions_change_nothing_about_that() {
             "0",
         ],
         &["shared", "--threads", "2", "-q", "1"],
+        &["pairs", "-q", "1", "--churn", "2000", "--levels", "20"],
         &["pairs", "--keep-session", "-V", "5", "-q", "1"],
         &[
             "pairs",
@@ -177,6 +178,43 @@ fn brokers_are_compared_round_by_round() {
         ratio["min"].as_f64() <= ratio["max"].as_f64() && ratio["min"].is_number(),
         "{comparison}"
     );
+}
+
+#[test]
+fn a_sweep_runs_at_every_size_and_is_drawn() {
+    let (_server, port) = broker(|_| {});
+    let folder = tempfile::tempdir().unwrap();
+    let plot = folder.path().join("growth.svg");
+    let (code, table, error) = sundew(&[
+        "bench",
+        "fan-out",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port,
+        "--sweep",
+        "subscribers=1,30",
+        "--warm-up",
+        "0.1",
+        "-d",
+        "0.2",
+        "--plot",
+        plot.to_str().unwrap(),
+    ]);
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        table.contains("1 → 30,") && table.contains("| subscribers | delivered/s |"),
+        "{table}"
+    );
+    assert!(fs::read_to_string(plot).unwrap().ends_with("</svg>\n"));
+}
+
+#[test]
+fn what_comes_and_goes_meanwhile_is_counted() {
+    let (_server, port) = broker(|_| {});
+    let (_, report) = bench(&port, &["latency", "--churn", "1000", "-d", "1"]);
+    let churned = report["traffic"]["churned_per_second"].as_f64().unwrap();
+    assert!((800.0..1200.0).contains(&churned), "{report}");
 }
 
 #[test]

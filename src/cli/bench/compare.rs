@@ -44,13 +44,14 @@ pub(super) struct Spread {
 }
 
 /// A figure of a report.
-struct Figure {
-    name: &'static str,
-    value: fn(&Report) -> Option<f64>,
-    print: fn(f64) -> String,
+pub(super) struct Figure {
+    pub(super) name: &'static str,
+    pub(super) value: fn(&Report) -> Option<f64>,
+    pub(super) print: fn(f64) -> String,
 }
 
-const FIGURES: &[Figure] = &[
+/// Everything that can be compared.
+pub(super) const FIGURES: &[Figure] = &[
     Figure {
         name: "stored/s",
         value: |report| Some(report.retained.as_ref()?.stored_per_second),
@@ -212,13 +213,14 @@ mod tests {
 
     fn report(delivered_per_second: f64) -> Report {
         let settings: Settings = toml::from_str("scenario = \"pairs\"").unwrap();
-        let workload = settings.decide(&Settings::default(), "pairs".to_owned()).unwrap();
+        let workload = settings.decide(&[], "pairs".to_owned()).unwrap();
         let mut report = Report::new(&workload, "tcp");
         report.traffic = Some(Traffic {
             published_per_second: 0.0,
             delivered_per_second,
             subscribe_seconds: 0.0,
             filters: 8,
+            churned_per_second: None,
         });
         report
     }

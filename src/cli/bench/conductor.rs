@@ -61,6 +61,7 @@ pub(super) struct Moment {
     pub(super) time: u64,
     pub(super) sent: u64,
     pub(super) delivered: u64,
+    pub(super) churned: u64,
     pub(super) broker: Option<Usage>,
     own: Usage,
 }
@@ -83,7 +84,7 @@ impl<'p> Conductor<'p> {
                 subscribers: workload.subscribers,
                 filters: workload.filters,
                 messages: workload.messages,
-                prefix: format!("bench/{run:08x}"),
+                prefix: format!("bench/{run:08x}{}", "/l".repeat(workload.levels as usize)),
             },
         );
         let shared = Shared::new(workload.clone(), plan, target.access.clone(), run);
@@ -155,7 +156,8 @@ impl<'p> Conductor<'p> {
         }
     }
 
-    fn command(&self, thread: usize, command: Command) {
+    /// Tells one thread.
+    pub(super) fn command(&self, thread: usize, command: Command) {
         let _ = self.commands[thread].blocking_send(command); // a thread that is gone is found when it is joined
     }
 
@@ -190,6 +192,7 @@ impl<'p> Conductor<'p> {
             time: shared.now(),
             sent: shared.sum(|counters| &counters.sent),
             delivered: shared.sum(|counters| &counters.delivered),
+            churned: shared.sum(|counters| &counters.churned),
             broker: self.pid.map(process::usage).transpose()?,
             own: process::usage(std::process::id()).unwrap_or_default(), // where there is no /proc
         })

@@ -50,6 +50,8 @@ impl Local {
 pub(super) enum Part {
     /// It only is there.
     Idle(u32),
+    /// It subscribes and unsubscribes.
+    Churner(u32),
     /// Index of the plan.
     Publisher(u32),
     /// Index of the plan.
@@ -59,7 +61,7 @@ pub(super) enum Part {
 impl Part {
     const fn index(self) -> u32 {
         match self {
-            Self::Idle(index) | Self::Publisher(index) | Self::Subscriber(index) => index,
+            Self::Idle(index) | Self::Churner(index) | Self::Publisher(index) | Self::Subscriber(index) => index,
         }
     }
 
@@ -67,6 +69,7 @@ impl Part {
     fn client_id(self, run: u32) -> String {
         let letter = match self {
             Self::Idle(_) => 'i',
+            Self::Churner(_) => 'c',
             Self::Publisher(_) => 'p',
             Self::Subscriber(_) => 's',
         };
@@ -94,11 +97,11 @@ impl Connection {
     pub(super) async fn open(part: Part, local: &Local) -> Result<Rc<RefCell<Self>>, Failure> {
         let shared = &local.shared;
         let began = shared.now();
-        let (link, receive_maximum) = connect(part, shared, !shared.workload.keep_session).await?;
+        let (link, receive_maximum) = connect(part, local, !shared.workload.keep_session).await?;
         local.connecting.borrow_mut().saturating_record(shared.now() - began);
         add(&local.counters().opened, 1);
         let role = match part {
-            Part::Idle(_) => Role::Idle,
+            Part::Idle(_) | Part::Churner(_) => Role::Idle,
             Part::Publisher(index) => Role::Publisher(Publisher::new(index, shared, receive_maximum)?),
             Part::Subscriber(index) => Role::Subscriber(Subscriber::new(index as usize, shared)),
         };
@@ -158,32 +161,24 @@ impl Connection {
         let (shared, counters) = (&*local.shared, local.counters());
         let mut scratch = local.scratch.borrow_mut();
         let Self { link, role, .. } = self;
-        match role {
-            Role::Subscriber(subscriber) => {
-                let mut latency = local.latency.borrow_mut();
-                let mut reading = Reading::new(shared, counters, &mut latency);
-                let read = link.poll_read(cx, &mut scratch, |packet, out| {
-                    expect_no_farewell(packet)?;
-                    subscriber.receive(packet, &mut reading, out)
-                });
-                reading.end();
-                read
-            }
-            Role::Publisher(publisher) => link.poll_read(cx, &mut scratch, |packet, out| {
-                if matches!(packet, Packet::PingResp) {
-                    return Ok(());
-                }
-                expect_no_farewell(packet)?;
-                publisher.receive(packet, shared, counters, out)
-            }),
-            Role::Idle => link.poll_read(cx, &mut scratch, |packet, _| match packet {
-                Packet::PingResp => Ok(()),
-                packet => {
-                    expect_no_farewell(packet)?;
-                    Err(Failure::Unexpected(packet.packet_type().name()))
-                }
-            }),
+        let mut latency = local.latency.borrow_mut();
+        let mut reading = None;
+        if matches!(role, Role::Subscriber(_)) {
+            reading = Some(Reading::new(shared, counters, &mut latency));
         }
+        let read = link.poll_read(cx, &mut scratch, |packet, out| {
+            match (packet, &mut *role, &mut reading) {
+                (Packet::PingResp, ..) => Ok(()),
+                (Packet::Disconnect(disconnect), ..) => Err(Failure::Disconnected(disconnect.reason)),
+                (packet, Role::Subscriber(subscriber), Some(reading)) => subscriber.receive(packet, reading, out),
+                (packet, Role::Publisher(publisher), _) => publisher.receive(packet, shared, counters, out),
+                (packet, ..) => Err(Failure::Unexpected(packet.packet_type().name())),
+            }
+        });
+        if let Some(reading) = reading {
+            reading.end();
+        }
+        read
     }
 
     /// Says that it is alive.
@@ -209,14 +204,6 @@ impl Connection {
     }
 }
 
-/// DISCONNECT ends a connection, and its reason is told.
-fn expect_no_farewell(packet: &Packet<'_>) -> Result<(), Failure> {
-    match packet {
-        Packet::Disconnect(disconnect) => Err(Failure::Disconnected(disconnect.reason)),
-        _ => Ok(()),
-    }
-}
-
 const fn goodbye() -> Packet<'static> {
     Packet::Disconnect(Disconnect {
         reason: ReasonCode::Success,
@@ -225,15 +212,16 @@ const fn goodbye() -> Packet<'static> {
 }
 
 /// Ends the session that --keep-session has left.
-pub(super) async fn forget(part: Part, shared: &Shared) -> Result<(), Failure> {
-    let (mut link, _) = connect(part, shared, true).await?;
+pub(super) async fn forget(part: Part, local: &Local) -> Result<(), Failure> {
+    let (mut link, _) = connect(part, local, true).await?;
     link.put(&goodbye())?;
     link.close().await;
     Ok(())
 }
 
 /// Opens a connection; what the broker takes at once stands in CONNACK.
-async fn connect(part: Part, shared: &Shared, is_clean: bool) -> Result<(Link, u16), Failure> {
+pub(super) async fn connect(part: Part, local: &Local, is_clean: bool) -> Result<(Link, u16), Failure> {
+    let shared = &local.shared;
     let access = &shared.server;
     let version = shared.workload.version;
     let connector = &access.connectors[part.index() as usize % access.connectors.len()];
@@ -253,7 +241,7 @@ async fn connect(part: Part, shared: &Shared, is_clean: bool) -> Result<(Link, u
         password: access.password.as_deref(),
         properties: properties.view(),
     }))?;
-    let connack = link.answer(|packet| match packet {
+    let connack = link.answer(&local.scratch, |packet| match packet {
         Packet::ConnAck(ack) if ack.reason.is_error() => Err(Failure::Refused(ack.reason)),
         Packet::ConnAck(ack) => Ok(Some(ack.properties.u16(PropertyId::ReceiveMaximum).unwrap_or(u16::MAX))),
         other => Err(Failure::Unexpected(other.packet_type().name())),

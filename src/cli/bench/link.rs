@@ -1,11 +1,15 @@
 //! One connection to the broker: bytes out, packets in. Whoever uses it says what they mean.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
 use crate::codec::{self, DecodeError, DecodeOptions, EncodeError, Role};
-use crate::protocol::packet::Packet;
+use crate::protocol::ids::PacketId;
+use crate::protocol::packet::{Packet, Publish};
+use crate::protocol::property::Properties;
+use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::version::Version;
 use crate::transport::client_stream::ConnectError;
@@ -59,17 +63,75 @@ pub(super) struct Link {
     written: usize,
     /// The beginning of a packet.
     tail: Vec<u8>,
+    last: Head,
+}
+
+/// Everything of a PUBLISH in front of its payload. The next one mostly has the same but for its identifier, and what was checked once need
+/// not be checked again: it is the generator, not the broker, that would be measured.
+#[derive(Debug, Default)]
+struct Head {
+    bytes: Vec<u8>,
+    packet_id_at: Option<usize>,
+    /// Of the whole packet, as its length in the head says.
+    packet_bytes: usize,
+    dup: bool,
+    qos: QoS,
+    retain: bool,
+}
+
+impl Head {
+    /// Remembers the head of the packet at the front of `bytes`.
+    fn set(&mut self, bytes: &[u8], packet_bytes: usize, publish: &Publish<'_>) {
+        let length_bytes = 1 + bytes[1..].iter().take_while(|byte| **byte & 0x80 != 0).count();
+        let topic_bytes = publish.topic.map_or(0, |topic| topic.as_bytes().len());
+        self.bytes.clear();
+        self.bytes
+            .extend_from_slice(&bytes[..packet_bytes - publish.payload.len()]);
+        self.packet_id_at = publish.packet_id.map(|_| 1 + length_bytes + 2 + topic_bytes);
+        self.packet_bytes = packet_bytes;
+        (self.dup, self.qos, self.retain) = (publish.dup, publish.qos, publish.retain);
+    }
+
+    /// The packet at the front of `bytes` where it is there as a whole and begins like the last one; without topic and properties.
+    #[inline]
+    fn read<'a>(&self, bytes: &'a [u8]) -> Option<(Packet<'a>, usize)> {
+        let packet = bytes.get(..self.packet_bytes)?;
+        let (head, payload) = packet.split_at_checked(self.bytes.len())?;
+        let packet_id = match self.packet_id_at {
+            None if head.is_empty() || head != self.bytes => return None,
+            None => None,
+            Some(at) => {
+                let (front, rest) = head.split_at_checked(at)?;
+                let (id, behind) = rest.split_first_chunk::<2>()?;
+                if front != &self.bytes[..at] || behind != &self.bytes[at + 2..] {
+                    return None;
+                }
+                Some(PacketId::new(u16::from_be_bytes(*id))?)
+            }
+        };
+        let publish = Publish {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            topic: None,
+            packet_id,
+            properties: Properties::EMPTY,
+            payload,
+        };
+        Some((Packet::Publish(publish), self.packet_bytes))
+    }
 }
 
 impl Link {
     /// A connection on which nothing was said.
-    pub(super) const fn new(stream: Stream, version: Version) -> Self {
+    pub(super) fn new(stream: Stream, version: Version) -> Self {
         Self {
             stream,
             version,
             out: Vec::new(),
             written: 0,
             tail: Vec::new(),
+            last: Head::default(),
         }
     }
 
@@ -83,7 +145,8 @@ impl Link {
         self.out.len() - self.written
     }
 
-    /// Reads once and gives every whole packet to `take`, which may answer into the output. `scratch` is only used within the call.
+    /// Reads once and gives every whole packet to `take`, which may answer into the output; a PUBLISH may come without topic and
+    /// properties. `scratch` is only used within the call.
     pub(super) fn poll_read(
         &mut self,
         cx: &mut Context<'_>,
@@ -101,7 +164,18 @@ impl Link {
         scratch[..kept].copy_from_slice(&self.tail);
         self.tail.clear();
         let mut bytes = &scratch[..kept + read];
-        while let Some((packet, used)) = codec::decode(bytes, Some(self.version), Role::Client, &OPTIONS)? {
+        loop {
+            if let Some((packet, used)) = self.last.read(bytes) {
+                take(&packet, &mut self.out)?;
+                bytes = &bytes[used..];
+                continue;
+            }
+            let Some((packet, used)) = codec::decode(bytes, Some(self.version), Role::Client, &OPTIONS)? else {
+                break;
+            };
+            if let Packet::Publish(publish) = &packet {
+                self.last.set(bytes, used, publish);
+            }
             take(&packet, &mut self.out)?;
             bytes = &bytes[used..];
         }
@@ -130,16 +204,16 @@ impl Link {
     /// Writes what is there, then waits for the next packet that `is_it` makes something of.
     pub(super) async fn answer<T>(
         &mut self,
+        scratch: &RefCell<Vec<u8>>,
         mut is_it: impl FnMut(&Packet<'_>) -> Result<Option<T>, Failure>,
     ) -> Result<T, Failure> {
         let mut found = None;
-        let mut scratch = Vec::new();
         poll_fn(|cx| {
             while found.is_none() {
                 if let Poll::Ready(Err(error)) = self.poll_write(cx) {
                     return Poll::Ready(Err(error.into()));
                 }
-                ready!(self.poll_read(cx, &mut scratch, |packet, _| {
+                ready!(self.poll_read(cx, &mut scratch.borrow_mut(), |packet, _| {
                     if found.is_none() {
                         found = is_it(packet)?;
                     }
@@ -165,3 +239,92 @@ const OPTIONS: DecodeOptions = DecodeOptions {
     topic_separators_max: u16::MAX,
     filters_max: u32::MAX,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::PublishFrame;
+
+    fn frame(version: Version, topic: &str, id: u16, payload: &[u8], qos: QoS) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let frame = PublishFrame {
+            topic,
+            qos,
+            retain: false,
+            dup: false,
+            packet_id: PacketId::new(id),
+            topic_alias: None,
+            message_expiry: Some(7),
+            subscription_identifiers: &[],
+            properties: Properties::EMPTY,
+            payload,
+        };
+        frame.write(version, &mut bytes).unwrap();
+        bytes
+    }
+
+    fn decode(bytes: &[u8], version: Version) -> (Packet<'_>, usize) {
+        codec::decode(bytes, Some(version), Role::Client, &OPTIONS)
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_packet_that_begins_like_the_last_one_is_read_as_the_codec_reads_it() {
+        for version in Version::ALL {
+            for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+                for payload in [&b"x".repeat(30)[..], &b"y".repeat(300)] {
+                    let first = frame(version, "a/b", 1, payload, qos);
+                    let (Packet::Publish(publish), used) = decode(&first, version) else {
+                        panic!()
+                    };
+                    let mut head = Head::default();
+                    assert!(head.read(&first).is_none(), "nothing is known yet");
+                    head.set(&first, used, &publish);
+
+                    let mut other = payload.to_vec();
+                    other[0] = b'z';
+                    let second = frame(version, "a/b", 0xABCD, &other, qos);
+                    let (Packet::Publish(expected), used) = decode(&second, version) else {
+                        panic!()
+                    };
+                    let Some((Packet::Publish(read), read_bytes)) = head.read(&second) else {
+                        panic!("{version:?} {qos:?}")
+                    };
+                    assert_eq!(
+                        (read.payload, read.packet_id, read_bytes),
+                        (expected.payload, expected.packet_id, used)
+                    );
+                    assert_eq!(
+                        (read.qos, read.dup, read.retain),
+                        (expected.qos, expected.dup, expected.retain)
+                    );
+
+                    assert!(head.read(&second[..second.len() - 1]).is_none(), "not whole");
+                    assert!(
+                        head.read(&frame(version, "a/c", 1, payload, qos)).is_none(),
+                        "another topic"
+                    );
+                    assert!(
+                        head.read(&frame(version, "a/b", 1, &payload[1..], qos)).is_none(),
+                        "another length"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn packet_identifier_zero_is_left_to_the_codec_which_refuses_it() {
+        let version = Version::V311;
+        let mut bytes = frame(version, "a", 1, b"payload", QoS::AtLeastOnce);
+        let (Packet::Publish(publish), used) = decode(&bytes, version) else {
+            panic!()
+        };
+        let mut head = Head::default();
+        head.set(&bytes, used, &publish);
+        bytes[6] = 0;
+        assert!(head.read(&bytes).is_none());
+        assert!(codec::decode(&bytes, Some(version), Role::Client, &OPTIONS).is_err());
+    }
+}

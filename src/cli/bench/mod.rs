@@ -4,6 +4,7 @@
 //! `compare`. The `conductor` leads a run; each of its threads (`worker`) is a runtime with a task for each `connection`.
 
 mod account;
+mod churn;
 mod compare;
 mod conductor;
 mod connection;
@@ -20,10 +21,12 @@ mod settings;
 mod shared;
 mod stamp;
 mod subscriber;
+mod sweep;
 mod window;
 mod worker;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
@@ -39,6 +42,7 @@ use report::Report;
 use scenario::Scenario;
 use settings::{Settings, Workload};
 use shared::Access;
+use sweep::Sweep;
 
 /// Measure a broker: throughput, latency, connections, and whether everything arrives
 ///
@@ -67,6 +71,12 @@ pub(super) struct Arguments {
     /// Rounds of --compare
     #[arg(long, value_name = "NUMBER", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Run at several sizes: a setting by its name in a file, and its values
+    #[arg(long, value_name = "KEY=VALUE,VALUE…")]
+    sweep: Option<String>,
+    /// Draw the sweep: CPU for a million deliveries, or without a PID the rate, as SVG
+    #[arg(long, value_name = "FILE", requires = "sweep")]
+    plot: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -102,6 +112,8 @@ Examples:
   sundew bench pairs fan-in --compare sundew=mqtt://localhost:1883,pid=$(pidof sundew) \\
       --compare mosquitto=mqtt://localhost:1884,pid=$(pidof mosquitto)
                                                   in turn, with medians and ratios
+  sundew bench fan-out --sweep subscribers=1,10,100,1000 --pid $(pidof sundew) --plot growth.svg
+                                                  how the cost of a delivery grows
 
 A file says the same as the flags, with _ for -; a flag goes before it:
   scenario = \"fan-in\"
@@ -116,7 +128,12 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         return output::print(list().as_bytes());
     }
     let measured = arguments.workloads().and_then(|workloads| {
-        let needed = workloads.iter().map(Workload::connections).max().unwrap_or(0);
+        let needed = workloads
+            .iter()
+            .flatten()
+            .map(|sized| sized.workload.connections())
+            .max()
+            .unwrap_or(0);
         raise_descriptors(needed)?;
         if arguments.compare.is_empty() {
             measure(arguments, &workloads)
@@ -141,23 +158,39 @@ fn list() -> String {
     lines.collect()
 }
 
+/// A scenario at one size of a sweep.
+struct Sized {
+    workload: Workload,
+    value: f64,
+}
+
 /// Each scenario once, one after the other; what is measured is printed at once.
-fn measure(arguments: &Arguments, workloads: &[Workload]) -> Result<Exit, String> {
+fn measure(arguments: &Arguments, scenarios: &[Vec<Sized>]) -> Result<Exit, String> {
     let mut progress = Progress::new(arguments.quiet);
     let mut exit = Exit::Done;
-    for workload in workloads {
-        let target = arguments.target(None, None, arguments.pid, workload)?;
-        let report = runs::run(workload, &target, &mut progress)?;
-        if !report.faults.is_empty() {
-            exit = Exit::Failed;
+    let mut lines = Lines::new(arguments)?;
+    for sizes in scenarios {
+        let mut runs = Vec::new();
+        for Sized { workload, value } in sizes {
+            let target = arguments.target(None, None, arguments.pid, workload)?;
+            let report = runs::run(workload, &target, &mut progress)?;
+            if !report.faults.is_empty() {
+                exit = Exit::Failed;
+            }
+            print(&report, arguments.json, Report::table)?;
+            runs.push((*value, report));
         }
-        print(&report, arguments.json, Report::table)?;
+        if let (Some(sweep), false) = (&lines.sweep, arguments.json) {
+            print(&(), false, |()| sweep::table(sweep, &runs))?;
+        }
+        lines.add(&sizes[0].workload.scenario_name(), &runs);
     }
+    lines.draw(arguments)?;
     Ok(exit)
 }
 
-/// Each scenario, each round, each broker.
-fn compare(arguments: &Arguments, workloads: &[Workload]) -> Result<Exit, String> {
+/// Each scenario, each size, each round, each broker.
+fn compare(arguments: &Arguments, scenarios: &[Vec<Sized>]) -> Result<Exit, String> {
     let brokers: Vec<_> = arguments
         .compare
         .iter()
@@ -165,26 +198,80 @@ fn compare(arguments: &Arguments, workloads: &[Workload]) -> Result<Exit, String
         .collect::<Result<_, _>>()?;
     let mut progress = Progress::new(arguments.quiet);
     let mut exit = Exit::Done;
-    for workload in workloads {
-        let mut rounds: Vec<_> = brokers.iter().map(|broker| (broker.name.clone(), Vec::new())).collect();
-        for _ in 0..arguments.rounds {
-            for (broker, (_, reports)) in brokers.iter().zip(&mut rounds) {
-                let target = arguments.target(Some(&broker.name), Some(&broker.url), broker.pid, workload)?;
-                let mut workload = workload.clone();
-                workload.name = format!("{}, {}", workload.name, broker.name);
-                let run = runs::run(&workload, &target, &mut progress);
-                let mut report = run.map_err(|error| format!("{}: {error}", workload.name))?;
-                report.name.clone_from(&workload.name);
-                if !report.faults.is_empty() {
+    let mut lines = Lines::new(arguments)?;
+    for sizes in scenarios {
+        let mut runs = vec![Vec::new(); brokers.len()];
+        for Sized { workload, value } in sizes {
+            let rounds = rounds(arguments, &brokers, workload, &mut progress)?;
+            for ((_, reports), runs) in rounds.iter().zip(&mut runs) {
+                runs.extend(reports.iter().map(|report| (*value, report.clone())));
+                if reports.iter().any(|report| !report.faults.is_empty()) {
                     exit = Exit::Failed;
                 }
-                reports.push(report);
             }
+            print(
+                &Comparison::new(workload.name.clone(), rounds),
+                arguments.json,
+                Comparison::table,
+            )?;
         }
-        let comparison = Comparison::new(workload.name.clone(), rounds);
-        print(&comparison, arguments.json, Comparison::table)?;
+        for (broker, runs) in brokers.iter().zip(&runs) {
+            lines.add(&format!("{} {}", sizes[0].workload.scenario_name(), broker.name), runs);
+        }
     }
+    lines.draw(arguments)?;
     Ok(exit)
+}
+
+/// Of each broker its reports.
+fn rounds(
+    arguments: &Arguments,
+    brokers: &[Compare],
+    workload: &Workload,
+    progress: &mut Progress,
+) -> Result<Vec<(String, Vec<Report>)>, String> {
+    let mut rounds: Vec<_> = brokers.iter().map(|broker| (broker.name.clone(), Vec::new())).collect();
+    for _ in 0..arguments.rounds {
+        for (broker, (_, reports)) in brokers.iter().zip(&mut rounds) {
+            let target = arguments.target(Some(&broker.name), Some(&broker.url), broker.pid, workload)?;
+            let run = runs::run(workload, &target, progress);
+            reports.push(run.map_err(|error| format!("{}, {}: {error}", workload.name, broker.name))?);
+        }
+    }
+    Ok(rounds)
+}
+
+/// The lines of the plot, where one is wanted.
+struct Lines {
+    sweep: Option<Sweep>,
+    figure: Option<&'static compare::Figure>,
+    lines: Vec<sweep::Line>,
+}
+
+impl Lines {
+    fn new(arguments: &Arguments) -> Result<Self, String> {
+        Ok(Self {
+            sweep: arguments.sweep.as_deref().map(Sweep::parse).transpose()?,
+            figure: None,
+            lines: Vec::new(),
+        })
+    }
+
+    fn add(&mut self, name: &str, runs: &[(f64, Report)]) {
+        self.figure = self.figure.or_else(|| sweep::figure(runs));
+        if let Some(figure) = self.figure {
+            self.lines.push(sweep::line(name.to_owned(), runs, figure));
+        }
+    }
+
+    fn draw(&self, arguments: &Arguments) -> Result<(), String> {
+        let (Some(file), Some(sweep), Some(figure)) = (&arguments.plot, &self.sweep, self.figure) else {
+            return Ok(());
+        };
+        let title = arguments.scenarios.join(", ");
+        let svg = sweep::plot(&title, &sweep.key, figure.name, &self.lines);
+        std::fs::write(file, svg).map_err(|error| format!("cannot write {}: {error}", file.display()))
+    }
 }
 
 fn print<T: serde::Serialize>(value: &T, is_json: bool, table: impl Fn(&T) -> String) -> Result<(), String> {
@@ -228,10 +315,26 @@ impl Compare {
 }
 
 impl Arguments {
-    fn workloads(&self) -> Result<Vec<Workload>, String> {
+    /// Each scenario at each size; without a sweep at one.
+    fn workloads(&self) -> Result<Vec<Vec<Sized>>, String> {
+        let sweep = self.sweep.as_deref().map(Sweep::parse).transpose()?;
         let decide = |argument: &String| {
             let (name, settings) = settings::read(argument)?;
-            settings.decide(&self.settings, name)
+            let Some(sweep) = &sweep else {
+                let workload = settings.decide(&[&self.settings], name)?;
+                return Ok(vec![Sized { workload, value: 0.0 }]);
+            };
+            let at = |value: &f64| {
+                let name = format!("{name}, {}={value}", sweep.key);
+                let workload = settings
+                    .clone()
+                    .decide(&[&sweep.settings(*value)?, &self.settings], name)?;
+                Ok(Sized {
+                    workload,
+                    value: *value,
+                })
+            };
+            sweep.values.iter().map(at).collect()
         };
         self.scenarios.iter().map(decide).collect()
     }

@@ -57,6 +57,9 @@ pub(super) struct Traffic {
     /// From the first SUBSCRIBE to the last SUBACK, connections included.
     pub(super) subscribe_seconds: f64,
     pub(super) filters: u64,
+    /// SUBSCRIBE and UNSUBSCRIBE that were answered meanwhile.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) churned_per_second: Option<f64>,
 }
 
 /// Connections that were opened.
@@ -265,6 +268,9 @@ impl Report {
         if let Some(traffic) = &self.traffic {
             line("delivered", format!("{}/s", count(traffic.delivered_per_second)));
             line("published", format!("{}/s", count(traffic.published_per_second)));
+            if let Some(churned) = traffic.churned_per_second {
+                line("churn", format!("{} SUBSCRIBE and UNSUBSCRIBE/s", count(churned)));
+            }
             if self.scenario == Scenario::Wildcard {
                 let (filters, seconds) = (traffic.filters, traffic.subscribe_seconds);
                 line("subscribed", format!("{filters} filters in {seconds:.2} s"));

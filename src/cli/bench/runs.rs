@@ -57,6 +57,9 @@ fn traffic(mut conductor: Conductor<'_>, target: &Target) -> Result<Report, Stri
         let _ = conductor.shared.schedule.set(schedule);
         conductor.command_all(|| Command::Pace);
     }
+    if workload.churn > 0.0 {
+        conductor.command(0, Command::Churn(workload.churn));
+    }
     conductor.publish();
     let mut stalls = 0;
     watch(&mut conductor, from, &mut stalls)?;
@@ -76,6 +79,7 @@ fn traffic(mut conductor: Conductor<'_>, target: &Target) -> Result<Report, Stri
         delivered_per_second: delivered as f64 / report.seconds,
         subscribe_seconds: subscribed.seconds_since(&first),
         filters,
+        churned_per_second: (workload.churn > 0.0).then(|| (to.churned - from.churned) as f64 / report.seconds),
     });
     report.latency_us = Some(Percentiles::of(&tally.latency));
     report.broker_process = conductor.broker_process(&first, &from, &to, delivered);

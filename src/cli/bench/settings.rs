@@ -59,6 +59,12 @@ pub(super) struct Settings {
     /// A publisher writes when it may send so many, in one go [default: a quarter of its window, at most 256]
     #[arg(long, value_name = "NUMBER")]
     batch: Option<u64>,
+    /// Subscriptions that come and go meanwhile, SUBSCRIBE and UNSUBSCRIBE a second [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    churn: Option<f64>,
+    /// Levels that every topic has more [default: 0]
+    #[arg(long, value_name = "NUMBER")]
+    levels: Option<u32>,
     /// Seconds before anything is counted [default: 1]
     #[arg(long, value_name = "SECONDS")]
     warm_up: Option<f64>,
@@ -105,6 +111,8 @@ pub(super) struct Workload {
     /// 0: no bound.
     pub(super) in_flight: u64,
     pub(super) batch: u64,
+    pub(super) churn: f64,
+    pub(super) levels: u32,
     pub(super) warm_up: f64,
     pub(super) duration: f64,
     pub(super) patience: f64,
@@ -144,15 +152,23 @@ pub(super) fn read(argument: &str) -> Result<(String, Settings), String> {
 }
 
 impl Settings {
-    /// Decides everything; what `over` says goes before what the file says.
-    pub(super) fn decide(self, over: &Self, name: String) -> Result<Workload, String> {
+    /// One setting by its name in a file.
+    pub(super) fn one(key: &str, value: &str) -> Result<Self, String> {
+        let parsed = toml::from_str(&format!("{key} = {value}"));
+        parsed.map_err(|error| format!("{key} = {value}: {}", error.message()))
+    }
+
+    /// Decides everything; what is said first goes before what is said later, and all of it before what the file says.
+    pub(super) fn decide(self, over: &[&Self], name: String) -> Result<Workload, String> {
         use Scenario as S;
         let scenario = self
             .scenario
             .ok_or("which scenario? `sundew bench --list` names them")?;
         macro_rules! said {
             ($field:ident) => {
-                over.$field.clone().or(self.$field.clone())
+                over.iter()
+                    .find_map(|over| over.$field.clone())
+                    .or(self.$field.clone())
             };
         }
         let qos = parse_qos(said!(qos).unwrap_or(0))?;
@@ -197,6 +213,8 @@ impl Settings {
             in_flight,
             // A quarter: messages travel in batches, and the line is never empty. More than all would never be sent.
             batch: said!(batch).unwrap_or((on_the_way / 4).clamp(1, 256)).min(on_the_way),
+            churn: said!(churn).unwrap_or(0.0),
+            levels: said!(levels).unwrap_or(0),
             warm_up: said!(warm_up).unwrap_or(1.0),
             duration: said!(duration).unwrap_or(5.0),
             patience: said!(patience).unwrap_or(3.0),
@@ -228,11 +246,16 @@ fn parse_qos(bits: u8) -> Result<QoS, String> {
 }
 
 impl Workload {
+    /// The name without what a sweep adds to it.
+    pub(super) fn scenario_name(&self) -> String {
+        self.name.split(',').next().unwrap_or_default().to_owned()
+    }
+
     /// Connections of the whole scenario.
     pub(super) fn connections(&self) -> u64 {
         match self.scenario {
             Scenario::Connect | Scenario::Idle => u64::from(self.connections),
-            _ => u64::from(self.publishers) + u64::from(self.subscribers),
+            _ => u64::from(self.publishers) + u64::from(self.subscribers) + 1,
         }
     }
 
@@ -254,8 +277,11 @@ impl Workload {
         if !(1..=65_535).contains(&self.window) || self.batch == 0 || self.at_once == 0 || self.sources == 0 {
             return wrong("the window is 1 to 65535; batch, at-once and sources are 1 at least");
         }
-        if !(0.0..=1e8).contains(&self.rate) {
-            return wrong("the rate is 0 to 100000000 messages a second");
+        if !(0.0..=1e8).contains(&self.rate) || !(0.0..=1e6).contains(&self.churn) {
+            return wrong("the rate is 0 to 100000000 messages a second, the churn 0 to 1000000");
+        }
+        if self.levels > 150 {
+            return wrong("topics have 150 levels more at most");
         }
         if ![self.warm_up, self.duration, self.patience].into_iter().all(is_seconds) || self.duration == 0.0 {
             return wrong("times are seconds, and the duration is more than 0");
@@ -276,7 +302,7 @@ mod tests {
 
     fn decide(file: &str, over: &Settings) -> Result<Workload, String> {
         let settings: Settings = toml::from_str(file).map_err(|error| error.to_string())?;
-        settings.decide(over, "test".to_owned())
+        settings.decide(&[over], "test".to_owned())
     }
 
     #[test]

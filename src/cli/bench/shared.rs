@@ -57,6 +57,8 @@ pub(super) struct Counters {
     pub(super) acknowledged: AtomicU64,
     pub(super) opened: AtomicU64,
     pub(super) subscribed: AtomicU64,
+    /// SUBACK and UNSUBACK of subscriptions that come and go.
+    pub(super) churned: AtomicU64,
 }
 
 /// A publisher, as the subscribers and the conductor see it.

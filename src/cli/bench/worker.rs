@@ -12,6 +12,7 @@ use hdrhistogram::Histogram;
 use tokio::sync::mpsc::Receiver;
 use tokio::task::{JoinSet, LocalSet};
 
+use super::churn::churn;
 use super::connection::{Connection, KEEP_ALIVE, Local, Part, Role, forget};
 use super::link::Failure;
 use super::pacer::pace;
@@ -24,6 +25,8 @@ pub(super) enum Command {
     Open(Vec<Part>),
     /// Keep to the schedule from now on.
     Pace,
+    /// Subscribe and unsubscribe from now on, so many times a second.
+    Churn(f64),
     /// Close the subscribers and let the publishers remove what is retained.
     Erase,
     /// Close everything; answered with [`Event::Finished`]. The thread ends.
@@ -98,7 +101,8 @@ struct Worker {
 impl Worker {
     async fn obey(mut self, mut commands: Receiver<Command>) {
         let mut tasks = JoinSet::new();
-        let mut pings = tokio::time::interval(Duration::from_secs(u64::from(KEEP_ALIVE) / 2));
+        let pause = Duration::from_secs(u64::from(KEEP_ALIVE) / 2);
+        let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + pause, pause);
         loop {
             let command = tokio::select! {
                 command = commands.recv() => command,
@@ -124,6 +128,10 @@ impl Worker {
                             let _ = events.send(Event::Failed(format!("no timer: {error}")));
                         }
                     });
+                }
+                Some(Command::Churn(rate)) => {
+                    let (local, events) = (Rc::clone(&self.local), self.events.clone());
+                    tasks.spawn_local(async move { tell(&events, &churn(&local, rate).await) });
                 }
                 Some(Command::Erase) => self.erase(),
                 Some(Command::Finish) => break,
@@ -174,7 +182,7 @@ impl Worker {
         }
         if local.shared.workload.keep_session {
             for part in &self.parts {
-                if let Err(error) = forget(*part, &local.shared).await {
+                if let Err(error) = forget(*part, local).await {
                     let _ = self
                         .events
                         .send(Event::Failed(format!("a session is left in the broker: {error}")));
