@@ -71,7 +71,7 @@ fn put(link: &mut Link, run: u32, number: u64) -> Result<(), Failure> {
     let (Ok(filter), Some(packet_id)) = (TopicFilter::parse(&text), id) else {
         return Ok(()); // it is one, and not 0
     };
-    let packet = if number % 2 == 0 {
+    let packet = if number.is_multiple_of(2) {
         Packet::Subscribe(Subscribe {
             packet_id,
             properties: Properties::EMPTY,

@@ -25,7 +25,7 @@ pub(super) async fn pace(shared: &Shared, schedule: Schedule, thread: usize) -> 
         }
         shared.publishers[publisher].wake();
         number += 1;
-        if number % 64 == 0 {
+        if number.is_multiple_of(64) {
             tokio::task::yield_now().await; // far behind: those who were woken must run
         }
     }
