@@ -20,7 +20,10 @@ impl Authenticator for OnePassword {
         // What takes longer says `Pending` and calls back with the token.
         Answer::Ready(if request.password.as_deref() == Some(b"sesame") {
             let user_name = request.user_name.clone();
-            Verdict::Admit(Identity { user_name, data: None })
+            Verdict::Admit(Identity {
+                user_name,
+                ..Identity::default()
+            })
         } else {
             Verdict::Refuse(Refusal {
                 reason: ReasonCode::BadUserNameOrPassword,

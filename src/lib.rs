@@ -1,6 +1,8 @@
 #![doc = include_str!("README.md")]
 
 pub mod auth;
+#[cfg(feature = "server")]
+pub mod backends;
 pub mod broker;
 #[cfg(feature = "server")]
 pub mod cli;

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::backends::access::LiveAccess;
+use crate::backends::watch::AccessWatch;
 use crate::broker::{Broker, BrokerOptions, Mail, Parts, Worker};
 use crate::client::ClientOptions;
 use crate::protocol::ids::{ClientId, WorkerId};
@@ -43,6 +45,10 @@ pub struct ServerOptions {
     pub drain: Duration,
     /// Where what must survive is kept; default nowhere: nothing survives.
     pub storage: Option<StorageOptions>,
+    /// Who may enter and what he may do, in the place of what the parts say; default: they say it.
+    pub access: Option<Arc<LiveAccess>>,
+    /// How often the files of `access` are looked at; `None`: never. Default 250 ms.
+    pub watch_interval: Option<Duration>,
 }
 
 impl Default for ServerOptions {
@@ -55,6 +61,8 @@ impl Default for ServerOptions {
             connections_max: usize::MAX,
             drain: Duration::from_secs(5),
             storage: None,
+            access: None,
+            watch_interval: Some(Duration::from_millis(250)),
         }
     }
 }
@@ -86,6 +94,9 @@ pub struct Server {
     stop: watch::Sender<Stop>,
     drained: Arc<AtomicUsize>,
     drain: Duration,
+    access: Option<Arc<LiveAccess>>,
+    /// Looks at the files of `access` as long as it is there.
+    _watch: Option<AccessWatch>,
 }
 
 impl Server {
@@ -103,6 +114,10 @@ impl Server {
             .map(|(listener, rules)| (rules.name.clone(), listener.local_addresses()))
             .collect();
         let workers = options.workers.clamp(1, usize::from(u16::MAX));
+        if let Some(access) = &options.access {
+            parts.authenticator = Arc::clone(access.chain()) as _;
+            parts.authorizer = Arc::clone(access.rules()) as _;
+        }
         let (time, at) = start::open(options.storage, workers, &mut parts)?;
         let clock = Clock::start(time, at);
         let broker = Broker::new(options.broker, workers, parts);
@@ -131,7 +146,15 @@ impl Server {
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(move || worker::run(start))?);
         }
+        let watch = match (&options.access, options.watch_interval) {
+            (Some(access), Some(interval)) => {
+                Some(AccessWatch::start(Arc::clone(access), Arc::clone(&broker), interval)?)
+            }
+            _ => None,
+        };
         Ok(Self {
+            access: options.access,
+            _watch: watch,
             broker,
             inside,
             addresses,
@@ -173,6 +196,16 @@ impl Server {
             .mailboxes
             .send(owner, &mut vec![Mail::Disconnect(ClientId::new(client_id), reason)]);
         true
+    }
+
+    /// Reads the files of users and rules again, all or none of them; clients that may not be here any more are told to go. False when
+    /// a file is wrong, which the log tells, or there are none.
+    pub fn reload_access(&self) -> bool {
+        let is_new = self.access.as_ref().is_some_and(|access| access.reload());
+        if is_new {
+            self.broker.access_changed();
+        }
+        is_new
     }
 
     /// Stops: clients are told and have until the drain time is over. True when all were gone by then.

@@ -1,8 +1,18 @@
 //! Layer 3: may he? Who a client is, and what it may do. Mechanisms come as implementations of two traits.
+//!
+//! Who a client is: a [`chain::Chain`] for each listener, over [`password`] files. What it may do: [`rules`] made of [`rule`]s, from
+//! mosquitto's [`acl_file`] or from the configuration.
 
-pub mod anonymous;
+pub mod acl_file;
+pub mod chain;
+pub mod filter;
+pub mod password;
+pub mod place;
+pub mod rule;
+pub mod rules;
 
 use core::fmt;
+use std::sync::Arc;
 
 use crate::protocol::ids::Token;
 use crate::protocol::qos::QoS;
@@ -37,6 +47,8 @@ pub enum Verdict {
 pub struct Identity {
     /// User name; `None` for an anonymous client.
     pub user_name: Option<Box<str>>,
+    /// What it was let in for, where that can change: [`Authenticator::stands`] is asked about it later.
+    pub stamp: Option<u64>,
     /// Data that goes back with success (enhanced authentication).
     pub data: Option<Box<[u8]>>,
 }
@@ -69,6 +81,28 @@ pub trait Authenticator: Send + Sync {
             why: "unknown_method",
         }))
     }
+
+    /// Where answers go that were not [`Answer::Ready`]. Called once, before anything is asked.
+    fn attach(&self, answers: Arc<dyn Answers>) {
+        let _ = answers;
+    }
+
+    /// Moves when somebody who was let in before may have to go: then [`Authenticator::stands`] is asked about every client.
+    fn generation(&self) -> u64 {
+        0
+    }
+
+    /// Whether a client would still be let in, for what it was let in for then.
+    fn stands(&self, user_name: Option<&str>, stamp: u64, peer: &Peer) -> bool {
+        let _ = (user_name, stamp, peer);
+        true
+    }
+}
+
+/// Takes answers that come late to whoever waits for them.
+pub trait Answers: Send + Sync {
+    /// Of [`Authenticator::connect`] or [`Authenticator::continue_with`]. False when nobody waits any more: the broker is gone.
+    fn verdict(&self, token: Token, verdict: Verdict) -> bool;
 }
 
 /// One AUTH packet of a client.
@@ -127,6 +161,37 @@ pub trait Authorizer: Send + Sync {
     fn subscribe_refusal(&self) -> ReasonCode {
         ReasonCode::NotAuthorized
     }
+
+    /// The highest QoS that it may subscribe to this filter with.
+    fn subscribe_qos(&self, who: &Access<'_>, filter: TopicFilter<'_>) -> QoS {
+        let _ = (who, filter);
+        QoS::ExactlyOnce
+    }
+
+    /// Moves when an answer may be another one than before; what connections remember holds until then. `None`: that cannot be
+    /// known, so nothing is remembered, and everything below is asked once a connection.
+    fn generation(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether this client's publications have to be asked about at all.
+    fn restricts(&self, who: &Access<'_>) -> bool {
+        let _ = who;
+        true
+    }
+
+    /// Whether something that this filter matches may not be received by this client. Then [`Authorizer::receive`] is asked about
+    /// its deliveries; else they cost nothing.
+    fn watches(&self, who: &Access<'_>, filter: TopicFilter<'_>) -> bool {
+        let _ = (who, filter);
+        false
+    }
+
+    /// May messages on this topic be delivered to it? Asked in the middle of a delivery: answers from memory.
+    fn receive(&self, who: &Access<'_>, topic: TopicName<'_>) -> bool {
+        let _ = (who, topic);
+        true
+    }
 }
 
 /// Lets everyone in, with the user name they claim: for a broker that is reached only from its own machine.
@@ -137,7 +202,7 @@ impl Authenticator for AllowAnonymous {
     fn connect(&self, request: &ConnectRequest, _peer: &Peer, _token: Token) -> Answer<Verdict> {
         Answer::Ready(Verdict::Admit(Identity {
             user_name: request.user_name.clone(),
-            data: None,
+            ..Identity::default()
         }))
     }
 }
@@ -175,5 +240,13 @@ impl Authorizer for AllowAll {
 
     fn subscribe(&self, _who: &Access<'_>, _filter: TopicFilter<'_>, _token: Token) -> Answer<bool> {
         Answer::Ready(true)
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Some(0)
+    }
+
+    fn restricts(&self, _who: &Access<'_>) -> bool {
+        false
     }
 }

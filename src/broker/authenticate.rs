@@ -49,7 +49,9 @@ impl Worker {
             Verdict::Admit(identity) => {
                 if let Some(connection) = self.residents.connections.get_mut(key.0) {
                     connection.user_name = identity.user_name;
+                    connection.stamp = identity.stamp;
                 }
+                self.settle_access(key);
                 self.send_auth(key, ReasonCode::Success, identity.data.as_deref());
             }
             Verdict::Continue(data) => self.send_auth(key, ReasonCode::ContinueAuthentication, Some(&data)),

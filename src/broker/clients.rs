@@ -164,6 +164,7 @@ impl Worker {
             connection.client_id = Some(ClientId::new(assigned));
         }
         connection.user_name = identity.user_name;
+        connection.stamp = identity.stamp;
         request.authentication_data = identity.data;
         request.password = None;
         connection.phase = Phase::Admitted(request);
@@ -233,6 +234,13 @@ impl Worker {
                 now,
             );
         }
+        if !self.still_stands(key) {
+            let refusal = Refusal {
+                reason: ReasonCode::NotAuthorized,
+                why: "user_removed_or_password_changed",
+            };
+            return self.refuse(key, &refusal, now);
+        }
         if !self.claim(key, &client_id, now) {
             return;
         }
@@ -252,6 +260,7 @@ impl Worker {
         let taken = self.take_session(&client_id, &request, now);
         self.entering = None;
         self.settle(key, taken.slot, &request, now);
+        self.settle_access(key);
         self.record_session(key, taken.slot);
         let ticket = match self.residents.sessions.get(taken.slot) {
             // A will, too, is there when its client believes so; while the store cannot write, better in without than out.

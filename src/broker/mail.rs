@@ -34,6 +34,8 @@ pub enum Mail {
     Publish(Arc<Message>),
     /// Disconnect a client of yours.
     Disconnect(ClientId, ReasonCode),
+    /// Rules or users were replaced.
+    AccessChanged,
     /// From the store.
     Store(StoreMail),
     /// Everything that a worker wrote to you before a snapshot began has come before this.
@@ -95,6 +97,7 @@ impl Worker {
     /// Handles what is in this worker's mailbox, some at a time so that its connections have their turn; when there is nothing, `waker` is woken by the next letter. True when there was
     /// something.
     pub fn receive_mail(&mut self, waker: &std::task::Waker, now: Time) -> bool {
+        self.see_to_access(now);
         if self.letters.is_empty() {
             self.broker.mailboxes.receive(self.me, &mut self.batch, waker);
             self.letters.extend(self.batch.drain(..));
@@ -154,6 +157,7 @@ impl Worker {
                 self.route(&message.view(), None, now);
             }
             Mail::Disconnect(client_id, reason) => self.disconnect_client(client_id.as_str(), reason, now),
+            Mail::AccessChanged => self.see_to_access(now),
             Mail::Store(mail) => self.handle_store_mail(mail, now),
             Mail::Fence(snapshot) => self.fence_came(snapshot),
         }

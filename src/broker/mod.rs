@@ -5,6 +5,7 @@
 //! exists; a client that connects elsewhere is handed over to that worker ("the connection goes to the session"), so no session
 //! ever moves and no message can overtake another on the way.
 
+mod access;
 mod acknowledge;
 mod authenticate;
 pub mod clients;
@@ -149,6 +150,7 @@ impl Broker {
             options,
         });
         broker.store.attach(Arc::new(storing::Events::new(&broker)));
+        broker.authenticator.attach(Arc::new(access::LateAnswers::new(&broker)));
         broker
     }
 }

@@ -26,6 +26,9 @@ pub struct BrokerOptions {
     pub retained: RetainedLimits,
     /// When a QoS 2 message goes to its receivers; default at PUBLISH.
     pub qos2_delivery: Qos2Delivery,
+    /// A client before MQTT 5 that may not publish to a topic is disconnected; default false: it is acknowledged and its message
+    /// dropped [MQTT311-3.3.5-2].
+    pub closes_refused_publish: bool,
     /// Highest QoS; default 2.
     pub maximum_qos: QoS,
     /// Retained messages; default true.
@@ -107,6 +110,7 @@ impl Default for BrokerOptions {
             redistribute_on_disconnect: false,
             retained: RetainedLimits::default(),
             qos2_delivery: Qos2Delivery::Publish,
+            closes_refused_publish: false,
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
             wildcard_subscriptions: true,

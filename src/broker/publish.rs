@@ -19,6 +19,7 @@ use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicName;
 use crate::session::connection::Connection;
+use crate::session::decisions::Question;
 use crate::session::held::Reply;
 use crate::session::violation::Violation;
 
@@ -202,25 +203,39 @@ impl Worker {
         if topic.as_str().starts_with("$SYS/") {
             return Answer::Ready(false); // what the broker says of itself is nobody else's to say
         }
+        if !connection.is_restricted {
+            return Answer::Ready(true);
+        }
         if let Some(answer) = connection.questions.next_answer() {
             return Answer::Ready(answer);
         }
+        let question = Question::Publish(publish.qos, publish.retain);
+        if let Some(answer) = connection.decisions.get(question, topic.as_str()) {
+            return Answer::Ready(answer);
+        }
         let who = Access::of(connection);
-        let answer = self
-            .broker
-            .authorizer
-            .publish(&who, topic, publish.qos, publish.retain, token);
-        if answer == Answer::Pending {
-            self.wait_for_answer(key, token, now);
+        let authorizer = &self.broker.authorizer;
+        let answer = authorizer.publish(&who, topic, publish.qos, publish.retain, token);
+        match answer {
+            Answer::Ready(is_allowed) if authorizer.generation().is_some() => {
+                connection.decisions.keep(question, topic.as_str(), is_allowed);
+            }
+            Answer::Ready(_) => {}
+            Answer::Pending => self.wait_for_answer(key, token, now),
         }
         answer
     }
 
-    /// The authoriser said no: MQTT 5 is told, older versions are acknowledged and the message is dropped [MQTT311-3.3.5-2].
+    /// The authoriser said no: MQTT 5 is told; older versions are acknowledged and the message is dropped, or, by option, are
+    /// disconnected [MQTT311-3.3.5-2].
     fn refuse_publish(&mut self, key: ConnectionKey, publish: &Publish<'_>, topic: TopicName<'_>, now: Time) {
         self.metrics().dropped_not_authorized.increment();
         if let Some(connection) = self.residents.connections.get(key.0) {
             self.log.not_allowed(connection, "publish", topic.as_str(), now);
+            if self.broker.options.closes_refused_publish && !connection.version.has_properties() {
+                let ending = Ending::Refused(ReasonCode::NotAuthorized, "not_authorized to publish");
+                return self.end_connection(key, ending, now);
+            }
         }
         self.acknowledge(key, publish, ReasonCode::NotAuthorized, Ticket::DONE);
     }

@@ -1,6 +1,7 @@
 //! SUBSCRIBE and UNSUBSCRIBE.
 
 use smallvec::SmallVec;
+use tracing::info;
 
 use super::endings::Ending;
 use super::storing::subscription_record;
@@ -43,6 +44,7 @@ impl Worker {
         for ((filter, options), is_allowed) in subscribe.filters.iter().zip(allowed) {
             reasons.push(match self.may_be_granted(key, *filter, is_allowed, now) {
                 Ok(maximum_qos) => {
+                    let maximum_qos = maximum_qos.min(self.watch(key, *filter));
                     let options = SubscriptionOptions {
                         qos: options.qos.min(maximum_qos),
                         ..*options
@@ -147,6 +149,26 @@ impl Worker {
             return Err(ReasonCode::SharedSubscriptionsNotSupported);
         }
         Ok(maximum_qos)
+    }
+
+    /// Sees to it that deliveries of a subscription are looked at, where something of it may not be received; the highest QoS that
+    /// it may have.
+    fn watch(&mut self, key: ConnectionKey, filter: TopicFilter<'_>) -> QoS {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return QoS::ExactlyOnce;
+        };
+        let (who, authorizer) = (Access::of(connection), &self.broker.authorizer);
+        let maximum_qos = authorizer.subscribe_qos(&who, filter);
+        if !connection.is_watched && authorizer.watches(&who, filter) {
+            connection.is_watched = true;
+            info!(
+                client = connection.client_name(),
+                user = connection.user_name.as_deref(),
+                filter = filter.as_str(),
+                "subscription limited: what may not be received is left out"
+            );
+        }
+        maximum_qos
     }
 
     /// Adds one subscription, or replaces it [MQTT-3.8.4-3]; the reason code for SUBACK.

@@ -16,6 +16,7 @@ use super::timers::{Reminder, Timers};
 use super::{Broker, read, write};
 use crate::codec::{self, DecodeOptions, Role};
 use crate::delivery::frames::FrameBuffer;
+use crate::delivery::receive::ReceiveCheck;
 use crate::delivery::residents::{Residents, STALL_MS};
 use crate::metrics::Metrics;
 use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey, Ticket, Token, WorkerId};
@@ -61,6 +62,7 @@ pub struct Worker {
     /// The store cannot write, as of the last read.
     pub(super) is_refusing: bool,
     pub(super) legacies: super::paging::Legacies,
+    pub(super) access_seen: super::access::AccessGenerations,
 }
 
 /// What the driver of a connection does next.
@@ -117,7 +119,12 @@ impl Worker {
         delivery.memory_total_max /= broker.mailboxes.workers();
         let mut worker = Self {
             me,
-            residents: Residents::new(delivery, journal, metrics),
+            residents: Residents::new(
+                delivery,
+                ReceiveCheck::new(Arc::clone(&broker.authorizer)),
+                journal,
+                metrics,
+            ),
             cache: MatchCache::new(generations, broker.options.cache),
             decode: broker.options.decode,
             frames: FrameBuffer::default(),
@@ -137,6 +144,7 @@ impl Worker {
             snapshot: super::snapshot::Snapshot::default(),
             is_refusing: false,
             legacies: super::paging::Legacies::default(),
+            access_seen: broker.access_generations(),
             broker,
         };
         worker.restore(now);
@@ -214,6 +222,7 @@ impl Worker {
         if let Some(connection) = self.residents.connections.get_mut(key.0) {
             connection.last_received = now;
         }
+        self.see_to_access(now);
         // Once a read is enough: what is accepted a moment too late is told as failed by the store.
         self.is_refusing = self.residents.journal.is_on() && self.broker.store.standing() == Standing::Refusing;
         let decode = self.decode;
@@ -409,6 +418,7 @@ impl Worker {
         let (hits, misses) = self.cache.hits_and_misses();
         self.metrics().match_cache_hits.set(hits);
         self.metrics().match_cache_misses.set(misses);
+        self.see_to_access(now);
         while let Some(reminder) = self.timers.pop_due(now) {
             match reminder {
                 Reminder::Connection(key) => self.check_silence(key, now),

@@ -1,11 +1,12 @@
 //! `sundew` without a subcommand: reads the configuration, starts the log, runs the broker.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 
 use super::{Exit, descriptors::Connections, signals::Signals};
 use crate::{
+    backends::access::{AccessError, LiveAccess},
     broker::Parts,
     config::{self, Config, Layers, Listen, Loaded, Problem, schema},
     logging::{self, LogGuard},
@@ -88,6 +89,16 @@ fn serve(loaded: Loaded) -> Exit {
         }
     };
     let config = &loaded.config;
+    let access = match LiveAccess::start(config.access_options(), &config.hashing_options()) {
+        Ok(access) => Arc::new(access),
+        Err(error) => {
+            tracing::error!("{error}");
+            return match error {
+                AccessError::Files(_) => Exit::Config,
+                AccessError::Thread(_) => Exit::Software,
+            };
+        }
+    };
     let connections = Connections::allowed(config.limits.connections_max.to_usize());
     let options = ServerOptions {
         listeners: config.listener_options(),
@@ -97,12 +108,10 @@ fn serve(loaded: Loaded) -> Exit {
         connections_max: connections.max,
         drain: config.shutdown.deadline,
         storage: config.storage_options(std::env::var_os("STATE_DIRECTORY")),
+        access: Some(access),
+        watch_interval: Some(config.auth.watch_interval).filter(|interval| !interval.is_zero()),
     };
-    let parts = Parts {
-        authenticator: config.authenticator(),
-        ..Parts::default()
-    };
-    let server = match Server::start(options, parts) {
+    let server = match Server::start(options, Parts::default()) {
         Ok(server) => server,
         Err(error) => {
             tracing::error!("{error}");
@@ -125,7 +134,15 @@ fn serve(loaded: Loaded) -> Exit {
 }
 
 fn stop_on_signal(mut signals: Signals, server: Server, drain: Duration) -> Exit {
-    let signal = signals.wait();
+    let signal = loop {
+        match signals.wait() {
+            Signals::RELOAD => {
+                tracing::info!(signal = Signals::RELOAD, "reading users and rules again");
+                server.reload_access();
+            }
+            signal => break signal,
+        }
+    };
     tracing::info!(signal, deadline = ?drain, "stopping; once more stops at once");
     // Draining waits in a thread of its own, so that a second signal is heard.
     let (stopped, is_stopped) = std::sync::mpsc::sync_channel(1);
@@ -220,7 +237,8 @@ pub(super) fn open_to_everybody(config: &Config) -> impl Iterator<Item = String>
         tls.is_some_and(|tls| tls.client_certificate == schema::ClientCertificate::Required)
     };
     let is_open = move |listener: &&schema::Listener| {
-        listener.lets_everyone_in(&config.auth) && !listener.is_local() && !asks_certificate(listener)
+        let is_ruled = !config.auth.rules.is_empty() || config.auth.acl_file.is_some() || listener.acl_file.is_some();
+        listener.lets_everyone_in(&config.auth) && !listener.is_local() && !asks_certificate(listener) && !is_ruled
     };
     config.listeners.iter().filter(is_open).map(|listener| {
         let addresses: Vec<_> = listener.address.iter().map(ToString::to_string).collect();

@@ -1,13 +1,12 @@
 //! From what the operator wrote to the options that each layer declares for itself.
 
-use std::{ffi::OsString, num::NonZero, sync::Arc, time::Duration};
+use std::{ffi::OsString, num::NonZero, time::Duration};
 
 use super::{
     schema::{self, Config, Listener, Protocol, Tls},
     value::{Address, Auto, Bytes, Limit, Network},
 };
 use crate::{
-    auth::{Authenticator, anonymous::AnonymousOn},
     broker::{BrokerOptions, Qos2Delivery},
     codec::DecodeOptions,
     delivery::{
@@ -33,6 +32,7 @@ impl Config {
         BrokerOptions {
             decode: self.decode_options(),
             delivery: self.delivery_options(),
+            closes_refused_publish: self.auth.refused_publish == schema::RefusedPublish::Disconnect,
             qos2_delivery: match mqtt.qos2_delivery {
                 schema::Qos2Delivery::Publish => Qos2Delivery::Publish,
                 schema::Qos2Delivery::Release => Qos2Delivery::Release,
@@ -161,17 +161,6 @@ impl Config {
         })
     }
 
-    /// Who lets clients in.
-    pub fn authenticator(&self) -> Arc<dyn Authenticator> {
-        let names = self
-            .listeners
-            .iter()
-            .filter(|listener| listener.lets_everyone_in(&self.auth))
-            .map(Listener::display_name)
-            .collect();
-        Arc::new(AnonymousOn { listeners: names })
-    }
-
     /// How many worker threads.
     pub fn worker_count(&self) -> usize {
         match self.workers.count {
@@ -207,7 +196,7 @@ impl Config {
 }
 
 impl Listener {
-    fn display_name(&self) -> String {
+    pub(super) fn display_name(&self) -> String {
         self.name.clone().unwrap_or_else(|| "mqtt".to_owned())
     }
 
@@ -310,7 +299,7 @@ fn whole_seconds(time: Duration) -> u16 {
 }
 
 /// 0 to 2, by its range.
-fn qos(number: u8) -> QoS {
+pub(super) fn qos(number: u8) -> QoS {
     QoS::from_bits(number).unwrap_or(QoS::ExactlyOnce)
 }
 

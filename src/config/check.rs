@@ -7,8 +7,9 @@ use std::{
 };
 
 use super::{
+    access,
     problem::Problems,
-    schema::{Anonymous, Auth, ClientCertificate, Config, Listener, LogTarget, Protocol, Tls},
+    schema::{ClientCertificate, Config, Listener, LogTarget, Protocol, Tls},
     value::Address,
 };
 
@@ -31,6 +32,7 @@ pub(super) fn check(config: &mut Config, problems: &mut Problems) {
     }
     name_listeners(&mut config.listeners, problems);
     check_anonymous(config, problems);
+    access::check(config, problems);
     if config.log.target == LogTarget::File && config.log.file.is_none() {
         problems.error(
             "log.target",
@@ -170,25 +172,18 @@ fn name_listeners(listeners: &mut [Listener], problems: &mut Problems) {
 
 fn check_anonymous(config: &Config, problems: &mut Problems) {
     for (index, listener) in config.listeners.iter().enumerate() {
-        if !listener.address.is_empty() && !listener.lets_everyone_in(&config.auth) {
+        let has_users = listener.password_file(&config.auth).is_some()
+            || listener.tls.as_ref().is_some_and(|tls| tls.certificate_names_user);
+        if !listener.address.is_empty() && !listener.lets_everyone_in(&config.auth) && !has_users {
             problems.warning(
                 &format!("listeners[{index}]"),
-                "every client is refused here: there are no users, and auth.allow_anonymous is not true",
+                "every client is refused here: there are no users, and auth.allow_anonymous is not true; add auth.password_file",
             );
         }
     }
 }
 
 impl Listener {
-    /// Whether clients without a user name may enter through it.
-    pub fn lets_everyone_in(&self, auth: &Auth) -> bool {
-        match self.allow_anonymous.unwrap_or(auth.allow_anonymous) {
-            Anonymous::Everywhere => true,
-            Anonymous::Loopback => self.is_local(),
-            Anonymous::Nowhere => false,
-        }
-    }
-
     /// Whether only programs of this machine can reach it.
     pub fn is_local(&self) -> bool {
         self.address.iter().all(Address::is_local)

@@ -3,6 +3,7 @@
 //!
 //! This folder decides nothing about MQTT: `apply` translates into the options that each layer declares for itself.
 
+mod access;
 mod apply;
 mod check;
 pub mod load;

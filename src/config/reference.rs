@@ -74,6 +74,10 @@ fn example(path: &str, name: &str) -> Option<&'static str> {
     Some(match (path, name) {
         ("listeners", "name") => "\"mqtt\"",
         ("listeners", "allow_anonymous") => "true",
+        (_, "password_file") => "\"/etc/sundew/users\"",
+        (_, "acl_file") => "\"/etc/sundew/acl\"",
+        ("auth.rules", "effect") => "\"allow\"",
+        ("auth.rules", "topics") => "[\"home/%u/#\"]",
         ("storage", "directory") => "\"/var/lib/sundew\"",
         ("listeners", "maximum_qos") => "1",
         ("listeners", "address") => "[\"0.0.0.0:1883\", \"[::]:1883\"]",

@@ -11,8 +11,10 @@ use super::{
     value::{Address, Auto, Bytes, Expiry, Limit, Mode, Network},
 };
 
+mod auth;
 mod storage;
 
+pub use self::auth::{AccessRule, Action, Anonymous, Auth, Effect, RefusedLogin, RefusedPublish, WideSubscriptions};
 pub use self::storage::{OnCorruption, OnFull, Storage, StorageEnabled, Sync};
 
 const fn seconds(seconds: u64) -> Duration {
@@ -26,7 +28,7 @@ section! {
         /// Default: MQTT on port 1883 and WebSocket on port 9001, reachable from this machine only.
         /// Cost: an open socket each, nothing else.
         listeners: Vec<Listener> = Listener::loopback();
-        /// Who may connect.
+        /// Who may connect, and what he may do.
         auth: Auth = Auth::default();
         /// How much clients may take, one by one and all together. Every refusal names the option.
         limits: Limits = Limits::default();
@@ -76,6 +78,10 @@ section! {
         /// Whether clients without a user name are let in here, if that is to differ from `auth.allow_anonymous`.
         /// Default: absent. Cost: see there.
         allow_anonymous: Option<Anonymous> = None;
+        /// Users of this listener, in the place of `auth.password_file`. Default: absent. Cost: see there.
+        password_file: Option<PathBuf> = None;
+        /// What they may do, in the place of `auth.acl_file`. Default: absent. Cost: see there.
+        acl_file: Option<PathBuf> = None;
         /// Connections at once through this listener. Cost: a file descriptor and 2 to 4 KiB each.
         connections_max: Limit = Limit::UNLIMITED;
         /// Time from the first byte of TCP to a whole CONNECT, TLS and WebSocket included.
@@ -154,6 +160,9 @@ section! {
         client_ca: Option<PathBuf> = None;
         /// Whether clients must show a certificate. Cost: one more signature check per handshake.
         client_certificate: ClientCertificate = ClientCertificate::None;
+        /// Whether the common name of a client's certificate is its user name, and no password asked for.
+        /// Cost: whom the authorities trust, you trust.
+        certificate_names_user: bool = false;
         /// Certificates of clients that were revoked (CRL), PEM. Default: absent. Cost: none.
         client_crl: Option<PathBuf> = None;
         /// The oldest version of TLS that is spoken. Devices on ESP8266 know 1.2 only. Cost: none.
@@ -228,48 +237,6 @@ section! {
         /// A client of MQTT 3.1.1 with an empty id and clean session 0 gets an id and a clean session, instead of being refused
         /// as [MQTT-3.1.3-8] says. Cost: it finds no session when it comes back, and nobody tells it.
         accept_empty_client_id_persistent: bool = false;
-    }
-}
-
-section! {
-    /// Who may connect.
-    pub struct Auth {
-        /// Whether clients without a user name are let in: `true`, `false`, or `"loopback"`: only where nobody but this machine
-        /// can reach the listener. Cost: with `true` whoever reaches the port reads and writes everything.
-        allow_anonymous: Anonymous = Anonymous::Loopback;
-    }
-}
-
-/// Whether clients without a user name are let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Anonymous {
-    /// On every listener.
-    Everywhere,
-    /// On listeners that only this machine can reach.
-    Loopback,
-    /// Nowhere.
-    Nowhere,
-}
-
-impl super::value::Scalar for Anonymous {
-    fn from_text(text: &str) -> Option<Self> {
-        match text {
-            "true" => Some(Self::Everywhere),
-            "loopback" => Some(Self::Loopback),
-            "false" => Some(Self::Nowhere),
-            _ => None,
-        }
-    }
-    fn to_toml(&self) -> String {
-        let text = match self {
-            Self::Everywhere => "true",
-            Self::Loopback => "\"loopback\"",
-            Self::Nowhere => "false",
-        };
-        text.to_owned()
-    }
-    fn expected() -> String {
-        "true, false or \"loopback\"".to_owned()
     }
 }
 

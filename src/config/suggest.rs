@@ -6,7 +6,7 @@ use super::{
 };
 
 /// Names people bring from mosquitto.conf, and what they are called here.
-const FROM_MOSQUITTO: [(&str, &str); 25] = [
+const FROM_MOSQUITTO: [(&str, &str); 26] = [
     ("listener", "[[listeners]] with address = \"0.0.0.0:1883\""),
     ("port", "[[listeners]] with address = \"0.0.0.0:1883\""),
     ("bind_address", "listeners.address"),
@@ -28,6 +28,7 @@ const FROM_MOSQUITTO: [(&str, &str); 25] = [
     ("max_queued_bytes", "queue.bytes_max"),
     ("max_topic_alias", "mqtt.topic_alias_max"),
     ("persistent_client_expiration", "mqtt.session_expiry_v3"),
+    ("use_identity_as_username", "listeners.tls.certificate_names_user"),
     ("allow_duplicate_messages", "mqtt.overlap = \"each\""),
     ("log_dest", "log.target"),
     ("log_type", "log.level"),
@@ -36,6 +37,11 @@ const FROM_MOSQUITTO: [(&str, &str); 25] = [
 
 /// Alike enough to be a typing mistake (Jaro-Winkler, 1 is equal).
 const ALIKE: f64 = 0.85;
+
+/// Whether one name may be the other one, written wrongly.
+pub(super) fn is_near(name: &str, other: &str) -> bool {
+    strsim::jaro_winkler(name, other) >= ALIKE
+}
 
 /// What `name` may have been meant to be; `known` are the names of its section.
 pub(super) fn nearest(name: &str, known: &[&'static str]) -> Option<String> {

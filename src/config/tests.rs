@@ -83,7 +83,7 @@ fn a_value_of_the_wrong_kind_is_told_what_is_right() {
         ),
         (
             "auth.allow_anonymous = \"yes\"",
-            "auth.allow_anonymous: expected true, false or \"loopback\", found \"yes\"",
+            "auth.allow_anonymous: expected true, false, \"loopback\" or \"auto\", found \"yes\"",
         ),
         (
             "listeners = [{ address = \"localhost\" }]",
@@ -172,7 +172,8 @@ fn a_listener_nobody_can_use_is_warned_of() {
     let loaded = load_text("[[listeners]]\naddress = \"0.0.0.0:1883\"\n").unwrap();
     assert_eq!(loaded.warnings.len(), 1);
     assert!(loaded.warnings[0].to_string().ends_with(
-        "sundew.toml:1:1: warning: listeners[0]: every client is refused here: there are no users, and auth.allow_anonymous is not true"
+        "sundew.toml:1:1: warning: listeners[0]: every client is refused here: there are no users, and auth.allow_anonymous is not true; \
+         add auth.password_file"
     ), "{}", loaded.warnings[0]);
 }
 

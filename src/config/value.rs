@@ -9,7 +9,7 @@ use std::{
 
 use ::config::{Value, ValueKind};
 
-use crate::transport;
+use crate::{auth::rule::TopicPattern, transport};
 
 use super::{
     option::{Reading, Section, Setting, found, join},
@@ -346,6 +346,34 @@ impl Scalar for Network {
     }
 }
 
+/// Topic filters of a rule, each checked on its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Topics(pub Vec<TopicPattern>);
+
+impl Setting for Topics {
+    fn read(value: Value, path: &str, reading: &mut Reading) -> Option<Self> {
+        let mut topics = Vec::new();
+        for (index, text) in Vec::<String>::read(value, path, reading)?.iter().enumerate() {
+            match TopicPattern::parse(text) {
+                Ok(pattern) => topics.push(pattern),
+                Err(error) => reading
+                    .0
+                    .error(&format!("{path}[{index}]"), format!("{text:?} {error}")),
+            }
+        }
+        Some(Self(topics))
+    }
+
+    fn write(&self) -> Option<String> {
+        let topics: Vec<_> = self.0.iter().map(|topic| topic.as_str().to_owned().to_toml()).collect();
+        Some(format!("[{}]", topics.join(", ")))
+    }
+
+    fn expected() -> String {
+        "a topic filter such as \"home/%u/#\", or a list of such".to_owned()
+    }
+}
+
 /// Permission bits of a file, written in octal: `"660"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mode(pub u32);
@@ -363,6 +391,40 @@ impl Scalar for Mode {
     }
     fn expected() -> String {
         "permissions in octal such as \"660\"".to_owned()
+    }
+}
+
+/// A section that knows where it stands: `file:line`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placed<T> {
+    /// The section.
+    pub value: T,
+    /// Where it stands.
+    pub place: String,
+}
+
+impl<T: Setting> Setting for Placed<T> {
+    fn read(value: Value, path: &str, reading: &mut Reading) -> Option<Self> {
+        let value = T::read(value, path, reading)?;
+        let place = reading.0.place(path);
+        // A line is enough to find a rule by.
+        let place = match split_place(&place) {
+            Some((file, line, _)) => format!("{file}:{line}"),
+            None => place,
+        };
+        Some(Self { value, place })
+    }
+
+    fn write(&self) -> Option<String> {
+        self.value.write()
+    }
+
+    fn expected() -> String {
+        T::expected()
+    }
+
+    fn section() -> Section {
+        T::section()
     }
 }
 

@@ -6,8 +6,9 @@ use smallvec::SmallVec;
 
 use super::frames::{Addressing, Fanned};
 use super::outbox::Offered;
-use super::residents::{Residents, record_too_large, touch, write_delivery};
+use super::residents::{Residents, record_too_large, touch};
 use super::stored::{self, HeldConnections};
+use super::written::write_delivery;
 use crate::metrics::Metrics;
 use crate::protocol::ids::{ConnectionKey, PacketId};
 use crate::protocol::qos::QoS;
@@ -29,6 +30,8 @@ pub enum Delivered {
     Gone,
     /// The session's outbox refused it.
     Refused,
+    /// Its client may not receive it.
+    Forbidden,
 }
 
 /// For whose sake a session gets a message.
@@ -110,7 +113,7 @@ impl Residents {
                 Delivered::Taken => tally.taken += 1,
                 Delivered::Refused if publisher == Some(receiver.session) && self.has_no_reason_codes(receiver) => {}
                 Delivered::Refused => tally.refused += 1,
-                Delivered::Gone => {}
+                Delivered::Gone | Delivered::Forbidden => {}
             }
         }
         tally
@@ -158,6 +161,13 @@ impl Residents {
             }
             return self.queue(fanned, form, now);
         };
+        if !self.receive.allows(connection, fanned.publication.topic) {
+            self.metrics.dropped_not_readable.increment();
+            if purpose.group().is_none() {
+                end_recorded(fanned, &mut self.journal, &resident.session, purpose);
+            }
+            return Delivered::Forbidden;
+        }
         if connection.is_bridge && fanned.publication.publisher == Some(receiver.session) {
             return Delivered::Taken;
         }
@@ -219,6 +229,13 @@ impl Residents {
             Offered::Refused => Delivered::Refused,
             _ => Delivered::Taken,
         }
+    }
+}
+
+/// Records that a delivery is over which another worker has recorded as queued.
+fn end_recorded(fanned: &Fanned<'_>, journal: &mut Journal, session: &Session, purpose: Purpose<'_>) {
+    if fanned.is_recorded {
+        stored::ended(journal, session, fanned.number(), purpose.copy());
     }
 }
 

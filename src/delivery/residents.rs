@@ -6,16 +6,15 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 use tracing::{info, warn};
 
-use super::frames::{SHARE_FROM_BYTES, write_large, write_small};
 use super::outbox::{Offered, Outbox, OutboxOptions};
 use super::paging::Paging;
+use super::receive::ReceiveCheck;
 use super::retained_walk::RetainedWalk;
 use super::slots::Slots;
 use super::stored::{self, HeldConnections, hold};
-use crate::codec::PublishFrame;
+use super::written::{frame_of, write_delivery};
 use crate::metrics::Metrics;
 use crate::protocol::ids::{ConnectionKey, PacketId, SlotKey, Ticket};
-use crate::protocol::message::Message;
 use crate::protocol::packet::PacketType;
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
@@ -25,7 +24,6 @@ use crate::session::delivery::{Delivery, DeliveryKey};
 use crate::session::held::{Reply, Waiting};
 use crate::session::outbound::Resend;
 use crate::session::state::Session;
-use crate::session::topic_alias::Naming;
 use crate::storage::Journal;
 
 /// How deliveries are queued and sent.
@@ -118,6 +116,8 @@ pub struct Residents {
     pub metrics: Arc<CachePadded<Metrics>>,
     /// Options.
     pub options: DeliveryOptions,
+    /// Whether what is delivered may be received.
+    pub receive: ReceiveCheck,
     /// What is to survive goes here.
     pub journal: Journal,
     /// Connections with packets that wait for the store, in the order of their batches.
@@ -131,15 +131,18 @@ pub struct Residents {
 
 /// How long a full window may hold up others before the log says so, milliseconds.
 pub const STALL_MS: u64 = 30_000;
-/// What a topic alias adds to a packet: the property, and a byte more in each of two lengths.
-const ALIAS_BYTES_MAX: usize = 5;
 /// Output buffers that a worker keeps for the next connection with something to send, and the largest that it keeps.
 const BUFFERS_MAX: usize = 64;
 const BUFFER_KEPT_BYTES: usize = 256 * 1024;
 
 impl Residents {
     /// An empty worker.
-    pub fn new(options: DeliveryOptions, journal: Journal, metrics: Arc<CachePadded<Metrics>>) -> Self {
+    pub fn new(
+        options: DeliveryOptions,
+        receive: ReceiveCheck,
+        journal: Journal,
+        metrics: Arc<CachePadded<Metrics>>,
+    ) -> Self {
         Self {
             sessions: Slots::default(),
             connections: Slots::default(),
@@ -148,6 +151,7 @@ impl Residents {
             overflowed: Vec::new(),
             metrics,
             options,
+            receive,
             journal,
             held: HeldConnections::new(),
             paging: Paging::default(),
@@ -314,6 +318,7 @@ impl Residents {
         let window = connection.receive_maximum.min(self.options.in_flight_max);
         let mut way = Way {
             key: connection_key,
+            receive: &self.receive,
             journal: &mut self.journal,
             held: &mut self.held,
             metrics: &self.metrics,
@@ -363,6 +368,7 @@ const REPLAYED: u16 = 0x4000;
 /// The way from a session's queue to its connection's output, past the store.
 struct Way<'a> {
     key: ConnectionKey,
+    receive: &'a ReceiveCheck,
     journal: &'a mut Journal,
     held: &'a mut HeldConnections,
     metrics: &'a Metrics,
@@ -376,7 +382,7 @@ impl Way<'_> {
         // What it says must be kept before it is said: that it was sent, or received, may still be on its way to the store.
         let ticket = self.journal.latest();
         let must_wait = ticket != Ticket::DONE || !connection.held.is_empty();
-        let too_large = match session.outbound.next_resend(window) {
+        let given_up = match session.outbound.next_resend(window) {
             None => return false,
             Some(Resend::Release(id)) => {
                 let reply = Reply::Ack {
@@ -391,6 +397,10 @@ impl Way<'_> {
                     self.metrics.packets_sent.increment();
                 }
                 None
+            }
+            Some(Resend::Publish(id, delivery)) if !self.receive.allows(connection, delivery.message.topic()) => {
+                self.metrics.dropped_not_readable.increment();
+                Some(id)
             }
             Some(Resend::Publish(id, delivery)) => {
                 let frame = frame_of(&delivery.message, delivery, Some(id), true, self.now);
@@ -409,26 +419,29 @@ impl Way<'_> {
                 }
             }
         };
-        if let Some(id) = too_large {
+        if let Some(id) = given_up {
             let key = session.outbound.give_up(id).and_then(|delivery| delivery.key());
             stored::ended_key(self.journal, session, key);
         }
         true
     }
 
-    /// Sends a delivery that waited. One that expired, or is too large for the client, is dropped here and counted. `is_new` where the
+    /// Sends a delivery that waited. One that expired, may not be received, or is too large for the client, is dropped here and counted. `is_new` where the
     /// store has not heard of it.
     fn send(&mut self, connection: &mut Connection, session: &mut Session, mut delivery: Delivery, is_new: bool) {
         let is_acknowledged = delivery.qos.is_acknowledged();
         let is_expired = delivery.message.is_expired(self.now);
         let placeholder = is_acknowledged.then_some(PacketId::FIRST);
-        let is_too_large = !is_expired && connection.packet_bytes_max != u32::MAX && {
+        let is_forbidden = !self.receive.allows(connection, delivery.message.topic());
+        let is_too_large = !is_expired && !is_forbidden && connection.packet_bytes_max != u32::MAX && {
             let frame = frame_of(&delivery.message, &delivery, placeholder, false, self.now);
             frame.encoded_len(connection.version) > connection.packet_bytes_max as usize
         };
-        if is_expired || is_too_large {
+        if is_expired || is_too_large || is_forbidden {
             if is_expired {
                 self.metrics.dropped_expired.increment();
+            } else if is_forbidden {
+                self.metrics.dropped_not_readable.increment();
             } else {
                 record_too_large(connection, delivery.message.topic().as_str(), self.metrics);
             }
@@ -515,65 +528,4 @@ pub(super) fn record_too_large(connection: &Connection, topic: &str, metrics: &M
         limit = connection.packet_bytes_max,
         "delivery dropped: larger than the client's maximum packet size"
     );
-}
-
-fn frame_of<'a>(
-    message: &'a Message,
-    delivery: &'a Delivery,
-    packet_id: Option<PacketId>,
-    dup: bool,
-    now: Time,
-) -> PublishFrame<'a> {
-    let view = message.view();
-    PublishFrame {
-        topic: view.topic.as_str(),
-        qos: delivery.qos,
-        retain: delivery.retain,
-        dup: dup && delivery.qos.is_acknowledged(),
-        packet_id,
-        topic_alias: None,
-        message_expiry: view.expires_at.map(|at| now.secs_until(at) as u32),
-        subscription_identifiers: &delivery.identifiers,
-        properties: view.properties,
-        payload: view.payload,
-    }
-}
-
-/// Appends a kept delivery to the connection's output, with a topic alias where the client allows them.
-pub(super) fn write_delivery(
-    connection: &mut Connection,
-    delivery: &Delivery,
-    id: Option<PacketId>,
-    dup: bool,
-    now: Time,
-) {
-    let mut frame = frame_of(&delivery.message, delivery, id, dup, now);
-    apply_alias(connection, &delivery.message, &mut frame);
-    if frame.payload.len() >= SHARE_FROM_BYTES {
-        write_large(
-            &frame,
-            connection.version,
-            delivery.message.shared_payload(),
-            &mut connection.output,
-        );
-    } else {
-        write_small(&frame, connection.version, &mut connection.output);
-    }
-}
-
-fn apply_alias(connection: &mut Connection, message: &Message, frame: &mut PublishFrame<'_>) {
-    // A new alias makes the packet longer, once: it must still fit [MQTT-3.1.2-24].
-    let has_room = connection.packet_bytes_max == u32::MAX
-        || frame.encoded_len(connection.version) + ALIAS_BYTES_MAX <= connection.packet_bytes_max as usize;
-    if connection.aliases_out.is_off() || !has_room {
-        return;
-    }
-    match connection.aliases_out.name(message.topic()) {
-        Naming::Name => {}
-        Naming::NameAndAlias(alias) => frame.topic_alias = Some(alias),
-        Naming::Alias(alias) => {
-            frame.topic_alias = Some(alias);
-            frame.topic = "";
-        }
-    }
 }

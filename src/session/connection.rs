@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use super::decisions::Decisions;
 use super::held::Held;
 use super::output::Output;
 use super::peer::Peer;
@@ -51,6 +52,14 @@ pub struct Connection {
     pub client_id: Option<ClientId>,
     /// The user the authenticator found.
     pub user_name: Option<Box<str>>,
+    /// What the authenticator let it in for, where that can change.
+    pub stamp: Option<u64>,
+    /// What it was told about topics before.
+    pub decisions: Decisions,
+    /// Its publications have to be asked about.
+    pub is_restricted: bool,
+    /// Not all that it subscribes to may be received: its deliveries have to be asked about.
+    pub is_watched: bool,
     /// The session that the connection has borrowed.
     pub session: Option<SlotKey>,
     /// What waits for the network.
@@ -113,6 +122,10 @@ impl Connection {
             has_connect: false,
             client_id: None,
             user_name: None,
+            stamp: None,
+            decisions: Decisions::default(),
+            is_restricted: true,
+            is_watched: true,
             session: None,
             output: Output::default(),
             held: Held::default(),

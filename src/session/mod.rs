@@ -3,8 +3,10 @@
 //! Two lifetimes, two types: a [`connection::Connection`] dies with its network connection, a [`state::Session`] may outlive it.
 
 pub mod connection;
+pub mod decisions;
 pub mod delivery;
 pub mod held;
+pub mod network;
 pub mod outbound;
 pub mod output;
 pub mod packet_ids;

@@ -20,6 +20,13 @@ pub struct Peer {
     pub rules: Arc<ListenerRules>,
 }
 
+impl Peer {
+    /// True for a program of this machine: over loopback, a Unix socket, or within the process.
+    pub fn is_local(&self) -> bool {
+        self.ip.is_none_or(|ip| ip.to_canonical().is_loopback())
+    }
+}
+
 /// What a verified client certificate says about its holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerCertificate {

@@ -1,8 +1,10 @@
 //! What a listener can be told, with the default and the cost of each option.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use crate::session::network::{Network, NetworkError};
 
 /// How one listener accepts connections.
 #[derive(Clone, Debug)]
@@ -148,77 +150,6 @@ impl Default for WebSocketOptions {
             message_size_max: 64 * 1024 * 1024,
             request_size_max: 8192,
             trusted_proxies: Vec::new(),
-        }
-    }
-}
-
-/// A network in CIDR notation: `10.0.0.0/8`, `fd00::/8`, or a single address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix: u8,
-}
-
-impl Network {
-    /// Whether `address` is in the network. IPv4-mapped IPv6 addresses count as IPv4.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address.to_canonical()) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
-                network.to_bits() & mask == address.to_bits() & mask
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
-                network.to_bits() & mask == address.to_bits() & mask
-            }
-            _ => false,
-        }
-    }
-}
-
-impl std::str::FromStr for Network {
-    type Err = NetworkError;
-
-    fn from_str(text: &str) -> Result<Self, NetworkError> {
-        let (address, prefix) = text
-            .split_once('/')
-            .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
-        let address: IpAddr = address.parse().map_err(|_| NetworkError(text.to_owned()))?;
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            None => bits,
-            Some(prefix) => prefix
-                .parse()
-                .ok()
-                .filter(|prefix| *prefix <= bits)
-                .ok_or(NetworkError(text.to_owned()))?,
-        };
-        Ok(Self { address, prefix })
-    }
-}
-
-/// The text is not a network.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a network; write it like 10.0.0.0/8, fd00::/8 or 192.168.1.7")]
-pub struct NetworkError(String);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks_contain_their_addresses_only() {
-        let contains =
-            |network: &str, address: &str| network.parse::<Network>().unwrap().contains(address.parse().unwrap());
-        assert!(contains("10.0.0.0/8", "10.200.3.4"));
-        assert!(!contains("10.0.0.0/8", "11.0.0.1"));
-        assert!(contains("0.0.0.0/0", "8.8.8.8"));
-        assert!(!contains("0.0.0.0/0", "::1"));
-        assert!(contains("127.0.0.1", "::ffff:127.0.0.1"));
-        assert!(contains("fd00::/8", "fd12::1"));
-        assert!(!contains("fd00::/8", "fe80::1"));
-        for bad in ["10.0.0.0/33", "10.0.0/8", "fd00::/129", "localhost", "10.0.0.0/", ""] {
-            assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
     }
 }

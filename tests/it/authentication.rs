@@ -302,7 +302,7 @@ impl Authenticator for Gate {
         }
         let admit = Verdict::Admit(Identity {
             user_name: request.user_name.clone(),
-            data: None,
+            ..Identity::default()
         });
         match request.user_name.as_deref() {
             Some("nobody") => Answer::Ready(Verdict::Refuse(Refusal {

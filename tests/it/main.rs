@@ -9,6 +9,7 @@ mod client;
 mod streams;
 mod wire;
 
+mod access;
 mod authentication;
 mod command_line;
 mod connect;

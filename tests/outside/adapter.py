@@ -21,7 +21,11 @@ def listener(described, missing):
     if described.get("max_connections", -1) >= 0:
         lines.append("connections_max = %d" % described["max_connections"])
     security = described["security"]
-    lines.append("allow_anonymous = %s" % json.dumps(described.get("listener_allow_anonymous", security.get("allow_anonymous", True))))
+    by_default = "password_file" not in security
+    lines.append("allow_anonymous = %s" % json.dumps(described.get("listener_allow_anonymous", security.get("allow_anonymous", by_default))))
+    for key in ("password_file", "acl_file"):
+        if key in security:
+            lines.append("%s = %s" % (key, json.dumps(security[key])))
     if "max_qos" in described:
         lines.append("maximum_qos = %d" % described["max_qos"])
     versions = [VERSIONS[word] for word in map(str.strip, described.get("accept_protocol_versions", "").split(",")) if word in VERSIONS]
@@ -96,20 +100,22 @@ def main():
         described = json.load(file)
     missing = ["unknown: %s" % key for key, _ in described["unknown"]]
     # As mosquitto: QoS 2 delivered at PUBREL, 20 messages under way, 200 slashes, any client id, characters checked, the newest of a full queue dropped.
-    sections = {"limits": ["topic_levels_max = 201", "client_id_bytes_max = 65535"], "mqtt": ["strict_utf8 = true", 'qos2_delivery = "release"'], "queue": ['policy = "drop_newest"'], "sys": [], "storage": storage(described["options"])}
+    sections = {"limits": ["topic_levels_max = 201", "client_id_bytes_max = 65535"], "mqtt": ["strict_utf8 = true", 'qos2_delivery = "release"'], "queue": ['policy = "drop_newest"'], "auth": ['wide_subscriptions = "grant"', 'refused_login = "not_authorized"', 'watch_interval = "0s"'], "sys": [], "storage": storage(described["options"])}
     if "max_inflight_messages" not in described["limits"]:
         sections["mqtt"] += ["max_inflight = 20", "receive_maximum = 20"]
     limits(described["limits"], sections, missing)
     options(described["options"], sections, missing)
     security = dict(described["security"] or described["listeners"][0]["security"])
+    own = ("allow_anonymous", "password_file", "passwords", "acl_file", "acl")
+    common = {key: value for key, value in security.items() if key not in own}
     for other in described["listeners"]:
-        if {**other["security"], "allow_anonymous": None} != {**security, "allow_anonymous": None}:
+        if {key: value for key, value in other["security"].items() if key not in own} != common:
             missing.append("security of each listener")
     if "auto_id_prefix" in security:
         sections["mqtt"].append("assigned_client_id_prefix = %s" % json.dumps(security.pop("auto_id_prefix")))
     if "allow_zero_length_clientid" in security:
         sections["mqtt"].append("allow_empty_client_id = %s" % json.dumps(security.pop("allow_zero_length_clientid")))
-    missing += ["security: " + key for key in security if key not in ("allow_anonymous", "passwords", "acl")]
+    missing += ["security: " + key for key in security if key not in own]
     lines = []
     for name, content in sections.items():
         lines += ["[%s]" % name, *content]

@@ -1,0 +1,215 @@
+//! Who may enter through which listener: the ways that it knows, one after the other; the first that decides, decides.
+//!
+//! ```text
+//! certificate of the client, where it says who he is ─► a user name ─► the password file ─► no user name ─► anonymous, where allowed
+//! ```
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::password::{PasswordFile, PasswordHash};
+use super::{Answer, Answers, Authenticator, Identity, Refusal, Verdict};
+use crate::protocol::ids::Token;
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::version::Version;
+use crate::session::peer::Peer;
+use crate::session::request::ConnectRequest;
+
+/// The ways into one listener.
+#[derive(Clone, Debug, Default)]
+pub struct Entrance {
+    /// A verified certificate of the client names the user, and no password is asked for.
+    pub certificate_names_user: bool,
+    /// Users with passwords; `None` where none are configured: then a user name is believed, where anonymous clients are let in.
+    pub passwords: Option<Arc<PasswordFile>>,
+    /// Clients without a user name are let in.
+    pub allows_anonymous: bool,
+}
+
+/// The entrances of all listeners, by their names.
+pub type Entrances = Vec<(Box<str>, Entrance)>;
+
+/// A password that is to be checked; it takes so long that others do it.
+pub struct PasswordCheck {
+    /// Where the answer goes.
+    pub token: Token,
+    /// What the client says.
+    pub password: Box<[u8]>,
+    /// What it is compared with.
+    pub hash: Arc<PasswordHash>,
+    /// The answer if it is right.
+    pub admit: Verdict,
+    /// The answer if it is wrong.
+    pub refuse: Verdict,
+}
+
+/// Says nothing of the password.
+impl core::fmt::Debug for PasswordCheck {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("PasswordCheck")
+            .field("token", &self.token)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Checks passwords elsewhere.
+pub trait PasswordChecker: Send + Sync {
+    /// Where answers go.
+    fn attach(&self, answers: Arc<dyn Answers>);
+
+    /// Takes a check; false when too many wait already.
+    fn check(&self, check: PasswordCheck) -> bool;
+}
+
+/// An authenticator with a chain for each listener, which can be replaced while clients are connected.
+pub struct Chain {
+    entrances: RwLock<Arc<Entrances>>,
+    generation: AtomicU64,
+    checker: Arc<dyn PasswordChecker>,
+    /// What an MQTT 5 client is told whose user name or password is wrong.
+    wrong_password: ReasonCode,
+    /// Nobody outside can tell which decoy he gets.
+    seed: foldhash::fast::RandomState,
+}
+
+impl core::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Chain")
+            .field("entrances", &self.current())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Chain {
+    /// Begins with these. Password files must have been read with `seed`, so that their stamps compare.
+    pub fn new(entrances: Entrances, checker: Arc<dyn PasswordChecker>, seed: foldhash::fast::RandomState) -> Self {
+        Self {
+            entrances: RwLock::new(Arc::new(entrances)),
+            generation: AtomicU64::new(0),
+            checker,
+            wrong_password: ReasonCode::BadUserNameOrPassword,
+            seed,
+        }
+    }
+
+    /// Tells MQTT 5 clients whose user name or password is wrong this instead of 0x86.
+    #[must_use]
+    pub const fn with_wrong_password(mut self, reason: ReasonCode) -> Self {
+        self.wrong_password = reason;
+        self
+    }
+
+    /// Replaces them; clients that were let in for what is not there any more are told to go.
+    pub fn replace(&self, entrances: Entrances) {
+        *self.entrances.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(entrances);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The entrances as they are now.
+    pub fn current(&self) -> Arc<Entrances> {
+        Arc::clone(&self.entrances.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn check(&self, name: &str, file: &PasswordFile, request: &ConnectRequest, token: Token) -> Answer<Verdict> {
+        let user = file.get(name);
+        let (hash, why) = match user {
+            Some(user) => (Some(Arc::clone(&user.hash)), "bad_password"),
+            None => (file.decoy(name, &self.seed), "unknown_user"),
+        };
+        let refuse = self.refused_password(request.version, why);
+        // Where there are no users at all there is nothing to tell one name from another by. A missing password is no guess, and an
+        // empty one is none, whatever a file says.
+        let password = request.password.as_ref().filter(|password| !password.is_empty());
+        let (Some(hash), Some(password)) = (hash, password) else {
+            return Answer::Ready(refuse);
+        };
+        let admit = match user {
+            Some(user) => Verdict::Admit(Identity {
+                user_name: Some(name.into()),
+                stamp: Some(user.stamp),
+                data: None,
+            }),
+            None => refuse.clone(),
+        };
+        let is_taken = self.checker.check(PasswordCheck {
+            token,
+            password: password.clone(),
+            hash,
+            admit,
+            refuse,
+        });
+        if is_taken {
+            Answer::Pending
+        } else {
+            refuse_with(ReasonCode::QuotaExceeded, "too_many_password_checks")
+        }
+    }
+}
+
+impl Chain {
+    /// In MQTT 3.1.1 code 4 is for data that is malformed (table 3.1); mosquitto, too, answers a wrong password with 5.
+    const fn refused_password(&self, version: Version, why: &'static str) -> Verdict {
+        let reason = if version.has_properties() {
+            self.wrong_password
+        } else {
+            ReasonCode::NotAuthorized
+        };
+        Verdict::Refuse(Refusal { reason, why })
+    }
+}
+
+impl Authenticator for Chain {
+    fn connect(&self, request: &ConnectRequest, peer: &Peer, token: Token) -> Answer<Verdict> {
+        let entrances = self.current();
+        let Some((_, entrance)) = entrances.iter().find(|(name, _)| **name == *peer.rules.name) else {
+            return refuse_with(ReasonCode::NotAuthorized, "listener_not_configured");
+        };
+        if entrance.certificate_names_user
+            && let Some(name) = peer
+                .certificate
+                .as_ref()
+                .and_then(|certificate| certificate.common_name.as_deref())
+        {
+            return admit(Some(name));
+        }
+        match (&request.user_name, &entrance.passwords) {
+            (Some(name), Some(file)) => self.check(name, file, request, token),
+            (Some(name), None) if entrance.allows_anonymous => admit(Some(name)),
+            (Some(_), None) => Answer::Ready(self.refused_password(request.version, "unknown_user")),
+            (None, _) if entrance.allows_anonymous => admit(None),
+            (None, _) => refuse_with(ReasonCode::NotAuthorized, "anonymous_disabled"),
+        }
+    }
+
+    fn attach(&self, answers: Arc<dyn Answers>) {
+        self.checker.attach(answers);
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn stands(&self, user_name: Option<&str>, stamp: u64, peer: &Peer) -> bool {
+        let entrances = self.current();
+        let entrance = entrances.iter().find(|(name, _)| **name == *peer.rules.name);
+        let file = entrance.and_then(|(_, entrance)| entrance.passwords.as_ref());
+        let user = user_name.and_then(|name| file?.get(name));
+        user.is_some_and(|user| user.stamp == stamp)
+    }
+}
+
+fn admit(user_name: Option<&str>) -> Answer<Verdict> {
+    Answer::Ready(Verdict::Admit(Identity {
+        user_name: user_name.map(Into::into),
+        ..Identity::default()
+    }))
+}
+
+fn refuse_with(reason: ReasonCode, why: &'static str) -> Answer<Verdict> {
+    Answer::Ready(Verdict::Refuse(Refusal { reason, why }))
+}
+
+#[cfg(test)]
+#[path = "chain/tests.rs"]
+mod tests;

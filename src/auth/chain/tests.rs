@@ -1,0 +1,184 @@
+use std::sync::Mutex;
+
+use super::*;
+use crate::protocol::ids::{ConnectionKey, SlotKey, WorkerId};
+use crate::protocol::packet::Connect;
+use crate::protocol::property::Properties;
+use crate::session::peer::{ListenerRules, PeerCertificate};
+
+const LINE: &str =
+    "$6$njERlZMi/7DzNB9E$iiavfuXvUm8iyDZArTy7smTxh07GXXOrOsqxfW6gkOYVXHGk+W+i/8d3xDxrMwEPygEBhoA8A/gjQC0N2M4Lkw==";
+
+/// Takes so many checks and keeps them.
+struct Taker(Mutex<Vec<PasswordCheck>>, usize);
+
+impl PasswordChecker for Taker {
+    fn attach(&self, _: Arc<dyn Answers>) {}
+
+    fn check(&self, check: PasswordCheck) -> bool {
+        let mut taken = self.0.lock().unwrap();
+        let has_room = taken.len() < self.1;
+        if has_room {
+            taken.push(check);
+        }
+        has_room
+    }
+}
+
+fn peer(listener: &str, certificate: Option<&str>) -> Peer {
+    Peer {
+        address: "192.0.2.1:1".into(),
+        ip: None,
+        is_secure: false,
+        certificate: certificate.map(|name| {
+            Arc::new(PeerCertificate {
+                common_name: Some(name.into()),
+                subject: format!("CN={name}"),
+            })
+        }),
+        rules: Arc::new(ListenerRules {
+            name: listener.into(),
+            ..ListenerRules::default()
+        }),
+    }
+}
+
+fn request(version: Version, user: Option<&str>, password: Option<&[u8]>) -> ConnectRequest {
+    let mut request = ConnectRequest::keep(&Connect {
+        version,
+        is_bridge: false,
+        clean_start: true,
+        keep_alive: 0,
+        properties: Properties::EMPTY,
+        client_id: "c",
+        will: None,
+        user_name: None,
+        password: None,
+    });
+    request.user_name = user.map(Into::into);
+    request.password = password.map(Into::into);
+    request
+}
+
+fn token() -> Token {
+    Token {
+        worker: WorkerId(0),
+        connection: ConnectionKey(SlotKey { slot: 0, generation: 0 }),
+        sequence: 1,
+    }
+}
+
+fn chain(text: &str, room: usize) -> (Chain, Arc<Taker>) {
+    let seed = foldhash::fast::RandomState::default();
+    let file = Arc::new(PasswordFile::parse(text, &seed).unwrap());
+    let entrance = |allows_anonymous, has_users: bool, certificate_names_user| Entrance {
+        certificate_names_user,
+        passwords: has_users.then(|| Arc::clone(&file)),
+        allows_anonymous,
+    };
+    let entrances = vec![
+        ("open".into(), entrance(true, false, false)),
+        ("both".into(), entrance(true, true, false)),
+        ("users".into(), entrance(false, true, false)),
+        ("either".into(), entrance(false, true, true)),
+        ("closed".into(), entrance(false, false, false)),
+    ];
+    let taker = Arc::new(Taker(Mutex::default(), room));
+    (Chain::new(entrances, Arc::clone(&taker) as _, seed), taker)
+}
+
+#[test]
+fn the_first_way_that_decides_decides() {
+    let (chain, taker) = chain(&format!("alice:{LINE}\n"), 100);
+    let ask = |listener, user, password: Option<&[u8]>, certificate| {
+        let answer = chain.connect(
+            &request(Version::V5, user, password),
+            &peer(listener, certificate),
+            token(),
+        );
+        match answer {
+            Answer::Pending => "checked".to_owned(),
+            Answer::Ready(Verdict::Admit(identity)) => format!("admitted as {:?}", identity.user_name),
+            Answer::Ready(Verdict::Refuse(refusal)) => format!("{} {:#x}", refusal.why, refusal.reason.byte()),
+            Answer::Ready(Verdict::Continue(_)) => "continued".to_owned(),
+        }
+    };
+    let right: Option<&[u8]> = Some(b"test");
+    assert_eq!(ask("open", None, None, None), "admitted as None");
+    assert_eq!(ask("open", Some("x"), None, None), "admitted as Some(\"x\")");
+    assert_eq!(ask("both", None, None, None), "admitted as None");
+    assert_eq!(ask("both", Some("alice"), right, None), "checked");
+    assert_eq!(ask("both", Some("alice"), None, None), "bad_password 0x86");
+    assert_eq!(ask("users", None, None, None), "anonymous_disabled 0x87");
+    assert_eq!(ask("users", Some("nobody"), right, None), "checked");
+    assert_eq!(ask("either", Some("alice"), right, None), "checked");
+    assert_eq!(
+        ask("either", Some("alice"), right, Some("device-7")),
+        "admitted as Some(\"device-7\")"
+    );
+    assert_eq!(ask("closed", Some("alice"), right, None), "unknown_user 0x86");
+    assert_eq!(ask("elsewhere", None, None, None), "listener_not_configured 0x87");
+    let checks = taker.0.lock().unwrap();
+    // The same arithmetic for who is not there, and the same answer to the client whatever comes of it.
+    assert_eq!(checks[0].hash, checks[1].hash);
+    let why = |verdict: &Verdict| match verdict {
+        Verdict::Refuse(refusal) => (refusal.why, refusal.reason),
+        _ => ("", ReasonCode::Success),
+    };
+    assert_eq!(
+        why(&checks[1].admit),
+        ("unknown_user", ReasonCode::BadUserNameOrPassword)
+    );
+    assert_eq!(why(&checks[1].refuse), why(&checks[1].admit));
+    assert_eq!(
+        why(&checks[0].refuse),
+        ("bad_password", ReasonCode::BadUserNameOrPassword)
+    );
+}
+
+#[test]
+fn more_checks_than_may_wait_are_refused() {
+    let (chain, _) = chain(&format!("alice:{LINE}\n"), 1);
+    let ask = || {
+        chain.connect(
+            &request(Version::V311, Some("alice"), Some(b"x")),
+            &peer("users", None),
+            token(),
+        )
+    };
+    assert_eq!(ask(), Answer::Pending);
+    let Answer::Ready(Verdict::Refuse(refusal)) = ask() else {
+        panic!("refused")
+    };
+    assert_eq!(refusal.reason, ReasonCode::QuotaExceeded);
+}
+
+#[test]
+fn who_was_let_in_stands_until_the_password_changes() {
+    let (chain, taker) = chain(&format!("alice:{LINE}\nbob:{LINE}\n"), 100);
+    chain.connect(
+        &request(Version::V5, Some("alice"), Some(b"x")),
+        &peer("users", None),
+        token(),
+    );
+    let Verdict::Admit(identity) = taker.0.lock().unwrap()[0].admit.clone() else {
+        panic!("admitted")
+    };
+    let stands = || chain.stands(Some("alice"), identity.stamp.unwrap(), &peer("users", None));
+    assert!(stands());
+    let generation = chain.generation();
+    let read = |text: &str| {
+        let file = PasswordFile::parse(text, &chain.seed).unwrap();
+        let entrance = Entrance {
+            passwords: Some(Arc::new(file)),
+            ..Entrance::default()
+        };
+        chain.replace(vec![("users".into(), entrance)]);
+    };
+    read(&format!("# bob has gone\nalice:{LINE}\n"));
+    assert!(stands() && chain.generation() != generation);
+    read(&format!("alice:{}\n", LINE.replace("njER", "njES")));
+    assert!(!stands());
+    read("");
+    assert!(!stands());
+}

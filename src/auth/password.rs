@@ -1,0 +1,319 @@
+//! Password files: `USER:HASH` lines, as mosquitto has them and as `sundew user` writes them. Reading them is here, the arithmetic of
+//! the hashes, which takes its time, is `backends/hashing`.
+//!
+//! ```text
+//! alice:$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH     argon2id (RFC 9106), base64 without padding: ours, and mosquitto 2.1
+//! bob:$7$101$SALT$HASH                               PBKDF2-HMAC-SHA512, 101 times, base64: mosquitto 2.0
+//! carol:$6$SALT$HASH                                 one SHA-512 of password and salt, base64: mosquitto before 2.0; not crypt(3)
+//! ```
+
+use core::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use hashbrown::HashMap;
+
+use super::place::{FileProblem, lines};
+
+/// Rounds of PBKDF2 that a line may ask for: one check takes some seconds with so many.
+const ITERATIONS_MAX: u32 = 10_000_000;
+/// Memory that a line may ask for, KiB: 1 GiB for each hashing thread.
+const MEMORY_KIB_MAX: u32 = 1 << 20;
+/// Passes and lanes of argon2id that a line may ask for.
+const PASSES_MAX: u32 = 1000;
+const LANES_MAX: u32 = 255;
+/// The longest user name, and line, that is read.
+const LINE_BYTES_MAX: usize = 65_535 + 1024;
+
+/// How a password was hashed, and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PasswordHash {
+    /// With what.
+    pub scheme: Scheme,
+    /// What the password is mixed with.
+    pub salt: Box<[u8]>,
+    /// What must come out.
+    pub hash: Box<[u8]>,
+}
+
+/// A way to hash passwords, with what it costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// argon2id, version 1.3 (RFC 9106).
+    Argon2id {
+        /// KiB of memory.
+        memory_kib: u32,
+        /// Passes over it.
+        passes: u32,
+        /// Lanes.
+        lanes: u32,
+    },
+    /// PBKDF2 with HMAC-SHA512 (RFC 8018).
+    Pbkdf2 {
+        /// Rounds.
+        iterations: u32,
+    },
+    /// SHA-512 of the password followed by the salt, once.
+    Sha512,
+}
+
+impl PasswordHash {
+    /// Reads what stands behind the user name and its colon.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a sentence without a subject.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(hashed) = text.strip_prefix('$') else {
+            return Err("the password is not hashed; write the line with `sundew user add`".into());
+        };
+        let mut parts = hashed.split('$');
+        let scheme = parts.next().unwrap_or_default();
+        let rest: Vec<_> = parts.collect();
+        match (scheme, rest.as_slice()) {
+            ("6", [salt, hash]) => Self::of(Scheme::Sha512, decode(salt)?, decode(hash)?, 64..=64),
+            ("7", [iterations, salt, hash]) => {
+                let iterations = number("iterations", iterations, 1, ITERATIONS_MAX)?;
+                Self::of(Scheme::Pbkdf2 { iterations }, decode(salt)?, decode(hash)?, 12..=64)
+            }
+            ("argon2id", [version, costs, salt, hash]) => {
+                if *version != "v=19" {
+                    return Err(format!("argon2id has version 1.3 here (v=19), not {version:?}"));
+                }
+                let scheme = argon2_costs(costs)?;
+                Self::of(scheme, decode(salt)?, decode(hash)?, 16..=128)
+            }
+            ("6" | "7" | "argon2id", _) => Err(format!("the hash is not whole: {}", form(scheme))),
+            _ => Err("the hash is of no kind that is known: $argon2id$, $7$ or $6$".into()),
+        }
+    }
+
+    fn of(scheme: Scheme, salt: Vec<u8>, hash: Vec<u8>, len: core::ops::RangeInclusive<usize>) -> Result<Self, String> {
+        let salt_min = if matches!(scheme, Scheme::Argon2id { .. }) {
+            8
+        } else {
+            1
+        };
+        if !(salt_min..=64).contains(&salt.len()) {
+            return Err(format!("the salt has {} bytes, expected {salt_min} to 64", salt.len()));
+        }
+        if !len.contains(&hash.len()) {
+            return Err(format!(
+                "the hash has {} bytes, expected {} to {}",
+                hash.len(),
+                len.start(),
+                len.end()
+            ));
+        }
+        Ok(Self {
+            scheme,
+            salt: salt.into(),
+            hash: hash.into(),
+        })
+    }
+}
+
+/// As it stands in a file.
+impl core::fmt::Display for PasswordHash {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (salt, hash) = (&self.salt, &self.hash);
+        match self.scheme {
+            Scheme::Argon2id {
+                memory_kib,
+                passes,
+                lanes,
+            } => {
+                let (salt, hash) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(hash));
+                write!(f, "$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${hash}")
+            }
+            Scheme::Pbkdf2 { iterations } => {
+                let (salt, hash) = (STANDARD.encode(salt), STANDARD.encode(hash));
+                write!(f, "$7${iterations}${salt}${hash}")
+            }
+            Scheme::Sha512 => write!(f, "$6${}${}", STANDARD.encode(salt), STANDARD.encode(hash)),
+        }
+    }
+}
+
+fn form(scheme: &str) -> &'static str {
+    match scheme {
+        "6" => "expected $6$SALT$HASH",
+        "7" => "expected $7$ITERATIONS$SALT$HASH",
+        _ => "expected $argon2id$v=19$m=KIB,t=PASSES,p=LANES$SALT$HASH",
+    }
+}
+
+/// Padded or not: argon2's form has none, mosquitto's others have it.
+fn decode(text: &str) -> Result<Vec<u8>, String> {
+    STANDARD_NO_PAD
+        .decode(text.trim_end_matches('='))
+        .map_err(|error| format!("{text:?} is not base64: {error}"))
+}
+
+fn argon2_costs(text: &str) -> Result<Scheme, String> {
+    let (mut memory_kib, mut passes, mut lanes) = (None, None, None);
+    for cost in text.split(',') {
+        match cost.split_once('=') {
+            Some(("m", value)) => memory_kib = Some(number("m", value, 8, MEMORY_KIB_MAX)?),
+            Some(("t", value)) => passes = Some(number("t", value, 1, PASSES_MAX)?),
+            Some(("p", value)) => lanes = Some(number("p", value, 1, LANES_MAX)?),
+            _ => return Err(format!("{cost:?} is no cost of argon2id, expected m=, t= and p=")),
+        }
+    }
+    match (memory_kib, passes, lanes) {
+        (Some(memory_kib), Some(passes), Some(lanes)) if memory_kib >= 8 * lanes => Ok(Scheme::Argon2id {
+            memory_kib,
+            passes,
+            lanes,
+        }),
+        (Some(_), Some(_), Some(_)) => Err("argon2id needs 8 KiB of memory (m) for each lane (p)".into()),
+        _ => Err("the costs of argon2id are not whole: expected m=KIB,t=PASSES,p=LANES".into()),
+    }
+}
+
+fn number(name: &str, text: &str, least: u32, most: u32) -> Result<u32, String> {
+    text.parse()
+        .ok()
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| format!("{name} is {text:?}, expected {least} to {most}"))
+}
+
+/// One user of a file.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// How the password is checked.
+    pub hash: Arc<PasswordHash>,
+    /// Line in the file, from 1.
+    pub line: u32,
+    /// Changes with the password: what a connection was let in for.
+    pub stamp: u64,
+}
+
+/// A password file that was read.
+#[derive(Clone, Debug, Default)]
+pub struct PasswordFile {
+    users: HashMap<Box<str>, User, foldhash::fast::RandomState>,
+    /// In the order of the file, so that a name that nobody has finds the same decoy each time.
+    order: Vec<Arc<PasswordHash>>,
+}
+
+impl PasswordFile {
+    /// Reads a whole file. Blank lines and lines that begin with `#` are skipped; CRLF and a byte order mark are fine.
+    ///
+    /// # Errors
+    /// Every line that is wrong.
+    pub fn parse(text: &str, seed: &impl BuildHasher) -> Result<Self, Vec<FileProblem>> {
+        let mut file = Self::default();
+        let mut problems = Vec::new();
+        for (number, line) in lines(text) {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            if let Err(message) = file.add(number, line, seed) {
+                problems.push(FileProblem { line: number, message });
+            }
+        }
+        if problems.is_empty() { Ok(file) } else { Err(problems) }
+    }
+
+    fn add(&mut self, number: u32, line: &str, seed: &impl BuildHasher) -> Result<(), String> {
+        if line.len() > LINE_BYTES_MAX {
+            return Err(format!("longer than {LINE_BYTES_MAX} bytes"));
+        }
+        // The hash has no colon, a user name may.
+        let (name, hash) = line
+            .rsplit_once(':')
+            .ok_or("expected USER:HASH; `sundew user add` writes such lines")?;
+        let name = name.trim();
+        if name.is_empty() {
+            return Err("no user name before the colon".into());
+        }
+        let hash = Arc::new(PasswordHash::parse(hash.trim()).map_err(|error| format!("user {name:?}: {error}"))?);
+        if let Some(earlier) = self.users.get(name) {
+            return Err(format!("user {name:?} is in line {} already", earlier.line));
+        }
+        self.order.push(Arc::clone(&hash));
+        let stamp = seed.hash_one((name, &*hash));
+        self.users.insert(
+            name.into(),
+            User {
+                hash,
+                line: number,
+                stamp,
+            },
+        );
+        Ok(())
+    }
+
+    /// A user by name.
+    pub fn get(&self, name: &str) -> Option<&User> {
+        self.users.get(name)
+    }
+
+    /// Users, in no particular order.
+    pub fn users(&self) -> impl Iterator<Item = (&str, &User)> {
+        self.users.iter().map(|(name, user)| (&**name, user))
+    }
+
+    /// How many users there are.
+    pub fn len(&self) -> usize {
+        self.users.len()
+    }
+
+    /// True when nobody can enter by password.
+    pub fn is_empty(&self) -> bool {
+        self.users.is_empty()
+    }
+
+    /// The hash that is computed for a user that does not exist, so that it takes as long as for one who does. The same name finds
+    /// the same one; over many names they are as in the file.
+    pub fn decoy(&self, name: &str, seed: &impl BuildHasher) -> Option<Arc<PasswordHash>> {
+        let place = (seed.hash_one(name) % self.order.len().max(1) as u64) as usize;
+        self.order.get(place).map(Arc::clone)
+    }
+}
+
+/// The text of a password file with the line of one user replaced, added at the end, or, without a new one, removed; comments and
+/// the order of the others stay. False where nothing was there to be replaced.
+pub fn with_user(text: &str, name: &str, line: Option<&str>) -> (String, bool) {
+    let mut out = String::with_capacity(text.len() + line.map_or(0, str::len) + 1);
+    let mut was_there = false;
+    for old in text.strip_prefix('\u{feff}').unwrap_or(text).lines() {
+        let is_user =
+            !old.trim_start().starts_with('#') && old.rsplit_once(':').is_some_and(|(found, _)| found.trim() == name);
+        let new = if is_user {
+            line.filter(|_| !was_there)
+        } else {
+            Some(old)
+        };
+        was_there |= is_user;
+        if let Some(new) = new {
+            out.push_str(new);
+            out.push('\n');
+        }
+    }
+    if let (false, Some(line)) = (was_there, line) {
+        out.push_str(line);
+        out.push('\n');
+    }
+    (out, was_there)
+}
+
+/// What is wrong with a user name that is to be written into a file; `None` where nothing is.
+pub fn wrong_with_name(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("a user name has at least one character")
+    } else if name.len() > 65_535 {
+        Some("a user name has at most 65,535 bytes")
+    } else if name.trim() != name || name.starts_with('#') {
+        Some("a user name begins with no # and has no blanks around it: a password file cannot keep it")
+    } else if name.contains(|c: char| c.is_control()) || name.contains(':') {
+        Some("a user name has no colon, line end or other control character: a password file cannot keep it")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+#[path = "password/tests.rs"]
+mod tests;

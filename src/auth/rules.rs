@@ -1,0 +1,330 @@
+//! All rules together, and what they say.
+//!
+//! **A rule that denies wins, wherever it stands; else one rule that allows is enough; else it is denied.** So the order of rules has no
+//! meaning but for which of them is named as the one that decided. Where nothing is configured, everything is allowed but `$SYS`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use hashbrown::{HashMap, HashSet};
+
+use super::filter::{covers, overlap};
+use super::rule::{Action, Effect, Rule};
+use super::{Access, Answer, Authorizer};
+use crate::protocol::ids::Token;
+use crate::protocol::qos::QoS;
+use crate::protocol::topic::{TopicFilter, TopicName, matches};
+
+/// What becomes of a subscription to more than its client may receive.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WideSubscriptions {
+    /// It is refused (0x87).
+    #[default]
+    Refuse,
+    /// It is granted where something of it may be received, and what may not be is left out when it is delivered.
+    Narrow,
+    /// It is granted always, and nothing is delivered that may not be received: as mosquitto does.
+    Grant,
+}
+
+/// Where rules hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// On every listener: what no rule allows is denied.
+    Everywhere,
+    /// On these listeners; on all others everything is allowed.
+    Listeners(Vec<Box<str>>),
+}
+
+/// A set of rules.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    list: Vec<Rule>,
+    /// Numbers of rules that are for users by name only.
+    by_user: HashMap<Box<str>, Vec<u32>, foldhash::fast::RandomState>,
+    /// Numbers of all others.
+    general: Vec<u32>,
+    scope: Scope,
+    wide: WideSubscriptions,
+    admins: HashSet<Box<str>, foldhash::fast::RandomState>,
+}
+
+/// Rules that allow everything, as where none are configured.
+impl Default for Rules {
+    fn default() -> Self {
+        Self::new(
+            Vec::new(),
+            Scope::Listeners(Vec::new()),
+            WideSubscriptions::Refuse,
+            Vec::new(),
+        )
+    }
+}
+
+/// What was decided, and by what.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision<'a> {
+    /// It may be done.
+    pub is_allowed: bool,
+    /// Who says so.
+    pub by: DecidedBy<'a>,
+}
+
+/// What a decision comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum DecidedBy<'a> {
+    /// This rule.
+    Rule(&'a Rule),
+    /// No rule allows it.
+    NoRule,
+    /// This one allows a part of it only.
+    OnlyPart(&'a Rule),
+    /// No rules are configured for the listener.
+    NotConfigured,
+    /// `$SYS`, which clients of this machine and members of the group `admin` may read.
+    Sys,
+    /// Subscriptions are always granted, and looked at when something is delivered.
+    Granted,
+}
+
+impl Decision<'_> {
+    const fn of(is_allowed: bool, by: DecidedBy<'_>) -> Decision<'_> {
+        Decision { is_allowed, by }
+    }
+}
+
+/// The group whose members read `$SYS` from anywhere.
+pub const ADMIN_GROUP: &str = "admin";
+const SYS: &str = "$SYS/#";
+
+impl Rules {
+    /// Rules in the order in which they are named. `admins`: users who read `$SYS` from anywhere.
+    pub fn new(list: Vec<Rule>, scope: Scope, wide: WideSubscriptions, admins: Vec<Box<str>>) -> Self {
+        let mut by_user: HashMap<Box<str>, Vec<u32>, _> = HashMap::default();
+        let mut general = Vec::new();
+        for (number, rule) in (0..).zip(&list) {
+            let users = &rule.users;
+            if users.anonymous || users.authenticated || users.is_everyone() {
+                general.push(number);
+            } else {
+                for name in &users.names {
+                    by_user.entry(name.clone()).or_default().push(number);
+                }
+            }
+        }
+        Self {
+            list,
+            by_user,
+            general,
+            scope,
+            wide,
+            admins: admins.into_iter().collect(),
+        }
+    }
+
+    /// All of them.
+    pub fn list(&self) -> &[Rule] {
+        &self.list
+    }
+
+    /// Whether rules hold for a client at all.
+    pub fn govern(&self, who: &Access<'_>) -> bool {
+        match &self.scope {
+            Scope::Everywhere => true,
+            Scope::Listeners(names) => names.iter().any(|name| **name == *who.peer.rules.name),
+        }
+    }
+
+    /// The rules that apply to a client, with their topics for it; in the order of the list within each half.
+    pub fn applying<'a>(&'a self, who: &Access<'_>) -> impl Iterator<Item = (&'a Rule, std::borrow::Cow<'a, str>)> {
+        let own = who.user_name.and_then(|user| self.by_user.get(user));
+        let own = own.map_or(&[][..], Vec::as_slice);
+        let who = *who;
+        let rule = |number: &u32| &self.list[*number as usize];
+        own.iter()
+            .chain(&self.general)
+            .map(rule)
+            .filter_map(move |rule| Some((rule, rule.filter_for(&who)?)))
+    }
+
+    /// May a client publish to a topic?
+    pub fn publish(&self, who: &Access<'_>, topic: &str, qos: QoS, retain: bool) -> Decision<'_> {
+        if !self.govern(who) {
+            return Decision::of(true, DecidedBy::NotConfigured);
+        }
+        let mut allowed = None;
+        for (rule, filter) in self.applying(who) {
+            if !rule.actions.decide(Action::Publish) || !matches(&filter, topic) {
+                continue;
+            }
+            match rule.effect {
+                Effect::Deny => return Decision::of(false, DecidedBy::Rule(rule)),
+                Effect::Allow if qos <= rule.qos_max && (rule.retain || !retain) => {
+                    allowed = allowed.or(Some(rule));
+                }
+                Effect::Allow => {}
+            }
+        }
+        by_rule(allowed)
+    }
+
+    /// May a message on a topic be delivered to a client?
+    pub fn receive(&self, who: &Access<'_>, topic: &str) -> Decision<'_> {
+        let is_governed = self.govern(who);
+        let mut allowed = None;
+        for (rule, filter) in self.applying(who).take_while(|_| is_governed) {
+            if !rule.actions.decide(Action::Receive) || !matches(&filter, topic) {
+                continue;
+            }
+            match rule.effect {
+                Effect::Deny => return Decision::of(false, DecidedBy::Rule(rule)),
+                Effect::Allow => allowed = allowed.or(Some(rule)),
+            }
+        }
+        if allowed.is_none() && matches(SYS, topic) {
+            return Decision::of(self.reads_sys(who), DecidedBy::Sys);
+        }
+        if is_governed {
+            by_rule(allowed)
+        } else {
+            Decision::of(true, DecidedBy::NotConfigured)
+        }
+    }
+
+    /// May a client subscribe to a filter? The filter is that of a shared subscription without `$share/GROUP/`.
+    pub fn subscribe(&self, who: &Access<'_>, filter: &str) -> Decision<'_> {
+        let is_governed = self.govern(who);
+        if is_governed && self.wide == WideSubscriptions::Grant {
+            return Decision::of(true, DecidedBy::Granted);
+        }
+        let (mut whole, mut part) = (None, None);
+        for (rule, of_rule) in self.applying(who).take_while(|_| is_governed) {
+            if !rule.actions.contains(Action::Subscribe) || !overlap(&of_rule, filter) {
+                continue;
+            }
+            match rule.effect {
+                Effect::Deny if self.wide == WideSubscriptions::Refuse || covers(&of_rule, filter) => {
+                    return Decision::of(false, DecidedBy::Rule(rule));
+                }
+                Effect::Deny => {}
+                Effect::Allow if covers(&of_rule, filter) => whole = whole.or(Some(rule)),
+                Effect::Allow => part = part.or(Some(rule)),
+            }
+        }
+        match (whole, part) {
+            (Some(rule), _) => Decision::of(true, DecidedBy::Rule(rule)),
+            (None, _) if covers(SYS, filter) && (self.reads_sys(who) || !is_governed) => {
+                Decision::of(self.reads_sys(who), DecidedBy::Sys)
+            }
+            (None, _) if !is_governed => Decision::of(true, DecidedBy::NotConfigured),
+            (None, Some(rule)) => Decision::of(self.wide == WideSubscriptions::Narrow, DecidedBy::OnlyPart(rule)),
+            (None, None) => Decision::of(false, DecidedBy::NoRule),
+        }
+    }
+
+    /// The highest QoS that a client may subscribe to a filter with.
+    pub fn subscribe_qos(&self, who: &Access<'_>, filter: &str) -> QoS {
+        if !self.govern(who) {
+            return QoS::ExactlyOnce;
+        }
+        let allowing = self.applying(who).filter(|(rule, of_rule)| {
+            rule.effect == Effect::Allow && rule.actions.contains(Action::Subscribe) && overlap(of_rule, filter)
+        });
+        allowing.map(|(rule, _)| rule.qos_max).max().unwrap_or(QoS::ExactlyOnce)
+    }
+
+    /// Whether something that a filter matches may not be received, so that deliveries have to be looked at.
+    pub fn watches(&self, who: &Access<'_>, filter: &str) -> bool {
+        let reads_sys = covers(SYS, filter) && self.reads_sys(who);
+        if !self.govern(who) {
+            return overlap(SYS, filter) && !self.reads_sys(who);
+        }
+        let mut is_covered = reads_sys;
+        for (rule, of_rule) in self.applying(who) {
+            if !rule.actions.decide(Action::Receive) {
+                continue;
+            }
+            match rule.effect {
+                Effect::Deny if overlap(&of_rule, filter) => return true,
+                Effect::Deny => {}
+                Effect::Allow => is_covered = is_covered || covers(&of_rule, filter),
+            }
+        }
+        !is_covered
+    }
+
+    fn reads_sys(&self, who: &Access<'_>) -> bool {
+        who.peer.is_local() || who.user_name.is_some_and(|user| self.admins.contains(user))
+    }
+}
+
+const fn by_rule(rule: Option<&Rule>) -> Decision<'_> {
+    match rule {
+        Some(rule) => Decision::of(true, DecidedBy::Rule(rule)),
+        None => Decision::of(false, DecidedBy::NoRule),
+    }
+}
+
+/// Rules that can be replaced while clients are connected.
+#[derive(Debug, Default)]
+pub struct LiveRules {
+    current: RwLock<Arc<Rules>>,
+    generation: AtomicU64,
+}
+
+impl LiveRules {
+    /// Begins with these.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            current: RwLock::new(Arc::new(rules)),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// The rules as they are now.
+    pub fn current(&self) -> Arc<Rules> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Replaces them. Every question from now on is answered by the new ones; what connections remember they forget with the next
+    /// packet or letter of their worker.
+    pub fn replace(&self, rules: Rules) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Authorizer for LiveRules {
+    fn publish(&self, who: &Access<'_>, topic: TopicName<'_>, qos: QoS, retain: bool, _token: Token) -> Answer<bool> {
+        Answer::Ready(self.current().publish(who, topic.as_str(), qos, retain).is_allowed)
+    }
+
+    fn subscribe(&self, who: &Access<'_>, filter: TopicFilter<'_>, _token: Token) -> Answer<bool> {
+        Answer::Ready(self.current().subscribe(who, filter.filter()).is_allowed)
+    }
+
+    fn subscribe_qos(&self, who: &Access<'_>, filter: TopicFilter<'_>) -> QoS {
+        self.current().subscribe_qos(who, filter.filter())
+    }
+
+    fn generation(&self) -> Option<u64> {
+        Some(self.generation.load(Ordering::Acquire))
+    }
+
+    fn restricts(&self, who: &Access<'_>) -> bool {
+        self.current().govern(who)
+    }
+
+    fn watches(&self, who: &Access<'_>, filter: TopicFilter<'_>) -> bool {
+        self.current().watches(who, filter.filter())
+    }
+
+    fn receive(&self, who: &Access<'_>, topic: TopicName<'_>) -> bool {
+        self.current().receive(who, topic.as_str()).is_allowed
+    }
+}
+
+#[cfg(test)]
+#[path = "rules/tests.rs"]
+mod tests;

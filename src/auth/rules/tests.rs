@@ -1,0 +1,350 @@
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+
+use super::*;
+use crate::auth::acl_file::AclFile;
+use crate::auth::rule::{Actions, TopicPattern, Users};
+use crate::session::peer::{ListenerRules, Peer};
+
+fn peer(ip: &str) -> Peer {
+    Peer {
+        address: ip.into(),
+        ip: ip.parse().ok(),
+        is_secure: false,
+        certificate: None,
+        rules: Arc::new(ListenerRules::default()),
+    }
+}
+
+fn who<'a>(user_name: Option<&'a str>, client_id: &'a str, peer: &'a Peer) -> Access<'a> {
+    Access {
+        client_id,
+        user_name,
+        peer,
+    }
+}
+
+fn of_file(text: &str, wide: WideSubscriptions) -> Rules {
+    let rules = AclFile::parse("acl", text).unwrap().rules;
+    Rules::new(rules, Scope::Everywhere, wide, vec!["root".into()])
+}
+
+fn place<'a>(decision: &Decision<'a>) -> &'a str {
+    match decision.by {
+        DecidedBy::Rule(rule) | DecidedBy::OnlyPart(rule) => &rule.place,
+        _ => "",
+    }
+}
+
+const FILE: &str = "\
+topic read public/#
+user alice
+topic home/#
+topic deny home/safe
+user bob
+topic write home/lamp
+pattern readwrite own/%u/#
+pattern read dev/%c/#
+";
+
+#[test]
+fn a_file_of_mosquitto_means_what_it_means_there() {
+    let rules = of_file(FILE, WideSubscriptions::Refuse);
+    let far = peer("192.0.2.1");
+    let publish = |user, topic| {
+        let decision = rules.publish(&who(user, "c", &far), topic, QoS::AtMostOnce, false);
+        (decision.is_allowed, place(&decision))
+    };
+    let receive = |user, topic| {
+        let decision = rules.receive(&who(user, "c", &far), topic);
+        (decision.is_allowed, place(&decision))
+    };
+    assert_eq!(receive(None, "public/a"), (true, "acl:1"));
+    assert_eq!(
+        receive(Some("alice"), "public/a"),
+        (false, ""),
+        "only for clients without a name"
+    );
+    assert_eq!(publish(None, "public/a"), (false, ""));
+    assert_eq!(publish(Some("alice"), "home"), (true, "acl:3"));
+    assert_eq!(publish(Some("alice"), "home/safe"), (false, "acl:4"));
+    assert_eq!(receive(Some("alice"), "home/safe"), (false, "acl:4"));
+    assert_eq!(publish(Some("bob"), "home/lamp"), (true, "acl:6"));
+    assert_eq!(receive(Some("bob"), "home/lamp"), (false, ""));
+    assert_eq!(publish(Some("bob"), "own/bob/x"), (true, "acl:7"));
+    assert_eq!(publish(Some("bob"), "own/alice/x"), (false, ""));
+    assert_eq!(receive(None, "dev/c/1"), (true, "acl:8"));
+    assert_eq!(receive(None, "dev/d/1"), (false, ""));
+}
+
+#[test]
+fn names_do_not_become_wildcards_or_levels() {
+    let rules = of_file(
+        "pattern readwrite own/%u/#\npattern deny own/%u/not\n",
+        WideSubscriptions::Refuse,
+    );
+    let far = peer("192.0.2.1");
+    for name in ["+", "#", "a/b", "+/+", "", "a+b"] {
+        let who = who(Some(name), "c", &far);
+        assert!(
+            !rules.publish(&who, "own/alice/x", QoS::AtMostOnce, false).is_allowed,
+            "{name}"
+        );
+        assert!(!rules.receive(&who, "own/a/b/x").is_allowed, "{name}");
+        assert!(!rules.subscribe(&who, "own/#").is_allowed, "{name}");
+    }
+    // What denies does not lose its force: its level is any.
+    let rules = of_file(
+        "user a/b\ntopic #\npattern deny own/%u/not\n",
+        WideSubscriptions::Refuse,
+    );
+    let who = who(Some("a/b"), "c", &far);
+    assert!(!rules.publish(&who, "own/x/not", QoS::AtMostOnce, false).is_allowed);
+    assert!(rules.publish(&who, "other", QoS::AtMostOnce, false).is_allowed);
+}
+
+#[test]
+fn a_user_name_that_looks_like_a_placeholder_is_a_name() {
+    let rules = of_file("pattern readwrite %c/%u/%/100%\n", WideSubscriptions::Refuse);
+    let far = peer("192.0.2.1");
+    let who = who(Some("%c"), "%u", &far);
+    assert!(rules.receive(&who, "%u/%c/%/100%").is_allowed);
+    assert!(!rules.receive(&who, "%u/%u/%/100%").is_allowed);
+}
+
+/// No rules, and an admin.
+fn open() -> Rules {
+    let scope = Scope::Listeners(Vec::new());
+    Rules::new(Vec::new(), scope, WideSubscriptions::Refuse, vec!["root".into()])
+}
+
+#[test]
+fn sys_is_read_from_this_machine_and_by_admins() {
+    for rules in [open(), of_file("user bob\ntopic home/#\n", WideSubscriptions::Refuse)] {
+        for (user, ip, is_allowed) in [
+            (None, "127.0.0.1", true),
+            (None, "::1", true),
+            (None, "", true),
+            (None, "192.0.2.1", false),
+            (Some("bob"), "192.0.2.1", false),
+            (Some("root"), "192.0.2.1", true),
+        ] {
+            let peer = peer(ip);
+            let who = who(user, "c", &peer);
+            assert_eq!(rules.subscribe(&who, "$SYS/#").is_allowed, is_allowed, "{user:?} {ip}");
+            assert_eq!(
+                rules.receive(&who, "$SYS/broker/uptime").is_allowed,
+                is_allowed,
+                "{user:?} {ip}"
+            );
+            assert_eq!(rules.watches(&who, "$SYS/broker/+"), !is_allowed, "{user:?} {ip}");
+        }
+    }
+    let rules = of_file("user bob\ntopic read $SYS/#\n", WideSubscriptions::Refuse);
+    let far = peer("192.0.2.1");
+    assert!(
+        rules
+            .subscribe(&who(Some("bob"), "c", &far), "$SYS/broker/#")
+            .is_allowed
+    );
+}
+
+#[test]
+fn where_nothing_is_configured_everything_is_allowed_and_nothing_is_looked_at() {
+    let rules = Rules::default();
+    let far = peer("192.0.2.1");
+    let who = who(Some("alice"), "c", &far);
+    assert!(!rules.govern(&who));
+    assert!(rules.publish(&who, "a", QoS::ExactlyOnce, true).is_allowed);
+    assert!(rules.subscribe(&who, "#").is_allowed && !rules.watches(&who, "#"));
+}
+
+#[test]
+fn a_wide_subscription_is_refused_narrowed_or_granted() {
+    let far = peer("192.0.2.1");
+    let who = who(Some("alice"), "c", &far);
+    let table: &[(&str, bool, bool, bool)] = &[
+        // filter, refuse, narrow, looked at when delivered
+        ("home/lamp", true, true, false),
+        ("home/safe", false, false, true),
+        ("home/#", false, true, true),
+        ("#", false, true, true),
+        ("other/#", false, false, true),
+        ("own/alice/+", true, true, false),
+    ];
+    for (filter, refuse, narrow, watches) in table {
+        let ask = |wide| of_file(FILE, wide).subscribe(&who, filter).is_allowed;
+        assert_eq!(ask(WideSubscriptions::Refuse), *refuse, "{filter}");
+        assert_eq!(ask(WideSubscriptions::Narrow), *narrow, "{filter}");
+        assert!(ask(WideSubscriptions::Grant), "{filter}");
+        assert_eq!(
+            of_file(FILE, WideSubscriptions::Refuse).watches(&who, filter),
+            *watches,
+            "{filter}"
+        );
+    }
+}
+
+#[test]
+fn limits_of_qos_and_retain_hold() {
+    let mut rule = Rule::new(Effect::Allow, Actions::ALL, TopicPattern::parse("a/#").unwrap(), "r");
+    rule.qos_max = QoS::AtLeastOnce;
+    rule.retain = false;
+    let rules = Rules::new(vec![rule], Scope::Everywhere, WideSubscriptions::Refuse, Vec::new());
+    let far = peer("192.0.2.1");
+    let who = who(None, "c", &far);
+    assert!(rules.publish(&who, "a", QoS::AtLeastOnce, false).is_allowed);
+    assert!(!rules.publish(&who, "a", QoS::ExactlyOnce, false).is_allowed);
+    assert!(!rules.publish(&who, "a", QoS::AtLeastOnce, true).is_allowed);
+    assert_eq!(rules.subscribe_qos(&who, "a/b"), QoS::AtLeastOnce);
+}
+
+#[test]
+fn rules_apply_by_client_address_and_listener() {
+    let allow = |change: &dyn Fn(&mut Rule)| {
+        let mut rule = Rule::new(Effect::Allow, Actions::ALL, TopicPattern::parse("a").unwrap(), "r");
+        change(&mut rule);
+        Rules::new(vec![rule], Scope::Everywhere, WideSubscriptions::Refuse, Vec::new())
+    };
+    let far = peer("192.0.2.1");
+    let may = |rules: Rules, client| rules.receive(&who(Some("u"), client, &far), "a").is_allowed;
+    let clients = |rule: &mut Rule| rule.clients = vec![super::super::rule::ClientPattern::new("sensor-*")];
+    assert!(may(allow(&clients), "sensor-1") && !may(allow(&clients), "sensor"));
+    assert!(may(
+        allow(&|rule| rule.networks = vec!["192.0.2.0/24".parse().unwrap()]),
+        "c"
+    ));
+    assert!(!may(
+        allow(&|rule| rule.networks = vec!["10.0.0.0/8".parse().unwrap()]),
+        "c"
+    ));
+    assert!(may(allow(&|rule| rule.listeners = vec!["tcp".into()]), "c"));
+    assert!(!may(allow(&|rule| rule.listeners = vec!["tls".into()]), "c"));
+    assert!(may(allow(&|rule| rule.users.authenticated = true), "c"));
+    assert!(!may(allow(&|rule| rule.users.anonymous = true), "c"));
+    assert!(
+        !may(allow(&|rule| rule.users.has_group = true), "c"),
+        "a group without members"
+    );
+}
+
+// What follows reads the rules in the plainest way there is, and compares.
+
+const USERS: [Option<&str>; 4] = [None, Some("alice"), Some("bob"), Some("a/b")];
+const CLIENTS: [&str; 3] = ["c1", "c2", "+"];
+
+fn topics() -> Vec<String> {
+    let levels = ["a", "b", "alice", "c1"];
+    let mut all: Vec<String> = levels.map(str::to_owned).into();
+    let two: Vec<String> = levels
+        .iter()
+        .flat_map(|one| levels.map(|other| format!("{one}/{other}")))
+        .collect();
+    let three = two.iter().flat_map(|one| levels.map(|other| format!("{one}/{other}")));
+    all.extend(three.collect::<Vec<_>>());
+    all.extend(two);
+    all
+}
+
+fn rule() -> impl Strategy<Value = Rule> {
+    let patterns = [
+        "#", "a/#", "a/b", "+/b", "+/+", "%u/#", "a/%c", "a/%u/b", "b/#", "a", "+/c1/+",
+    ];
+    let subjects = subsequence(vec!["alice", "bob", "a/b", "anonymous", "authenticated"], 0..3);
+    let actions = subsequence(vec![Action::Publish, Action::Subscribe, Action::Receive], 1..=3);
+    (
+        any::<bool>(),
+        actions,
+        select(patterns.to_vec()),
+        subjects,
+        subsequence(CLIENTS.to_vec(), 0..2),
+    )
+        .prop_map(|(allows, actions, pattern, subjects, clients)| {
+            let effect = if allows { Effect::Allow } else { Effect::Deny };
+            let actions = actions.into_iter().fold(Actions::default(), Actions::with);
+            let mut rule = Rule::new(effect, actions, TopicPattern::parse(pattern).unwrap(), "r");
+            rule.users = Users {
+                anonymous: subjects.contains(&"anonymous"),
+                authenticated: subjects.contains(&"authenticated"),
+                names: subjects
+                    .into_iter()
+                    .filter(|s| !s.starts_with("an") && !s.starts_with("au"))
+                    .map(Into::into)
+                    .collect(),
+                has_group: false,
+            };
+            rule.clients = clients
+                .into_iter()
+                .map(super::super::rule::ClientPattern::new)
+                .collect();
+            rule
+        })
+}
+
+/// Whether the rules, read in the plainest way, allow one action on one topic.
+fn plainly(rules: &[Rule], user: Option<&str>, client: &str, topic: &str, counts: impl Fn(&Rule) -> bool) -> bool {
+    let fits = |rule: &&Rule| {
+        let users = &rule.users;
+        let by_name = match user {
+            None => users.anonymous,
+            Some(name) => users.authenticated || users.names.iter().any(|one| **one == *name),
+        };
+        let everyone = users.names.is_empty() && !users.anonymous && !users.authenticated;
+        let by_client = rule.clients.is_empty()
+            || rule
+                .clients
+                .iter()
+                .any(|one| *one == super::super::rule::ClientPattern::Is(client.into()));
+        if !(everyone || by_name) || !by_client || !counts(rule) {
+            return false;
+        }
+        let text = rule.topics.as_str();
+        let (needs_user, needs_client) = (text.contains("%u"), text.contains("%c"));
+        if needs_user && user.is_none() {
+            return false;
+        }
+        let bad = |name: &str| name.contains(['+', '#', '/']);
+        if (needs_user && bad(user.unwrap())) || (needs_client && bad(client)) {
+            let level = text.find('%').unwrap();
+            return rule.effect == Effect::Deny && matches(&format!("{}#", &text[..level]), topic);
+        }
+        matches(&text.replace("%u", user.unwrap_or("")).replace("%c", client), topic)
+    };
+    let fitting: Vec<_> = rules.iter().filter(fits).collect();
+    !fitting.iter().any(|rule| rule.effect == Effect::Deny) && !fitting.is_empty()
+}
+
+proptest! {
+    #[test]
+    fn every_decision_is_that_of_the_plainest_reading(list in prop::collection::vec(rule(), 0..7), user in select(USERS.to_vec()), client in select(CLIENTS.to_vec())) {
+        let far = peer("192.0.2.1");
+        let who = who(user, client, &far);
+        let rules = |wide| Rules::new(list.clone(), Scope::Everywhere, wide, Vec::new());
+        let refusing = rules(WideSubscriptions::Refuse);
+        let narrowing = rules(WideSubscriptions::Narrow);
+        let reads = |rule: &Rule| rule.actions.contains(Action::Subscribe) || rule.actions.contains(Action::Receive);
+        let asks = |rule: &Rule| rule.actions.contains(Action::Subscribe);
+        for topic in topics() {
+            let expected = plainly(&list, user, client, &topic, |rule| rule.actions.contains(Action::Publish));
+            prop_assert_eq!(refusing.publish(&who, &topic, QoS::AtMostOnce, false).is_allowed, expected, "publish {}", topic);
+            let expected = plainly(&list, user, client, &topic, reads);
+            prop_assert_eq!(refusing.receive(&who, &topic).is_allowed, expected, "receive {}", topic);
+        }
+        for filter in ["#", "a/#", "+/b", "a/b", "a/+", "+/+/b", "alice/#", "a/c1", "+"] {
+            let all: Vec<_> = topics().into_iter().filter(|topic| matches(filter, topic)).collect();
+            let readable = all.iter().filter(|topic| plainly(&list, user, client, topic, reads)).count();
+            let asked_for = all.iter().filter(|topic| plainly(&list, user, client, topic, asks)).count();
+            if !refusing.watches(&who, filter) {
+                prop_assert_eq!(readable, all.len(), "{} is not looked at", filter);
+            }
+            if refusing.subscribe(&who, filter).is_allowed {
+                prop_assert_eq!(asked_for, all.len(), "{} is not wider than allowed", filter);
+            }
+            if !narrowing.subscribe(&who, filter).is_allowed {
+                prop_assert_eq!(asked_for, 0, "{} has a part that is allowed", filter);
+            }
+        }
+    }
+}

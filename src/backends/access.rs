@@ -1,0 +1,412 @@
+//! The files that say who may enter and what he may do: read together, watched, and taken over all or none.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::{error, info, warn};
+
+use super::hashing::{HashingOptions, HashingPool};
+use crate::auth::acl_file::AclFile;
+use crate::auth::chain::{Chain, Entrance, Entrances};
+use crate::auth::password::PasswordFile;
+use crate::auth::rule::Rule;
+use crate::auth::rules::{LiveRules, Rules, Scope, WideSubscriptions};
+use crate::protocol::reason::ReasonCode;
+
+/// Who may enter and what he may do.
+#[derive(Clone, Debug, Default)]
+pub struct AccessOptions {
+    /// Every listener, with what is its own.
+    pub listeners: Vec<ListenerAccess>,
+    /// Rules of the configuration, for all listeners.
+    pub rules: Vec<Rule>,
+    /// mosquitto's rules for listeners that have no file of their own.
+    pub acl_file: Option<PathBuf>,
+    /// What becomes of a subscription to more than its client may receive.
+    pub wide_subscriptions: WideSubscriptions,
+    /// Users who read `$SYS` from anywhere.
+    pub admins: Vec<Box<str>>,
+    /// MQTT 5 clients whose user name or password is wrong are told 0x87, as by mosquitto, instead of 0x86.
+    pub hides_wrong_password: bool,
+}
+
+/// Who may enter through one listener.
+#[derive(Clone, Debug, Default)]
+pub struct ListenerAccess {
+    /// Its name.
+    pub name: Box<str>,
+    /// Users with passwords.
+    pub password_file: Option<PathBuf>,
+    /// mosquitto's rules, in the place of the file for all.
+    pub acl_file: Option<PathBuf>,
+    /// Clients without a user name are let in.
+    pub allows_anonymous: bool,
+    /// A verified certificate names the user.
+    pub certificate_names_user: bool,
+}
+
+/// Largest file that is read, bytes.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+/// Changes that are logged one by one.
+const CHANGES_LOGGED_MAX: usize = 20;
+
+/// What is wrong with a file, or strange about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}{}: {message}", file.display(), line.map_or_else(String::new, |line| format!(":{line}")))]
+pub struct AccessProblem {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: Option<u32>,
+    /// What, and what to do about it.
+    pub message: String,
+}
+
+/// What the files say.
+#[derive(Debug)]
+pub struct Access {
+    /// Who may enter.
+    pub entrances: Entrances,
+    /// What he may do.
+    pub rules: Rules,
+    /// What is strange.
+    pub warnings: Vec<AccessProblem>,
+}
+
+impl AccessOptions {
+    /// Every file, each once.
+    pub fn files(&self) -> Vec<&Path> {
+        let own = self
+            .listeners
+            .iter()
+            .flat_map(|listener| [&listener.password_file, &listener.acl_file]);
+        let all = own.chain([&self.acl_file]).flatten();
+        let mut files: Vec<_> = all.map(PathBuf::as_path).collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+
+    /// Reads every file. Stamps of users are made with `seed`.
+    ///
+    /// # Errors
+    /// All that is wrong with any of them.
+    pub fn read(&self, seed: &foldhash::fast::RandomState) -> Result<Access, Vec<AccessProblem>> {
+        let mut reading = Reading {
+            seed,
+            passwords: Vec::new(),
+            warnings: Vec::new(),
+            problems: Vec::new(),
+        };
+        let mut entrances = Entrances::new();
+        let mut rules = self.rules.clone();
+        let mut governed: Vec<Box<str>> = Vec::new();
+        for listener in &self.listeners {
+            let entrance = Entrance {
+                certificate_names_user: listener.certificate_names_user,
+                passwords: listener
+                    .password_file
+                    .as_ref()
+                    .and_then(|path| reading.password_file(path)),
+                allows_anonymous: listener.allows_anonymous,
+            };
+            entrances.push((listener.name.clone(), entrance));
+            if let Some(path) = &listener.acl_file {
+                governed.push(listener.name.clone());
+                rules.extend(reading.acl_file(path, vec![listener.name.clone()]));
+            }
+        }
+        if let Some(path) = &self.acl_file {
+            let without = self.listeners.iter().filter(|listener| listener.acl_file.is_none());
+            let names: Vec<_> = without.map(|listener| listener.name.clone()).collect();
+            governed.extend(names.iter().cloned());
+            rules.extend(reading.acl_file(path, names));
+        }
+        if !reading.problems.is_empty() {
+            return Err(reading.problems);
+        }
+        let scope = if self.rules.is_empty() {
+            Scope::Listeners(governed)
+        } else {
+            Scope::Everywhere
+        };
+        Ok(Access {
+            entrances,
+            rules: Rules::new(rules, scope, self.wide_subscriptions, self.admins.clone()),
+            warnings: reading.warnings,
+        })
+    }
+}
+
+struct Reading<'a> {
+    seed: &'a foldhash::fast::RandomState,
+    /// Several listeners have the same one, mostly.
+    passwords: Vec<(PathBuf, Option<Arc<PasswordFile>>)>,
+    warnings: Vec<AccessProblem>,
+    problems: Vec<AccessProblem>,
+}
+
+impl Reading<'_> {
+    fn password_file(&mut self, path: &Path) -> Option<Arc<PasswordFile>> {
+        if let Some((_, file)) = self.passwords.iter().find(|(known, _)| known == path) {
+            return file.clone();
+        }
+        let file = self.text(path, "`sundew user add NAME` makes one").and_then(|text| {
+            let read = PasswordFile::parse(&text, self.seed);
+            read.map_err(|problems| self.reject(path, problems)).ok().map(Arc::new)
+        });
+        self.passwords.push((path.to_owned(), file.clone()));
+        file
+    }
+
+    /// The rules of a file, for these listeners only.
+    fn acl_file(&mut self, path: &Path, listeners: Vec<Box<str>>) -> Vec<Rule> {
+        if listeners.is_empty() {
+            return Vec::new();
+        }
+        let Some(text) = self.text(path, "check the path") else {
+            return Vec::new();
+        };
+        match AclFile::parse(&path.display().to_string(), &text) {
+            Ok(mut file) => {
+                for rule in &mut file.rules {
+                    rule.listeners.clone_from(&listeners);
+                }
+                let at = |problem| of_line(path, problem);
+                self.warnings.extend(file.warnings.into_iter().map(at));
+                file.rules
+            }
+            Err(problems) => {
+                self.reject(path, problems);
+                Vec::new()
+            }
+        }
+    }
+
+    fn reject(&mut self, path: &Path, problems: Vec<crate::auth::place::FileProblem>) {
+        self.problems
+            .extend(problems.into_iter().map(|problem| of_line(path, problem)));
+    }
+
+    fn text(&mut self, path: &Path, if_missing: &str) -> Option<String> {
+        match read_text(path) {
+            Ok(text) => Some(text),
+            Err(error) => {
+                let hint = match error.kind() {
+                    io::ErrorKind::NotFound => if_missing,
+                    io::ErrorKind::PermissionDenied => {
+                        "let the user that runs sundew read it, and nobody else write it"
+                    }
+                    _ => "it must be a text file in UTF-8",
+                };
+                self.problems.push(AccessProblem {
+                    file: path.to_owned(),
+                    line: None,
+                    message: format!("cannot read it: {error}; {hint}"),
+                });
+                None
+            }
+        }
+    }
+}
+
+fn of_line(path: &Path, problem: crate::auth::place::FileProblem) -> AccessProblem {
+    AccessProblem {
+        file: path.to_owned(),
+        line: Some(problem.line),
+        message: problem.message,
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.mode() & 0o002 != 0 && metadata.is_file() {
+        let message = "everybody on this machine may write it, so it protects nothing";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes")));
+    }
+    let mut text = String::new();
+    file.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Tells one state of a file from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fingerprint(Option<(u64, u64, u64, i64, i64, i64, i64)>);
+
+impl Fingerprint {
+    fn of(path: &Path) -> Self {
+        let of = |file: Metadata| {
+            let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
+            (
+                file.dev(),
+                file.ino(),
+                file.len(),
+                modified.0,
+                modified.1,
+                changed.0,
+                changed.1,
+            )
+        };
+        Self(fs::metadata(path).ok().map(of))
+    }
+}
+
+/// Who may enter and what he may do, while the broker runs.
+#[derive(Debug)]
+pub struct LiveAccess {
+    options: AccessOptions,
+    chain: Arc<Chain>,
+    rules: Arc<LiveRules>,
+    seed: foldhash::fast::RandomState,
+    watch: Mutex<Watch>,
+}
+
+/// What the files looked like.
+#[derive(Debug)]
+struct Watch {
+    /// When they were read.
+    read: Vec<Fingerprint>,
+    /// At the last look: who writes a file slowly is waited for.
+    seen: Vec<Fingerprint>,
+}
+
+/// Why it does not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// Files are wrong.
+    #[error("{}", .0.first().map_or_else(String::new, ToString::to_string))]
+    Files(Vec<AccessProblem>),
+    /// The system gives no thread for passwords.
+    #[error("cannot start a thread that checks passwords: {0}; is the limit of processes (ulimit -u) too low?")]
+    Thread(#[from] io::Error),
+}
+
+impl LiveAccess {
+    /// Reads the files and starts what checks passwords.
+    ///
+    /// # Errors
+    /// See [`AccessError`].
+    pub fn start(options: AccessOptions, hashing: &HashingOptions) -> Result<Self, AccessError> {
+        let seed = foldhash::fast::RandomState::default();
+        let looks = options.looks();
+        let access = options.read(&seed).map_err(AccessError::Files)?;
+        let pool = Arc::new(HashingPool::start(hashing)?);
+        let mut chain = Chain::new(access.entrances, pool, seed.clone());
+        if options.hides_wrong_password {
+            chain = chain.with_wrong_password(ReasonCode::NotAuthorized);
+        }
+        Ok(Self {
+            chain: Arc::new(chain),
+            rules: Arc::new(LiveRules::new(access.rules)),
+            seed,
+            watch: Mutex::new(Watch {
+                read: looks.clone(),
+                seen: looks,
+            }),
+            options,
+        })
+    }
+
+    /// Decides who enters.
+    pub const fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    /// Decides what a client may do.
+    pub const fn rules(&self) -> &Arc<LiveRules> {
+        &self.rules
+    }
+
+    /// Looks whether a file has changed, and has come to rest since the last look; then reads all of them. True when something is
+    /// different now: [`crate::broker::Broker::access_changed`] is to be called.
+    pub fn look(&self) -> bool {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.options.looks();
+        let is_at_rest = now == watch.seen;
+        watch.seen.clone_from(&now);
+        if !is_at_rest || now == watch.read {
+            return false;
+        }
+        self.read_again(&mut watch, now)
+    }
+
+    /// Reads all files again, changed or not. True when it worked.
+    pub fn reload(&self) -> bool {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = self.options.looks();
+        self.read_again(&mut watch, now)
+    }
+
+    fn read_again(&self, watch: &mut Watch, looks: Vec<Fingerprint>) -> bool {
+        watch.read = looks; // a file that is wrong is told about once
+        match self.options.read(&self.seed) {
+            Ok(access) => {
+                for warning in &access.warnings {
+                    warn!("{warning}");
+                }
+                log_changes(&self.chain.current(), &access.entrances);
+                info!(rules = access.rules.list().len(), "users and rules read again");
+                self.rules.replace(access.rules);
+                self.chain.replace(access.entrances);
+                true
+            }
+            Err(problems) => {
+                let first = problems.first().map(ToString::to_string);
+                error!(
+                    problems = problems.len(),
+                    first, "users and rules stay as they were: a file is wrong"
+                );
+                false
+            }
+        }
+    }
+}
+
+impl AccessOptions {
+    fn looks(&self) -> Vec<Fingerprint> {
+        self.files().into_iter().map(Fingerprint::of).collect()
+    }
+}
+
+/// Each user that has come, has gone, or has another password.
+fn log_changes(old: &Entrances, new: &Entrances) {
+    let mut lines: Vec<(&'static str, String)> = Vec::new();
+    let mut told: Vec<*const PasswordFile> = Vec::new();
+    for (name, entrance) in new {
+        let before = old.iter().find(|(known, _)| known == name);
+        let before = before.and_then(|(_, entrance)| entrance.passwords.as_ref());
+        let (Some(after), Some(before)) = (&entrance.passwords, before) else {
+            continue;
+        };
+        if told.contains(&Arc::as_ptr(after)) {
+            continue;
+        }
+        told.push(Arc::as_ptr(after));
+        for (user, state) in after.users() {
+            match before.get(user) {
+                None => lines.push(("user added", user.to_owned())),
+                Some(known) if known.stamp != state.stamp => lines.push(("password changed", user.to_owned())),
+                Some(_) => {}
+            }
+        }
+        let gone = before.users().filter(|(user, _)| after.get(user).is_none());
+        lines.extend(gone.map(|(user, _)| ("user removed", user.to_owned())));
+    }
+    lines.sort();
+    for (change, user) in lines.iter().take(CHANGES_LOGGED_MAX) {
+        info!(user, "{change}");
+    }
+    if lines.len() > CHANGES_LOGGED_MAX {
+        info!(
+            more = lines.len() - CHANGES_LOGGED_MAX,
+            "more users were added, changed or removed"
+        );
+    }
+}

@@ -1,0 +1,8 @@
+//! Layer 6: authenticators and authorisers that wait, and what they wait for: password hashes, files.
+
+#![allow(clippy::disallowed_methods)] // the I/O half reads the clock
+
+pub mod access;
+pub mod hashing;
+pub mod user_file;
+pub mod watch;

@@ -1,0 +1,121 @@
+//! Changes to a password file: the new one takes the place of the old one whole, or not at all.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use crate::auth::password::{PasswordHash, with_user};
+
+/// Permissions of a new file: hashes are nobody's business.
+const MODE: u32 = 0o640;
+
+/// What became of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was not there before.
+    Added,
+    /// It has another password, or is gone.
+    Replaced,
+    /// There was none of that name.
+    NotThere,
+}
+
+/// Sets the password of a user, added where it is new; without one, removes the user. The file is made where it is missing. A
+/// symbolic link stays one, and owner and permissions of the file stay as they are, as far as the system lets us.
+///
+/// # Errors
+/// The file cannot be read, or the new one not be written; the old one is as it was then.
+pub fn set_user(path: &Path, name: &str, hash: Option<&PasswordHash>) -> io::Result<Change> {
+    // What is replaced is what the link points to.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let _lock = lock(&path)?;
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error),
+    };
+    let line = hash.map(|hash| format!("{name}:{hash}"));
+    let (new, was_there) = with_user(&text, name, line.as_deref());
+    if hash.is_none() && !was_there {
+        return Ok(Change::NotThere);
+    }
+    replace(&path, &new)?;
+    Ok(if was_there { Change::Replaced } else { Change::Added })
+}
+
+/// Two at once would each write what the other does not have. The folder is locked, since the file is replaced.
+fn lock(path: &Path) -> io::Result<File> {
+    let folder = File::open(folder_of(path))?;
+    folder.lock()?;
+    Ok(folder)
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = path.with_file_name(name);
+    let written = write(&new, path, text).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&new); // what went wrong is told already
+    }
+    written?;
+    File::open(folder_of(path))?.sync_all()
+}
+
+fn write(new: &Path, old: &Path, text: &str) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(new)?;
+    if let Ok(before) = fs::metadata(old) {
+        file.set_permissions(Permissions::from_mode(before.mode() & 0o7777))?;
+        // Only root may give a file away; whoever else writes it owns it, mostly already.
+        let _ = std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()));
+    }
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
+}
+
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::password::Scheme;
+
+    fn hash(byte: u8) -> PasswordHash {
+        PasswordHash {
+            scheme: Scheme::Sha512,
+            salt: [byte; 12].into(),
+            hash: [byte; 64].into(),
+        }
+    }
+
+    #[test]
+    fn users_come_change_and_go_and_the_rest_of_the_file_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("users");
+        assert_eq!(set_user(&path, "a", None).unwrap(), Change::NotThere);
+        assert!(!path.exists());
+        assert_eq!(set_user(&path, "a", Some(&hash(1))).unwrap(), Change::Added);
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, MODE);
+        fs::write(&path, format!("# ours\n{}", fs::read_to_string(&path).unwrap())).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o604)).unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert_eq!(set_user(&link, "b", Some(&hash(2))).unwrap(), Change::Added);
+        assert_eq!(set_user(&link, "a", Some(&hash(3))).unwrap(), Change::Replaced);
+        assert_eq!(set_user(&link, "b", None).unwrap(), Change::Replaced);
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("# ours\na:{}\n", hash(3)));
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o604);
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            2,
+            "nothing else is left behind"
+        );
+    }
+}

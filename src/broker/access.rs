@@ -1,0 +1,134 @@
+//! What a client may do can change while it is connected: rules and users are read again.
+
+use std::sync::{Arc, Weak};
+
+use tracing::info;
+
+use super::endings::Ending;
+use super::worker::Worker;
+use super::{Broker, Mail};
+use crate::auth::{Access, Answer, Answers, Verdict};
+use crate::protocol::ids::{ConnectionKey, Token, WorkerId};
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::time::Time;
+use crate::protocol::topic::TopicFilter;
+use crate::session::connection::Phase;
+
+/// Of the authenticator and of the authoriser, as a worker saw them last.
+pub(super) type AccessGenerations = (u64, Option<u64>);
+
+impl Broker {
+    pub(super) fn access_generations(&self) -> AccessGenerations {
+        (self.authenticator.generation(), self.authorizer.generation())
+    }
+
+    /// Rules or users were replaced: workers that have nothing to do are woken, to see who has to go.
+    pub fn access_changed(&self) {
+        for worker in 0..self.mailboxes.workers() as u16 {
+            self.mailboxes.send(WorkerId(worker), &mut vec![Mail::AccessChanged]);
+        }
+    }
+}
+
+impl Worker {
+    /// Looks whether rules or users were replaced; then at every connection. To be called before anything is decided.
+    #[inline]
+    pub(super) fn see_to_access(&mut self, now: Time) {
+        let generations = self.broker.access_generations();
+        if self.access_seen != generations {
+            self.access_seen = generations;
+            self.look_at_access_again(now);
+        }
+    }
+
+    #[cold]
+    fn look_at_access_again(&mut self, now: Time) {
+        let keys = self.residents.connections.iter().map(|(key, _)| ConnectionKey(key));
+        for key in keys.collect::<Vec<_>>() {
+            if self.still_stands(key) {
+                self.settle_access(key);
+                self.look_at_will_again(key);
+            } else {
+                let ending = Ending::Refused(ReasonCode::NotAuthorized, "user_removed_or_password_changed");
+                self.end_connection(key, ending, now);
+            }
+        }
+    }
+
+    /// Whether a client would still be let in.
+    pub(super) fn still_stands(&self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return true;
+        };
+        connection.stamp.is_none_or(|stamp| {
+            let user = connection.user_name.as_deref();
+            self.broker.authenticator.stands(user, stamp, &connection.peer)
+        })
+    }
+
+    /// Finds out what has to be asked about a connection, when it is known who the client is and what its session subscribes to, or
+    /// either has changed. What it remembers is forgotten.
+    pub(super) fn settle_access(&mut self, key: ConnectionKey) {
+        let authorizer = &self.broker.authorizer;
+        let Some((connection, resident)) = self.residents.pair(key) else {
+            return;
+        };
+        connection.decisions.clear();
+        let who = Access::of(connection);
+        let is_watched = resident.session.subscriptions.keys().any(|filter| {
+            // A filter that was read from a store and is none any more matches nothing.
+            TopicFilter::parse(filter).is_ok_and(|filter| authorizer.watches(&who, filter))
+        });
+        let is_restricted = authorizer.restricts(&who);
+        connection.is_watched = is_watched;
+        connection.is_restricted = is_restricted;
+    }
+
+    /// A will that its client may not leave any more is taken away.
+    fn look_at_will_again(&mut self, key: ConnectionKey) {
+        let token = self.token(key);
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
+        let (Some(will), Phase::Connected, true) = (&connection.will, &connection.phase, connection.is_restricted)
+        else {
+            return;
+        };
+        let message = will.message();
+        let who = Access::of(connection);
+        let authorizer = &self.broker.authorizer;
+        let answer = authorizer.publish(&who, message.topic(), message.qos, message.retain, token);
+        // Who answers late was asked when the will was left.
+        if answer != Answer::Ready(false) {
+            return;
+        }
+        info!(
+            client = connection.client_name(),
+            user = connection.user_name.as_deref(),
+            topic = message.topic().as_str(),
+            "will removed: not authorized any more"
+        );
+        connection.will = None;
+        if let Some(slot) = connection.session {
+            self.record_will_ended(slot);
+        }
+    }
+}
+
+/// Brings late answers of an authenticator to the worker that waits for them.
+pub(super) struct LateAnswers(Weak<Broker>);
+
+impl LateAnswers {
+    pub(super) fn new(broker: &Arc<Broker>) -> Self {
+        Self(Arc::downgrade(broker))
+    }
+}
+
+impl Answers for LateAnswers {
+    fn verdict(&self, token: Token, verdict: Verdict) -> bool {
+        let Some(broker) = self.0.upgrade() else { return false };
+        let letter = Mail::Complete(token, super::mail::Outcome::Verdict(verdict));
+        broker.mailboxes.send(token.worker, &mut vec![letter]);
+        true
+    }
+}

@@ -1,0 +1,242 @@
+//! From what the operator wrote to who may enter and what he may do.
+
+use core::num::NonZero;
+
+use super::{
+    apply::qos,
+    problem::Problems,
+    schema::{self, AccessRule, Anonymous, Auth, Config, Listener},
+    suggest,
+    value::{Auto, Network, Placed},
+};
+use crate::{
+    auth::{
+        rule::{Actions, ClientPattern, Effect, Rule, Users},
+        rules::{ADMIN_GROUP, WideSubscriptions},
+    },
+    backends::{
+        access::{AccessOptions, ListenerAccess},
+        hashing::HashingOptions,
+    },
+};
+
+/// Groups that are not made of members.
+const ANONYMOUS: &str = "anonymous";
+const AUTHENTICATED: &str = "authenticated";
+
+impl Config {
+    /// For [`crate::backends::access`].
+    pub fn access_options(&self) -> AccessOptions {
+        let auth = &self.auth;
+        let listener = |listener: &Listener| ListenerAccess {
+            name: listener.display_name().into(),
+            password_file: listener.password_file(auth).cloned(),
+            acl_file: listener.acl_file.clone(),
+            allows_anonymous: listener.lets_everyone_in(auth),
+            certificate_names_user: listener.tls.as_ref().is_some_and(|tls| tls.certificate_names_user),
+        };
+        let admins = auth.groups.get(ADMIN_GROUP).into_iter().flatten();
+        AccessOptions {
+            listeners: self.listeners.iter().map(listener).collect(),
+            rules: auth.rules.iter().flat_map(|rule| rules_of(rule, auth)).collect(),
+            acl_file: auth.acl_file.clone(),
+            wide_subscriptions: match auth.wide_subscriptions {
+                schema::WideSubscriptions::Refuse => WideSubscriptions::Refuse,
+                schema::WideSubscriptions::Narrow => WideSubscriptions::Narrow,
+                schema::WideSubscriptions::Grant => WideSubscriptions::Grant,
+            },
+            hides_wrong_password: auth.refused_login == schema::RefusedLogin::NotAuthorized,
+            admins: admins.map(|name| name.as_str().into()).collect(),
+        }
+    }
+
+    /// For [`crate::backends::hashing`].
+    pub fn hashing_options(&self) -> HashingOptions {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        HashingOptions {
+            threads: match self.auth.hashing_threads {
+                Auto::Auto => (cores / 4).max(1),
+                Auto::Fixed(count) => count as usize,
+            },
+            waiting_max: self.auth.hashing_waiting_max as usize,
+        }
+    }
+}
+
+impl Listener {
+    /// Whether clients without a user name may enter through it.
+    pub fn lets_everyone_in(&self, auth: &Auth) -> bool {
+        match self.allow_anonymous.unwrap_or(auth.allow_anonymous) {
+            Anonymous::Everywhere => true,
+            Anonymous::Loopback => self.is_local(),
+            Anonymous::Auto => self.is_local() && self.password_file(auth).is_none(),
+            Anonymous::Nowhere => false,
+        }
+    }
+
+    /// The users who may enter through it.
+    pub fn password_file<'a>(&'a self, auth: &'a Auth) -> Option<&'a std::path::PathBuf> {
+        self.password_file.as_ref().or(auth.password_file.as_ref())
+    }
+}
+
+/// One rule for each of its topics.
+fn rules_of<'a>(written: &'a Placed<AccessRule>, auth: &'a Auth) -> impl Iterator<Item = Rule> + 'a {
+    let rule = &written.value;
+    let effect = match rule.effect {
+        Some(schema::Effect::Allow) => Effect::Allow,
+        // One without an effect is an error of the configuration.
+        Some(schema::Effect::Deny) | None => Effect::Deny,
+    };
+    let actions = rule.actions.iter().fold(Actions::default(), |all, action| {
+        all.with(match action {
+            schema::Action::Publish => crate::auth::rule::Action::Publish,
+            schema::Action::Subscribe => crate::auth::rule::Action::Subscribe,
+            schema::Action::Receive => crate::auth::rule::Action::Receive,
+        })
+    });
+    let members = rule.groups.iter().filter_map(|group| auth.groups.get(group)).flatten();
+    let users = Users {
+        names: rule
+            .users
+            .iter()
+            .chain(members)
+            .map(|name| name.as_str().into())
+            .collect(),
+        anonymous: rule.groups.iter().any(|group| group == ANONYMOUS),
+        authenticated: rule.groups.iter().any(|group| group == AUTHENTICATED),
+        has_group: !rule.groups.is_empty(),
+    };
+    rule.topics.0.iter().map(move |topics| {
+        let mut one = Rule::new(effect, actions, topics.clone(), written.place.as_str());
+        one.users = users.clone();
+        one.clients = rule.client_ids.iter().map(|text| ClientPattern::new(text)).collect();
+        one.networks = rule.addresses.iter().map(Network::network).collect();
+        one.listeners = rule.listeners.iter().map(|name| name.as_str().into()).collect();
+        one.qos_max = qos(rule.qos_max);
+        one.retain = rule.retain;
+        one
+    })
+}
+
+/// Mistakes in who may enter and what he may do, those in the files that are named included.
+pub(super) fn check(config: &Config, problems: &mut Problems) {
+    for (index, rule) in config.auth.rules.iter().enumerate() {
+        check_rule(&rule.value, &format!("auth.rules[{index}]"), config, problems);
+    }
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let is_asked = |tls: &schema::Tls| tls.client_certificate != schema::ClientCertificate::None;
+        if listener
+            .tls
+            .as_ref()
+            .is_some_and(|tls| tls.certificate_names_user && !is_asked(tls))
+        {
+            problems.error(
+                &format!("listeners[{index}].tls.certificate_names_user"),
+                "clients are not asked for a certificate, add client_certificate = \"required\" or \"optional\"",
+            );
+        }
+    }
+    check_files(config, problems);
+    check_unchecked_names(config, problems);
+}
+
+fn check_rule(rule: &AccessRule, path: &str, config: &Config, problems: &mut Problems) {
+    if rule.effect.is_none() && !problems.is_set(&format!("{path}.effect")) {
+        problems.error(path, "it has no effect, add effect = \"allow\" or \"deny\"");
+    }
+    if rule.topics.0.is_empty() && !problems.is_set(&format!("{path}.topics")) {
+        problems.error(
+            path,
+            "it has no topics, add topics = [\"#\"] for all but those that begin with $",
+        );
+    }
+    if rule.actions.is_empty() {
+        problems.error(&format!("{path}.actions"), "no action is left, the rule says nothing");
+    }
+    if rule.effect == Some(schema::Effect::Deny) && (rule.qos_max < 2 || !rule.retain) {
+        problems.error(
+            path,
+            "qos_max and retain are limits of rules that allow; a rule that denies does so for all",
+        );
+    }
+    let groups: Vec<_> = config
+        .auth
+        .groups
+        .keys()
+        .map(String::as_str)
+        .chain([ANONYMOUS, AUTHENTICATED])
+        .collect();
+    let listeners: Vec<_> = config
+        .listeners
+        .iter()
+        .filter_map(|listener| listener.name.as_deref())
+        .collect();
+    for (name, written, known) in [
+        ("groups", &rule.groups, groups),
+        ("listeners", &rule.listeners, listeners),
+    ] {
+        for unknown in written.iter().filter(|one| !known.contains(&one.as_str())) {
+            // A name that was written wrongly is mostly near to one that is there.
+            let near = known.iter().find(|one| suggest::is_near(unknown, one));
+            let hint = near.map_or_else(String::new, |near| format!(" (did you mean {near:?}?)"));
+            problems.error(&format!("{path}.{name}"), format!("there is no {unknown:?}{hint}"));
+        }
+    }
+}
+
+/// The files are read as the broker would read them.
+fn check_files(config: &Config, problems: &mut Problems) {
+    let options = config.access_options();
+    let found = match options.read(&foldhash::fast::RandomState::default()) {
+        Ok(access) => {
+            for warning in access.warnings {
+                let line = warning.line.unwrap_or(1);
+                problems.warning_at(format!("{}:{line}:1", warning.file.display()), warning.message);
+            }
+            return;
+        }
+        Err(found) => found,
+    };
+    for problem in found {
+        match problem.line {
+            Some(line) => problems.error_at(format!("{}:{line}:1", problem.file.display()), problem.message),
+            None => problems.error(option_of(&problem.file, config).as_str(), problem),
+        }
+    }
+}
+
+/// The option that names a file.
+fn option_of(file: &std::path::Path, config: &Config) -> String {
+    for (index, listener) in config.listeners.iter().enumerate() {
+        for (name, path) in [
+            ("password_file", &listener.password_file),
+            ("acl_file", &listener.acl_file),
+        ] {
+            if path.as_deref() == Some(file) {
+                return format!("listeners[{index}].{name}");
+            }
+        }
+    }
+    let is_users = config.auth.password_file.as_deref() == Some(file);
+    (if is_users {
+        "auth.password_file"
+    } else {
+        "auth.acl_file"
+    })
+    .to_owned()
+}
+
+/// Rules for users, where everybody may say that he is any of them.
+fn check_unchecked_names(config: &Config, problems: &mut Problems) {
+    let has_rules = !config.auth.rules.is_empty() || config.auth.acl_file.is_some();
+    for (index, listener) in config.listeners.iter().enumerate() {
+        let is_believed = listener.lets_everyone_in(&config.auth) && listener.password_file(&config.auth).is_none();
+        if is_believed && (has_rules || listener.acl_file.is_some()) {
+            problems.warning(
+                &format!("listeners[{index}]"),
+                "there are rules, and user names are believed without a password here; add password_file = \"FILE\"",
+            );
+        }
+    }
+}

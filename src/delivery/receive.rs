@@ -1,0 +1,43 @@
+//! May a message be delivered to this client? Looked at when it leaves, so that a right that was taken away is gone at once, for what
+//! waits and for retained messages, too.
+
+use std::sync::Arc;
+
+use crate::auth::{Access, Authorizer};
+use crate::protocol::topic::TopicName;
+use crate::session::connection::Connection;
+use crate::session::decisions::Question;
+
+/// Asks the authoriser, for connections that are watched.
+pub struct ReceiveCheck(Arc<dyn Authorizer>);
+
+impl ReceiveCheck {
+    /// Asks this one.
+    pub fn new(authorizer: Arc<dyn Authorizer>) -> Self {
+        Self(authorizer)
+    }
+
+    /// True where a message on this topic may be delivered. Costs one look at the connection where all it subscribes to may be read.
+    #[inline]
+    pub fn allows(&self, connection: &mut Connection, topic: TopicName<'_>) -> bool {
+        !connection.is_watched || self.look(connection, topic)
+    }
+
+    #[cold]
+    fn look(&self, connection: &mut Connection, topic: TopicName<'_>) -> bool {
+        if let Some(is_allowed) = connection.decisions.get(Question::Receive, topic.as_str()) {
+            return is_allowed;
+        }
+        let is_allowed = self.0.receive(&Access::of(connection), topic);
+        if self.0.generation().is_some() {
+            connection.decisions.keep(Question::Receive, topic.as_str(), is_allowed);
+        }
+        is_allowed
+    }
+}
+
+impl core::fmt::Debug for ReceiveCheck {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("ReceiveCheck")
+    }
+}
