@@ -30,7 +30,7 @@ fn without_a_flag_this_machine_is_served() {
         addresses(&config),
         ["127.0.0.1:1883", "[::1]:1883", "127.0.0.1:9001", "[::1]:9001"]
     );
-    assert_eq!(config.auth.allow_anonymous, schema::Anonymous::Loopback);
+    assert_eq!(config.auth.allow_anonymous, schema::Anonymous::Auto);
 }
 
 #[test]

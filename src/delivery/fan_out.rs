@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::frames::{Addressing, Fanned};
 use super::outbox::Offered;
-use super::residents::{Residents, record_too_large, touch};
+use super::residents::{DeliveryOptions, Resident, Residents, record_too_large, touch};
 use super::stored::{self, HeldConnections};
 use super::written::write_delivery;
 use crate::metrics::Metrics;
@@ -171,15 +171,7 @@ impl Residents {
         if connection.is_bridge && fanned.publication.publisher == Some(receiver.session) {
             return Delivered::Taken;
         }
-        let may_write = connection.is_ready()
-            && connection.output.len() < self.options.output_bytes_max
-            && resident.outbox.is_clear_for(qos)
-            && (!qos.is_acknowledged()
-                || resident
-                    .session
-                    .outbound
-                    .has_room(connection.receive_maximum.min(self.options.in_flight_max)));
-        if !may_write {
+        if !may_write(connection, resident, qos, &self.options) {
             return self.queue(fanned, form, now);
         }
         let mut to = Addressing {
@@ -230,6 +222,16 @@ impl Residents {
             _ => Delivered::Taken,
         }
     }
+}
+
+/// Whether there is nothing to wait for: the connection is there, has room, and nobody is in line before.
+#[inline]
+fn may_write(connection: &Connection, resident: &Resident, qos: QoS, options: &DeliveryOptions) -> bool {
+    let window = connection.receive_maximum.min(options.in_flight_max);
+    connection.is_ready()
+        && connection.output.len() < options.output_bytes_max
+        && resident.outbox.is_clear_for(qos)
+        && (!qos.is_acknowledged() || resident.session.outbound.has_room(window))
 }
 
 /// Records that a delivery is over which another worker has recorded as queued.
