@@ -426,8 +426,8 @@ impl Way<'_> {
         true
     }
 
-    /// Sends a delivery that waited. One that expired, may not be received, or is too large for the client, is dropped here and counted. `is_new` where the
-    /// store has not heard of it.
+    /// Sends a delivery that waited. One that expired, may not be received, or is too large for the client, is dropped here and
+    /// counted. `is_new` where the store has not heard of it.
     fn send(&mut self, connection: &mut Connection, session: &mut Session, mut delivery: Delivery, is_new: bool) {
         let is_acknowledged = delivery.qos.is_acknowledged();
         let is_expired = delivery.message.is_expired(self.now);
