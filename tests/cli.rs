@@ -23,6 +23,8 @@ mod bench;
 mod golden;
 #[path = "cli/store.rs"]
 mod store;
+#[path = "cli/users.rs"]
+mod users;
 
 /// A broker with one listener on a port of the system's choice.
 fn broker(change: impl FnOnce(&mut ListenerOptions)) -> (Server, String) {

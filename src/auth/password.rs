@@ -26,6 +26,17 @@ const LANES_MAX: u32 = 255;
 /// The longest user name, and line, that is read.
 const LINE_BYTES_MAX: usize = 65_535 + 1024;
 
+/// How passwords of a scheme are named to people.
+impl core::fmt::Display for Scheme {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Argon2id { .. } => f.write_str("argon2id"),
+            Self::Pbkdf2 { iterations } => write!(f, "PBKDF2-SHA512, {iterations} iterations"),
+            Self::Sha512 => f.write_str("SHA-512, weak: set the password anew"),
+        }
+    }
+}
+
 /// How a password was hashed, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PasswordHash {

@@ -10,23 +10,34 @@ use crate::auth::password::{PasswordHash, with_user};
 /// Permissions of a new file: hashes are nobody's business.
 const MODE: u32 = 0o640;
 
-/// What became of a user.
+/// What is to become of a user.
+#[derive(Clone, Copy, Debug)]
+pub enum Edit<'a> {
+    /// A new one.
+    Add(&'a PasswordHash),
+    /// Another password for one that is there.
+    Change(&'a PasswordHash),
+    /// Gone.
+    Remove,
+}
+
+/// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It was not there before.
-    Added,
-    /// It has another password, or is gone.
-    Replaced,
-    /// There was none of that name.
+pub enum Edited {
+    /// What was asked for.
+    Done,
+    /// Nothing: there is one of that name.
+    AlreadyThere,
+    /// Nothing: there is none of that name.
     NotThere,
 }
 
-/// Sets the password of a user, added where it is new; without one, removes the user. The file is made where it is missing. A
-/// symbolic link stays one, and owner and permissions of the file stay as they are, as far as the system lets us.
+/// Changes one user. The file is made where it is missing. A symbolic link stays one, and owner and permissions of the file stay as
+/// they are, as far as the system lets us.
 ///
 /// # Errors
 /// The file cannot be read, or the new one not be written; the old one is as it was then.
-pub fn set_user(path: &Path, name: &str, hash: Option<&PasswordHash>) -> io::Result<Change> {
+pub fn edit_user(path: &Path, name: &str, edit: Edit<'_>) -> io::Result<Edited> {
     // What is replaced is what the link points to.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let _lock = lock(&path)?;
@@ -35,13 +46,18 @@ pub fn set_user(path: &Path, name: &str, hash: Option<&PasswordHash>) -> io::Res
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         Err(error) => return Err(error),
     };
-    let line = hash.map(|hash| format!("{name}:{hash}"));
+    let line = match edit {
+        Edit::Add(hash) | Edit::Change(hash) => Some(format!("{name}:{hash}")),
+        Edit::Remove => None,
+    };
     let (new, was_there) = with_user(&text, name, line.as_deref());
-    if hash.is_none() && !was_there {
-        return Ok(Change::NotThere);
+    match (edit, was_there) {
+        (Edit::Add(_), true) => return Ok(Edited::AlreadyThere),
+        (Edit::Change(_) | Edit::Remove, false) => return Ok(Edited::NotThere),
+        _ => {}
     }
     replace(&path, &new)?;
-    Ok(if was_there { Change::Replaced } else { Change::Added })
+    Ok(Edited::Done)
 }
 
 /// Two at once would each write what the other does not have. The folder is locked, since the file is replaced.
@@ -98,17 +114,22 @@ mod tests {
     fn users_come_change_and_go_and_the_rest_of_the_file_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users");
-        assert_eq!(set_user(&path, "a", None).unwrap(), Change::NotThere);
+        assert_eq!(edit_user(&path, "a", Edit::Remove).unwrap(), Edited::NotThere);
+        assert_eq!(edit_user(&path, "a", Edit::Change(&hash(1))).unwrap(), Edited::NotThere);
         assert!(!path.exists());
-        assert_eq!(set_user(&path, "a", Some(&hash(1))).unwrap(), Change::Added);
+        assert_eq!(edit_user(&path, "a", Edit::Add(&hash(1))).unwrap(), Edited::Done);
+        assert_eq!(
+            edit_user(&path, "a", Edit::Add(&hash(9))).unwrap(),
+            Edited::AlreadyThere
+        );
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, MODE);
         fs::write(&path, format!("# ours\n{}", fs::read_to_string(&path).unwrap())).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o604)).unwrap();
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert_eq!(set_user(&link, "b", Some(&hash(2))).unwrap(), Change::Added);
-        assert_eq!(set_user(&link, "a", Some(&hash(3))).unwrap(), Change::Replaced);
-        assert_eq!(set_user(&link, "b", None).unwrap(), Change::Replaced);
+        assert_eq!(edit_user(&link, "b", Edit::Add(&hash(2))).unwrap(), Edited::Done);
+        assert_eq!(edit_user(&link, "a", Edit::Change(&hash(3))).unwrap(), Edited::Done);
+        assert_eq!(edit_user(&link, "b", Edit::Remove).unwrap(), Edited::Done);
         assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
         assert_eq!(fs::read_to_string(&path).unwrap(), format!("# ours\na:{}\n", hash(3)));
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o604);

@@ -5,6 +5,7 @@
     reason = "printing is what a command line is for"
 )]
 
+mod auth;
 mod bench;
 mod certs;
 mod check;
@@ -15,11 +16,14 @@ mod exit;
 mod man;
 mod message_format;
 mod output;
+mod password_prompt;
 mod publish;
+mod reload;
 mod serve;
 mod signals;
 mod store;
 mod subscribe;
+mod user;
 
 use std::process::ExitCode;
 
@@ -43,6 +47,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Auth(auth::Arguments),
     Bench(Box<bench::Arguments>),
     Certs(certs::Arguments),
     Check(check::Arguments),
@@ -50,9 +55,11 @@ enum Command {
     Man(man::Arguments),
     #[command(name = "pub")]
     Publish(Box<publish::Arguments>),
+    Reload(reload::Arguments),
     Store(store::Arguments),
     #[command(name = "sub")]
     Subscribe(Box<subscribe::Arguments>),
+    User(user::Arguments),
 }
 
 const SHORT_EXAMPLES: &str = "\
@@ -78,6 +85,8 @@ Examples:
   sundew check --reference                   show every option with its default and its cost
   sundew sub -t 'home/#' -v                  print messages; options as mosquitto_sub has them
   sundew pub -t home/lamp -m on              publish one; options as mosquitto_pub has them
+  sundew user add alice                      a user with a password; see `sundew user --help`
+  sundew auth explain --user alice           why may she, or may she not? see `sundew auth explain --help`
   sundew store verify                        is what the broker keeps sound? see `sundew store --help`
   sundew bench pairs                         how fast is a broker, any broker? see `sundew bench --help`
 
@@ -86,11 +95,12 @@ Configuration:
   An option of the file is SUNDEW__SECTION__NAME in the environment: SUNDEW__LIMITS__PACKET_BYTES_MAX=64MiB.
 
 Signals:
+  SIGHUP             read the files of users and rules again, as `sundew reload`
   SIGTERM, Ctrl-C    stop accepting, send what waits, tell clients, end within shutdown.deadline; a second one: at once
 
 Exit codes:
    0  ended as asked
-   1  pub, sub, store, bench: it did not work, or is damaged; other numbers: the broker's refusal, as mosquitto's tools have it
+   1  it did not work, is damaged, or is denied; pub, sub: other numbers: the broker's refusal, as mosquitto's tools have it
   27  sub -W: the time is over
   64  the command line is wrong
   65  files of the store are damaged and storage.on_corruption refuses that, or they are of a newer version
@@ -118,13 +128,16 @@ fn run(cli: Cli) -> Exit {
     match cli.command {
         None => serve::run(cli.serve),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
+        Some(Command::Auth(arguments)) => auth::run(&arguments),
         Some(Command::Certs(arguments)) => certs::run(arguments),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Completions(arguments)) => completions::run(&arguments, &mut Cli::command()),
         Some(Command::Man(arguments)) => man::run(&arguments, Cli::command()),
         Some(Command::Publish(arguments)) => publish::run(&arguments),
+        Some(Command::Reload(arguments)) => reload::run(&arguments),
         Some(Command::Store(arguments)) => store::run(&arguments),
         Some(Command::Subscribe(arguments)) => subscribe::run(&arguments),
+        Some(Command::User(arguments)) => user::run(&arguments),
     }
 }
 

@@ -113,6 +113,19 @@ pub struct Loaded {
 /// # Errors
 /// Every problem found, warnings too, in the order of their places; at least one is a [`Severity::Error`].
 pub fn load(layers: &Layers) -> Result<Loaded, Vec<Problem>> {
+    let loaded = read_layers(layers);
+    if loaded
+        .warnings
+        .iter()
+        .any(|problem| problem.severity == Severity::Error)
+    {
+        return Err(loaded.warnings);
+    }
+    Ok(loaded)
+}
+
+/// Reads all layers for a command that makes files which the broker needs: what is wrong is among the warnings.
+pub fn read_layers(layers: &Layers) -> Loaded {
     let mut problems = Problems::default();
     let mut builder = ::config::Config::builder();
     let mut files = Vec::new();
@@ -146,15 +159,11 @@ pub fn load(layers: &Layers) -> Result<Loaded, Vec<Problem>> {
             Config::default()
         }
     };
-    let problems = problems.into_sorted();
-    if problems.iter().any(|problem| problem.severity == Severity::Error) {
-        return Err(problems);
-    }
-    Ok(Loaded {
+    Loaded {
         config,
-        warnings: problems,
+        warnings: problems.into_sorted(),
         files,
-    })
+    }
 }
 
 fn read(tree: Value, problems: &mut Problems) -> Config {

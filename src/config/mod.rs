@@ -15,7 +15,7 @@ mod suggest;
 mod toml_source;
 pub mod value;
 
-pub use load::{Layers, Listen, Loaded, load};
+pub use load::{Layers, Listen, Loaded, load, read_layers};
 pub use problem::{Problem, Severity};
 pub use schema::Config;
 

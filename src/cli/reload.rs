@@ -1,0 +1,71 @@
+//! `sundew reload`: the running broker reads its files of users and rules again.
+
+use std::fs::{File, TryLockError};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Exit;
+use crate::config::{self, Layers};
+
+/// Have the running broker read its files of users and rules again
+///
+/// It does so by itself within a second of a change, unless auth.watch_interval is "0s". The configuration and these files are looked
+/// at before: where there is a mistake the broker is left alone, and it is told here. The broker logs what has changed.
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The configuration that the broker runs with
+    #[arg(short, long, value_name = "FILE", env = "SUNDEW_CONFIG")]
+    config: Option<PathBuf>,
+    /// The broker's process, where it keeps nothing in a data directory to be found by
+    #[arg(short, long, value_name = "NUMBER")]
+    pid: Option<i32>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Exit {
+    let layers = Layers::new(arguments.config.clone(), super::serve::environment());
+    let loaded = match config::load(&layers) {
+        Ok(loaded) => loaded,
+        Err(problems) => {
+            problems.iter().for_each(|problem| eprintln!("{problem}"));
+            return Exit::Config;
+        }
+    };
+    let pid = match arguments.pid {
+        Some(pid) => Ok(pid),
+        None => match loaded.config.storage_options(std::env::var_os("STATE_DIRECTORY")) {
+            Some(storage) => pid_of(&storage.directory),
+            None => Err("nothing is kept on disk, so the broker cannot be found; name its process with --pid".into()),
+        },
+    };
+    let told = pid.and_then(|pid| {
+        let process = Pid::from_raw(pid).ok_or("no process has this number")?;
+        kill_process(process, Signal::HUP).map_err(|error| format!("cannot signal process {pid}: {error}"))
+    });
+    match told {
+        Ok(()) => Exit::Done,
+        Err(message) => {
+            eprintln!("{message}");
+            Exit::Unavailable
+        }
+    }
+}
+
+/// The process that holds the lock of a data directory.
+fn pid_of(directory: &Path) -> Result<i32, String> {
+    let path = directory.join("lock");
+    let shown = path.display();
+    let mut file = File::open(&path).map_err(|error| format!("no broker is at work here: {shown}: {error}"))?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => {}
+        Ok(()) => return Err(format!("no broker is at work here: nobody holds {shown}")),
+        Err(TryLockError::Error(error)) => return Err(format!("cannot look at {shown}: {error}")),
+    }
+    let mut text = String::new();
+    let read = file.by_ref().take(32).read_to_string(&mut text);
+    read.ok()
+        .and_then(|_| text.trim().parse().ok())
+        .ok_or_else(|| format!("{shown} does not say whose it is; name the process with --pid"))
+}

@@ -1,0 +1,177 @@
+//! `sundew user`: who may enter, and with what password.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{Exit, output, password_prompt};
+use crate::auth::password::{PasswordFile, wrong_with_name};
+use crate::backends::hashing::hash_password;
+use crate::backends::user_file::{Edit, Edited, edit_user};
+use crate::config::{self, Layers};
+
+/// Add users, set their passwords, remove them
+///
+/// A password file holds a line for each user, with an argon2id hash of the password. Files of mosquitto_passwd are read and changed as
+/// they are. A running broker knows of every change within a second; who is removed, or has another password, is disconnected.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sundew user add alice                                 asks for the password
+  sundew user add bob --stdin --file users < secret     the first line of a file
+  sundew user passwd alice
+  sundew user rm bob
+  sundew user list")]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Add a user
+    Add {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        password: Password,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Set the password of a user
+    Passwd {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        password: Password,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove a user
+    Rm {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Print the users, each with how its password is hashed
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Password {
+    /// Read the password from the first line of standard input, instead of asking for it
+    #[arg(long)]
+    stdin: bool,
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The password file; otherwise what the configuration names: auth.password_file
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The configuration
+    #[arg(short, long, value_name = "FILE", env = "SUNDEW_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Exit {
+    let done = match &arguments.action {
+        Action::Add { name, password, place } => set(name, password, place, true),
+        Action::Passwd { name, password, place } => set(name, password, place, false),
+        Action::Rm { name, place } => remove(name, place),
+        Action::List { place } => list(place),
+    };
+    done.unwrap_or_else(|(exit, message)| {
+        eprintln!("{message}");
+        exit
+    })
+}
+
+type Fault = (Exit, String);
+
+impl Place {
+    fn path(&self) -> Result<PathBuf, Fault> {
+        if let Some(file) = &self.file {
+            return Ok(file.clone());
+        }
+        // The file may be missing still: that is why somebody calls this.
+        let config = config::read_layers(&Layers::new(self.config.clone(), super::serve::environment())).config;
+        let own = config
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.password_file.as_ref());
+        let mut named: Vec<_> = config.auth.password_file.iter().chain(own).collect();
+        named.sort_unstable();
+        named.dedup();
+        match named.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err((
+                Exit::Usage,
+                "which password file? name it with --file FILE, and for the broker: auth.password_file = \"FILE\""
+                    .into(),
+            )),
+            _ => Err((
+                Exit::Usage,
+                "the configuration names several password files, choose one with --file FILE".into(),
+            )),
+        }
+    }
+}
+
+fn set(name: &str, password: &Password, place: &Place, is_new: bool) -> Result<Exit, Fault> {
+    if let Some(wrong) = wrong_with_name(name) {
+        return Err((Exit::Usage, wrong.into()));
+    }
+    let path = place.path()?;
+    let asked = if password.stdin {
+        password_prompt::read_stdin()
+    } else {
+        password_prompt::ask_new(name)
+    };
+    let password = asked.map_err(|message| (Exit::Failed, message))?;
+    let hash = hash_password(&password).map_err(|error| (Exit::Software, error.to_string()))?;
+    edit(&path, name, if is_new { Edit::Add(&hash) } else { Edit::Change(&hash) })
+}
+
+fn remove(name: &str, place: &Place) -> Result<Exit, Fault> {
+    edit(&place.path()?, name, Edit::Remove)
+}
+
+fn edit(path: &std::path::Path, name: &str, edit: Edit<'_>) -> Result<Exit, Fault> {
+    let shown = path.display();
+    match edit_user(path, name, edit) {
+        Ok(Edited::Done) => Ok(Exit::Done),
+        Ok(Edited::AlreadyThere) => Err((
+            Exit::Failed,
+            format!("there is a user {name:?} in {shown} already; to change the password: sundew user passwd"),
+        )),
+        Ok(Edited::NotThere) => Err((Exit::Failed, format!("there is no user {name:?} in {shown}"))),
+        Err(error) => Err((Exit::CannotCreate, format!("cannot change {shown}: {error}"))),
+    }
+}
+
+fn list(place: &Place) -> Result<Exit, Fault> {
+    let path = place.path()?;
+    let shown = path.display();
+    let text =
+        std::fs::read_to_string(&path).map_err(|error| (Exit::Failed, format!("cannot read {shown}: {error}")))?;
+    let file = PasswordFile::parse(&text, &foldhash::fast::RandomState::default()).map_err(|problems| {
+        let lines: Vec<_> = problems
+            .iter()
+            .map(|problem| format!("{shown}:{}: error: {}", problem.line, problem.message))
+            .collect();
+        (Exit::Config, lines.join("\n"))
+    })?;
+    let mut users: Vec<_> = file.users().collect();
+    users.sort_by_key(|(_, user)| user.line);
+    let mut out = String::new();
+    for (name, user) in users {
+        let _ = writeln!(out, "{name}\t{}", user.hash.scheme); // a String takes everything
+    }
+    Ok(output::print(out.as_bytes()))
+}

@@ -1,0 +1,321 @@
+//! `sundew user`, `sundew auth explain`, `sundew reload` and `sundew check` of what they are about.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// Runs with something on standard input.
+fn with_input(arguments: &[&str], input: &str) -> (i32, String, String) {
+    let mut process = command(SUNDEW, arguments).stdin(Stdio::piped()).spawn().unwrap();
+    // A command that is wrong reads nothing.
+    let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
+    ended(process.wait_with_output().unwrap())
+}
+
+fn user(action: &str, name: &str, file: &Path, password: &str) -> (i32, String, String) {
+    let file = file.to_str().unwrap();
+    with_input(&["user", action, name, "--stdin", "--file", file], password)
+}
+
+/// A program that serves as a configuration says, and its port.
+struct Serving(Child, BufReader<ChildStderr>, String);
+
+impl Serving {
+    fn start(config: &Path) -> Self {
+        let mut process = command(SUNDEW, &["-c", config.to_str().unwrap()]).spawn().unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap());
+        let mut port = String::new();
+        loop {
+            let mut line = String::new();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "it serves");
+            if let Some((_, address)) = line.split_once("address=127.0.0.1:") {
+                port = address.trim().to_owned();
+            }
+            if line.contains(" ready ") {
+                return Self(process, log, port);
+            }
+        }
+    }
+
+    /// The next line of the log with this text.
+    fn line(&mut self, text: &str) -> String {
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.1.read_line(&mut line).unwrap(), 0, "no line with {text:?}");
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A folder with a configuration: one listener, users, an ACL file.
+fn folder(more: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("sundew.toml");
+    let text = format!(
+        "[[listeners]]\naddress = \"127.0.0.1:0\"\n[storage]\ndirectory = \"data\"\n[auth]\npassword_file = \"users\"\n{more}"
+    );
+    fs::write(&config, text).unwrap();
+    (folder, config)
+}
+
+#[test]
+fn users_are_added_changed_listed_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users");
+    let (code, out, error) = user("add", "alice", &file, "secret\n");
+    assert_eq!((code, out.as_str(), error.as_str()), (0, "", ""));
+    assert_eq!(user("add", "bob", &file, "pass word").0, 0);
+    let (code, _, error) = user("add", "alice", &file, "other\n");
+    assert!(code == 1 && error.contains("sundew user passwd"), "{error}");
+    let before = fs::read_to_string(&file).unwrap();
+    assert!(!before.contains("secret"));
+    assert_eq!(user("passwd", "alice", &file, "other\n").0, 0);
+    let after = fs::read_to_string(&file).unwrap();
+    assert!(before.lines().next() != after.lines().next() && before.lines().nth(1) == after.lines().nth(1));
+    for (name, password) in [("alice", ""), ("a:b", "x"), ("", "x"), ("nobody", "x")] {
+        assert_ne!(user("passwd", name, &file, password).0, 0, "{name:?} {password:?}");
+    }
+    let path = file.to_str().unwrap();
+    let (_, listed, _) = sundew(&["user", "list", "-f", path]);
+    assert_eq!(listed, "alice\targon2id\nbob\targon2id\n");
+    assert_eq!(sundew(&["user", "rm", "alice", "-f", path]).0, 0);
+    assert_eq!(sundew(&["user", "rm", "alice", "-f", path]).0, 1);
+    assert_eq!(sundew(&["user", "list", "-f", path]).1, "bob\targon2id\n");
+    // A password is no argument.
+    assert_eq!(sundew(&["user", "add", "carol", "secret", "-f", path]).0, 64);
+}
+
+/// The tool of mosquitto and ours change one file; both kinds of users enter.
+#[test]
+fn a_file_is_shared_with_mosquitto_passwd() {
+    let (folder, config) = folder("");
+    let file = folder.path().join("users");
+    let made = Command::new("mosquitto_passwd")
+        .args(["-c", "-b"])
+        .arg(&file)
+        .args(["old", "secret"])
+        .output();
+    if made.map_or(true, |made| !made.status.success()) {
+        eprintln!("SKIPPED: mosquitto_passwd is not installed");
+        return;
+    }
+    assert_eq!(user("add", "new", &file, "other").0, 0);
+    let serving = Serving::start(&config);
+    for (name, password, code) in [
+        ("old", "secret", 0),
+        ("new", "other", 0),
+        ("old", "other", 5),
+        ("none", "secret", 5),
+    ] {
+        let publish = [
+            "pub", "-p", &serving.2, "-u", name, "-P", password, "-t", "a", "-m", "x",
+        ];
+        assert_eq!(sundew(&publish).0, code, "{name} {password}");
+    }
+}
+
+/// [`sundew reload`], the file watch, and what the log says of each change.
+#[test]
+fn a_running_broker_follows_its_files() {
+    let (folder, config) = folder("acl_file = \"acl\"\nwatch_interval = \"0s\"\n");
+    let file = folder.path().join("users");
+    assert_eq!(user("add", "alice", &file, "secret").0, 0);
+    fs::write(folder.path().join("acl"), "user alice\ntopic a/#\n").unwrap();
+    let mut serving = Serving::start(&config);
+    let port = serving.2.clone();
+    let publish =
+        |name: &str, password: &str| sundew(&["pub", "-p", &port, "-u", name, "-P", password, "-t", "a", "-m", "x"]).0;
+    assert_eq!(publish("alice", "secret"), 0);
+    assert_eq!(publish("bob", "secret"), 5);
+    let refused = serving.line("client refused");
+    assert!(
+        refused.contains("user=\"bob\"") && refused.contains("reason=\"unknown_user\""),
+        "{refused}"
+    );
+    assert_eq!(user("add", "bob", &file, "secret").0, 0);
+    let path = config.to_str().unwrap();
+    assert_eq!(sundew(&["reload", "-c", path]), (0, String::new(), String::new()));
+    assert!(serving.line("user added").contains("user=\"bob\""));
+    serving.line("users and rules read again");
+    assert_eq!(publish("bob", "secret"), 0);
+    // A mistake is told to who made it, and the broker goes on as it was.
+    fs::write(folder.path().join("acl"), "user alice\ntopic a/#\ntopic reed b\n").unwrap();
+    let (code, _, error) = sundew(&["reload", "-c", path]);
+    assert!(
+        code == 78 && error.contains("acl:3:1: error: the access \"reed\" is not known"),
+        "{error}"
+    );
+    assert_eq!(publish("bob", "secret"), 0);
+    assert_eq!(sundew(&["user", "rm", "bob", "-c", path]).0, 0);
+    let pid = serving.0.id().to_string();
+    fs::write(folder.path().join("acl"), "user alice\ntopic a/#\n").unwrap();
+    assert_eq!(sundew(&["reload", "-c", path, "--pid", &pid]).0, 0);
+    assert!(serving.line("user removed").contains("user=\"bob\""));
+    assert_eq!(publish("bob", "secret"), 5);
+    drop(serving);
+    let (code, _, error) = sundew(&["reload", "-c", path]);
+    assert!(code == 69 && error.contains("no broker is at work here"), "{error}");
+}
+
+#[test]
+fn a_change_of_a_file_is_live_without_being_asked_for() {
+    let (folder, config) = folder("");
+    let file = folder.path().join("users");
+    assert_eq!(user("add", "alice", &file, "secret").0, 0);
+    let mut serving = Serving::start(&config);
+    let since = Instant::now();
+    assert_eq!(user("add", "bob", &file, "secret").0, 0);
+    serving.line("user added");
+    assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
+    let publish = [
+        "pub", "-p", &serving.2, "-u", "bob", "-P", "secret", "-t", "a", "-m", "x",
+    ];
+    assert_eq!(sundew(&publish).0, 0);
+}
+
+const RULES: &str = r#"
+[auth.groups]
+family = ["alice", "bob"]
+
+[[auth.rules]]
+effect = "allow"
+topics = ["home/#", "own/%u/#"]
+groups = ["family"]
+
+[[auth.rules]]
+effect = "deny"
+topics = ["home/safe/#"]
+users = ["bob"]
+"#;
+
+#[test]
+fn explain_names_the_rule_that_decides() {
+    let (folder, config) = folder(RULES);
+    for name in ["alice", "bob"] {
+        assert_eq!(user("add", name, &folder.path().join("users"), "secret").0, 0);
+    }
+    let path = config.to_str().unwrap();
+    let explain = |arguments: &[&str]| sundew(&[&["auth", "explain", "-C", path][..], arguments].concat());
+    let table: &[(&[&str], i32, &str)] = &[
+        (
+            &["--user", "alice", "--topic", "home/safe/x"],
+            0,
+            "sundew.toml:11: allows publish, subscribe, receive on home/#",
+        ),
+        (
+            &["--user", "bob", "--topic", "home/safe/x"],
+            1,
+            "sundew.toml:16: denies publish, subscribe, receive on home/safe/#",
+        ),
+        (&["--user", "bob", "--topic", "own/bob/x"], 0, "on own/%u/#"),
+        (
+            &["--user", "bob", "--topic", "other"],
+            1,
+            "denied to publish other: no rule allows it",
+        ),
+        (
+            &["--user", "bob", "--topic", "$share/g/home/#", "--action", "subscribe"],
+            1,
+            "denies",
+        ),
+        (&["--user", "carol"], 1, "reason=unknown_user"),
+        (&[], 1, "reason=anonymous_disabled"),
+        (&["--user", "bob"], 0, "own/%u/#, here own/bob/#"),
+        (
+            &[
+                "--user",
+                "bob",
+                "--address",
+                "192.0.2.1",
+                "--topic",
+                "$SYS/x",
+                "--action",
+                "receive",
+            ],
+            1,
+            "$SYS is for",
+        ),
+        (
+            &["--user", "bob", "--topic", "$SYS/#", "--action", "subscribe"],
+            0,
+            "$SYS is for",
+        ),
+    ];
+    for (arguments, code, text) in table {
+        let (found, out, error) = explain(arguments);
+        assert!(
+            found == *code && out.contains(text),
+            "{arguments:?}: {found} {out}{error}"
+        );
+    }
+    assert_eq!(explain(&["--topic", "a/#"]).0, 64);
+}
+
+#[test]
+fn check_finds_every_mistake_in_users_and_rules_at_once() {
+    let wrong = r#"
+acl_file = "acl"
+[[auth.rules]]
+effekt = "allow"
+topics = ["home/#/x"]
+[[auth.rules]]
+effect = "deny"
+qos_max = 1
+topics = ["a"]
+groups = ["famly"]
+listeners = ["tls"]
+[auth.groups]
+family = ["alice"]
+"#;
+    let (folder, config) = folder(wrong);
+    fs::write(folder.path().join("users"), "alice:secret\nbob\n").unwrap();
+    fs::write(folder.path().join("acl"), "topic reed x\nuser\n").unwrap();
+    let (code, out, _) = sundew(&["check", config.to_str().unwrap()]);
+    assert_eq!(code, 78);
+    for expected in [
+        "users:1:1: error: user \"alice\": the password is not hashed",
+        "users:2:1: error: expected USER:HASH",
+        "acl:1:1: error: the access \"reed\" is not known",
+        "acl:2:1: error: no user name behind `user`",
+        "sundew.toml:10:1: error: unknown key auth.rules[0].effekt (did you mean effect?)",
+        "error: auth.rules[0].topics[0]: \"home/#/x\" has a # that is not its whole last level",
+        "error: auth.rules[0]: it has no effect",
+        "error: auth.rules[1]: qos_max and retain are limits of rules that allow",
+        "error: auth.rules[1].groups: there is no \"famly\" (did you mean \"family\"?)",
+        "error: auth.rules[1].listeners: there is no \"tls\"",
+    ] {
+        assert!(out.contains(expected), "no {expected:?} in:\n{out}");
+    }
+}
+
+/// The lines that the filter for fail2ban is made for.
+#[test]
+fn a_refusal_is_one_line_that_names_the_address() {
+    let (folder, config) = folder("");
+    assert_eq!(user("add", "alice", &folder.path().join("users"), "secret").0, 0);
+    let mut serving = Serving::start(&config);
+    let name = "x\" addr=192.0.2.9:1 reason=\"bad_password";
+    let publish = [
+        "pub", "-p", &serving.2, "-u", name, "-P", "x", "-t", "a", "-m", "x", "-i", "c",
+    ];
+    assert_eq!(sundew(&publish).0, 5);
+    let line = serving.line("client refused");
+    let expected =
+        r#" WARN client refused client="c" user="x\" addr=192.0.2.9:1 reason=\"bad_password" addr=127.0.0.1:"#;
+    assert!(line.contains(expected), "{line}");
+    assert!(
+        line.contains(r#" listener="mqtt" reason="unknown_user" code=135"#),
+        "{line}"
+    );
+}
