@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use crate::backends::access::LiveAccess;
+use crate::backends::access::{AccessOptions, LiveAccess};
 use crate::backends::watch::AccessWatch;
 use crate::broker::{Broker, BrokerOptions, Mail, Parts, Worker};
 use crate::client::ClientOptions;
@@ -198,10 +198,10 @@ impl Server {
         true
     }
 
-    /// Reads the files of users and rules again, all or none of them; clients that may not be here any more are told to go. False when
-    /// a file is wrong, which the log tells, or there are none.
-    pub fn reload_access(&self) -> bool {
-        let is_new = self.access.as_ref().is_some_and(|access| access.reload());
+    /// Reads the files of users and rules again, all or none of them, and, where there are, with other options; clients that may not be
+    /// here any more are told to go. False when a file is wrong, which the log tells, or there are none.
+    pub fn reload_access(&self, options: Option<AccessOptions>) -> bool {
+        let is_new = self.access.as_ref().is_some_and(|access| access.reload(options));
         if is_new {
             self.broker.access_changed();
         }

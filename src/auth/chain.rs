@@ -13,14 +13,36 @@ use super::{Answer, Answers, Authenticator, Identity, Refusal, Verdict};
 use crate::protocol::ids::Token;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::version::Version;
-use crate::session::peer::Peer;
+use crate::session::peer::{Peer, PeerCertificate};
 use crate::session::request::ConnectRequest;
+
+/// What of a certificate is a user name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CertificateName {
+    /// The common name of its subject.
+    CommonName,
+    /// The first of its alternative names: a DNS name, e-mail address, URI or IP address.
+    AlternativeName,
+    /// The whole subject as text: `CN=device-7,O=Example`.
+    Subject,
+}
+
+impl CertificateName {
+    fn of(self, certificate: &PeerCertificate) -> Option<&str> {
+        let name = match self {
+            Self::CommonName => certificate.common_name.as_deref(),
+            Self::AlternativeName => certificate.alternative_names.first().map(String::as_str),
+            Self::Subject => Some(certificate.subject.as_str()),
+        };
+        name.filter(|name| !name.is_empty())
+    }
+}
 
 /// The ways into one listener.
 #[derive(Clone, Debug, Default)]
 pub struct Entrance {
-    /// A verified certificate of the client names the user, and no password is asked for.
-    pub certificate_names_user: bool,
+    /// What of a verified certificate of the client is its user name, and no password asked for; `None`: nothing.
+    pub certificate_name: Option<CertificateName>,
     /// Users with passwords; `None` where none are configured: then a user name is believed, where anonymous clients are let in.
     pub passwords: Option<Arc<PasswordFile>>,
     /// Clients without a user name are let in.
@@ -165,11 +187,8 @@ impl Authenticator for Chain {
         let Some((_, entrance)) = entrances.iter().find(|(name, _)| **name == *peer.rules.name) else {
             return refuse_with(ReasonCode::NotAuthorized, "listener_not_configured");
         };
-        if entrance.certificate_names_user
-            && let Some(name) = peer
-                .certificate
-                .as_ref()
-                .and_then(|certificate| certificate.common_name.as_deref())
+        if let (Some(part), Some(certificate)) = (entrance.certificate_name, &peer.certificate)
+            && let Some(name) = part.of(certificate)
         {
             return admit(Some(name));
         }

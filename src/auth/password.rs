@@ -217,7 +217,7 @@ impl PasswordFile {
         let mut file = Self::default();
         let mut problems = Vec::new();
         for (number, line) in lines(text) {
-            if line.is_empty() || line.starts_with('#') {
+            if line.is_empty() || line.trim_start().starts_with('#') {
                 continue;
             }
             if let Err(message) = file.add(number, line, seed) {

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::hashing::{HashingOptions, HashingPool};
 use crate::auth::acl_file::AclFile;
-use crate::auth::chain::{Chain, Entrance, Entrances};
+use crate::auth::chain::{CertificateName, Chain, Entrance, Entrances};
 use crate::auth::password::PasswordFile;
 use crate::auth::rule::Rule;
 use crate::auth::rules::{LiveRules, Rules, Scope, WideSubscriptions};
@@ -44,8 +44,8 @@ pub struct ListenerAccess {
     pub acl_file: Option<PathBuf>,
     /// Clients without a user name are let in.
     pub allows_anonymous: bool,
-    /// A verified certificate names the user.
-    pub certificate_names_user: bool,
+    /// What of a verified certificate is the user name.
+    pub certificate_name: Option<CertificateName>,
 }
 
 /// Largest file that is read, bytes.
@@ -106,7 +106,7 @@ impl AccessOptions {
         let mut governed: Vec<Box<str>> = Vec::new();
         for listener in &self.listeners {
             let entrance = Entrance {
-                certificate_names_user: listener.certificate_names_user,
+                certificate_name: listener.certificate_name,
                 passwords: listener
                     .password_file
                     .as_ref()
@@ -261,7 +261,6 @@ impl Fingerprint {
 /// Who may enter and what he may do, while the broker runs.
 #[derive(Debug)]
 pub struct LiveAccess {
-    options: AccessOptions,
     chain: Arc<Chain>,
     rules: Arc<LiveRules>,
     seed: foldhash::fast::RandomState,
@@ -271,6 +270,8 @@ pub struct LiveAccess {
 /// What the files looked like.
 #[derive(Debug)]
 struct Watch {
+    /// Which they are, and what is said of them.
+    options: AccessOptions,
     /// When they were read.
     read: Vec<Fingerprint>,
     /// At the last look: who writes a file slowly is waited for.
@@ -309,8 +310,8 @@ impl LiveAccess {
             watch: Mutex::new(Watch {
                 read: looks.clone(),
                 seen: looks,
+                options,
             }),
-            options,
         })
     }
 
@@ -328,7 +329,7 @@ impl LiveAccess {
     /// different now: [`crate::broker::Broker::access_changed`] is to be called.
     pub fn look(&self) -> bool {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.options.looks();
+        let now = watch.options.looks();
         let is_at_rest = now == watch.seen;
         watch.seen.clone_from(&now);
         if !is_at_rest || now == watch.read {
@@ -337,16 +338,23 @@ impl LiveAccess {
         self.read_again(&mut watch, now)
     }
 
-    /// Reads all files again, changed or not. True when it worked.
-    pub fn reload(&self) -> bool {
+    /// Reads all files again, changed or not, and, where there are, with other options: files and rules of a configuration that was read
+    /// again. True when it worked; otherwise everything stays as it was.
+    pub fn reload(&self, options: Option<AccessOptions>) -> bool {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.options.looks();
-        self.read_again(&mut watch, now)
+        let before = options.map(|options| std::mem::replace(&mut watch.options, options));
+        let now = watch.options.looks();
+        let is_new = self.read_again(&mut watch, now);
+        if let (false, Some(before)) = (is_new, before) {
+            watch.options = before;
+            watch.read = watch.options.looks();
+        }
+        is_new
     }
 
     fn read_again(&self, watch: &mut Watch, looks: Vec<Fingerprint>) -> bool {
         watch.read = looks; // a file that is wrong is told about once
-        match self.options.read(&self.seed) {
+        match watch.options.read(&self.seed) {
             Ok(access) => {
                 for warning in &access.warnings {
                     warn!("{warning}");

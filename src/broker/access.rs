@@ -45,10 +45,9 @@ impl Worker {
     fn look_at_access_again(&mut self, now: Time) {
         let keys = self.residents.connections.iter().map(|(key, _)| ConnectionKey(key));
         for key in keys.collect::<Vec<_>>() {
-            if self.still_stands(key) {
-                self.settle_access(key);
-                self.look_at_will_again(key);
-            } else {
+            self.settle_access(key);
+            self.look_at_will_again(key);
+            if !self.still_stands(key) {
                 let ending = Ending::Refused(ReasonCode::NotAuthorized, "user_removed_or_password_changed");
                 self.end_connection(key, ending, now);
             }

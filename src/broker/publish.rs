@@ -364,6 +364,8 @@ impl super::endings::EventLog {
             client = connection.client_name(),
             user = connection.user_name.as_deref(),
             addr = %connection.peer.address,
+            listener = connection.peer.rules.name,
+            reason = "not_authorized",
             action,
             topic,
             repeated = (repeated > 0).then_some(repeated),

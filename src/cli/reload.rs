@@ -10,10 +10,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::Exit;
 use crate::config::{self, Layers};
 
-/// Have the running broker read its files of users and rules again
+/// Have the running broker read users and rules again
 ///
-/// It does so by itself within a second of a change, unless auth.watch_interval is "0s". The configuration and these files are looked
-/// at before: where there is a mistake the broker is left alone, and it is told here. The broker logs what has changed.
+/// Those of the files that auth.password_file and auth.acl_file name it reads by itself within a second of a change; this is for
+/// auth.rules in the configuration, and for where auth.watch_interval is "0s". All of it is looked at before: where there is a mistake the
+/// broker is left alone, and it is told here. The broker logs what has changed. Other options count at its next start.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration that the broker runs with

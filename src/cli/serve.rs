@@ -8,7 +8,7 @@ use super::{Exit, descriptors::Connections, signals::Signals};
 use crate::{
     backends::access::{AccessError, LiveAccess},
     broker::Parts,
-    config::{self, Config, Layers, Listen, Loaded, Problem, schema},
+    config::{self, Config, Layers, Listen, Loaded, Problem, Severity, schema},
     logging::{self, LogGuard},
     server::{Server, ServerOptions, StartError},
     storage::disk::OpenError,
@@ -55,7 +55,8 @@ pub(super) fn run(arguments: Arguments) -> Exit {
         eprintln!("{NO_DAEMON}");
         return Exit::Usage;
     }
-    let loaded = match config::load(&arguments.layers(environment())) {
+    let layers = arguments.layers(environment());
+    let loaded = match config::load(&layers) {
         Ok(loaded) => loaded,
         Err(problems) => {
             print_problems(&problems);
@@ -69,19 +70,19 @@ pub(super) fn run(arguments: Arguments) -> Exit {
             return Exit::CannotCreate;
         }
     };
-    let exit = serve(loaded);
+    let exit = serve(loaded, &layers);
     drop::<LogGuard>(log); // writes what still waits
     exit
 }
 
-fn serve(loaded: Loaded) -> Exit {
+fn serve(loaded: Loaded, layers: &Layers) -> Exit {
     for warning in &loaded.warnings {
         tracing::warn!(at = %warning.place, "{}", warning.message);
     }
     for file in &loaded.files {
         tracing::info!(file = %file.display(), "configuration read");
     }
-    let signals = match Signals::new() {
+    let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
             tracing::error!(%error, "cannot wait for signals");
@@ -130,19 +131,37 @@ fn serve(loaded: Loaded) -> Exit {
     for warning in open_to_everybody(config) {
         tracing::warn!("{warning}");
     }
-    stop_on_signal(signals, server, config.shutdown.deadline)
+    let signal = reload_until_stop(&mut signals, &server, layers);
+    stop(signals, server, signal, config.shutdown.deadline)
 }
 
-fn stop_on_signal(mut signals: Signals, server: Server, drain: Duration) -> Exit {
-    let signal = loop {
-        match signals.wait() {
-            Signals::RELOAD => {
-                tracing::info!(signal = Signals::RELOAD, "reading users and rules again");
-                server.reload_access();
-            }
-            signal => break signal,
+/// Users and rules of the configuration, and of the files it names, are read again at SIGHUP; everything else of it counts at the next
+/// start. Returns the signal that asks to stop.
+fn reload_until_stop(signals: &mut Signals, server: &Server, layers: &Layers) -> &'static str {
+    loop {
+        let signal = signals.wait();
+        if signal != Signals::RELOAD {
+            return signal;
         }
-    };
+        tracing::info!(signal, "reading users and rules again");
+        match config::load(layers) {
+            Ok(loaded) => {
+                server.reload_access(Some(loaded.config.access_options()));
+            }
+            Err(problems) => {
+                let first = problems.iter().find(|problem| problem.severity == Severity::Error);
+                let first = first.map(ToString::to_string);
+                tracing::error!(
+                    problems = problems.len(),
+                    first,
+                    "users and rules stay as they were: the configuration, or a file, is wrong"
+                );
+            }
+        }
+    }
+}
+
+fn stop(mut signals: Signals, server: Server, signal: &'static str, drain: Duration) -> Exit {
     tracing::info!(signal, deadline = ?drain, "stopping; once more stops at once");
     // Draining waits in a thread of its own, so that a second signal is heard.
     let (stopped, is_stopped) = std::sync::mpsc::sync_channel(1);

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     auth::{
+        chain::CertificateName,
         rule::{Actions, ClientPattern, Effect, Rule, Users},
         rules::{ADMIN_GROUP, WideSubscriptions},
     },
@@ -33,7 +34,12 @@ impl Config {
             password_file: listener.password_file(auth).cloned(),
             acl_file: listener.acl_file.clone(),
             allows_anonymous: listener.lets_everyone_in(auth),
-            certificate_names_user: listener.tls.as_ref().is_some_and(|tls| tls.certificate_names_user),
+            certificate_name: match listener.tls.as_ref().map(|tls| tls.user_name) {
+                None | Some(schema::CertificateUser::None) => None,
+                Some(schema::CertificateUser::CommonName) => Some(CertificateName::CommonName),
+                Some(schema::CertificateUser::AlternativeName) => Some(CertificateName::AlternativeName),
+                Some(schema::CertificateUser::Subject) => Some(CertificateName::Subject),
+            },
         };
         let admins = auth.groups.get(ADMIN_GROUP).into_iter().flatten();
         AccessOptions {
@@ -129,10 +135,10 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
         if listener
             .tls
             .as_ref()
-            .is_some_and(|tls| tls.certificate_names_user && !is_asked(tls))
+            .is_some_and(|tls| tls.user_name != schema::CertificateUser::None && !is_asked(tls))
         {
             problems.error(
-                &format!("listeners[{index}].tls.certificate_names_user"),
+                &format!("listeners[{index}].tls.user_name"),
                 "clients are not asked for a certificate, add client_certificate = \"required\" or \"optional\"",
             );
         }

@@ -9,7 +9,7 @@ use std::{
 use super::{
     access,
     problem::Problems,
-    schema::{ClientCertificate, Config, Listener, LogTarget, Protocol, Tls},
+    schema::{CertificateUser, ClientCertificate, Config, Listener, LogTarget, Protocol, Tls},
     value::Address,
 };
 
@@ -173,7 +173,10 @@ fn name_listeners(listeners: &mut [Listener], problems: &mut Problems) {
 fn check_anonymous(config: &Config, problems: &mut Problems) {
     for (index, listener) in config.listeners.iter().enumerate() {
         let has_users = listener.password_file(&config.auth).is_some()
-            || listener.tls.as_ref().is_some_and(|tls| tls.certificate_names_user);
+            || listener
+                .tls
+                .as_ref()
+                .is_some_and(|tls| tls.user_name != CertificateUser::None);
         if !listener.address.is_empty() && !listener.lets_everyone_in(&config.auth) && !has_users {
             problems.warning(
                 &format!("listeners[{index}]"),

@@ -160,9 +160,10 @@ section! {
         client_ca: Option<PathBuf> = None;
         /// Whether clients must show a certificate. Cost: one more signature check per handshake.
         client_certificate: ClientCertificate = ClientCertificate::None;
-        /// Whether the common name of a client's certificate is its user name, and no password asked for.
+        /// What of a client's certificate is its user name, if it shows one; it is not asked for a password then: `"common_name"`, the
+        /// first `"alternative_name"` (DNS, e-mail, URI or IP), the whole `"subject"`, or `"none"` of it.
         /// Cost: whom the authorities trust, you trust.
-        certificate_names_user: bool = false;
+        user_name: CertificateUser = CertificateUser::None;
         /// Certificates of clients that were revoked (CRL), PEM. Default: absent. Cost: none.
         client_crl: Option<PathBuf> = None;
         /// The oldest version of TLS that is spoken. Devices on ESP8266 know 1.2 only. Cost: none.
@@ -195,6 +196,20 @@ choice! {
         Optional = "optional",
         /// Without one there is no connection.
         Required = "required",
+    }
+}
+
+choice! {
+    /// What of a certificate is a user name.
+    pub enum CertificateUser {
+        /// Nothing.
+        None = "none",
+        /// The common name of its subject.
+        CommonName = "common_name",
+        /// The first of its alternative names.
+        AlternativeName = "alternative_name",
+        /// Its subject.
+        Subject = "subject",
     }
 }
 

@@ -28,7 +28,7 @@ const FROM_MOSQUITTO: [(&str, &str); 26] = [
     ("max_queued_bytes", "queue.bytes_max"),
     ("max_topic_alias", "mqtt.topic_alias_max"),
     ("persistent_client_expiration", "mqtt.session_expiry_v3"),
-    ("use_identity_as_username", "listeners.tls.certificate_names_user"),
+    ("use_identity_as_username", "listeners.tls.user_name = \"common_name\""),
     ("allow_duplicate_messages", "mqtt.overlap = \"each\""),
     ("log_dest", "log.target"),
     ("log_type", "log.level"),

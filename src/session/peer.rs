@@ -34,6 +34,8 @@ pub struct PeerCertificate {
     pub common_name: Option<String>,
     /// Subject as text.
     pub subject: String,
+    /// DNS names, e-mail addresses, URIs and IP addresses of the subject alternative name, in its order.
+    pub alternative_names: Vec<String>,
 }
 
 /// The MQTT rules of one listener.

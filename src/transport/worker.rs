@@ -494,6 +494,7 @@ fn session_peer(peer: TransportPeer, rules: Arc<ListenerRules>) -> Peer {
             Arc::new(PeerCertificate {
                 common_name: certificate.common_name.clone(),
                 subject: certificate.subject.clone(),
+                alternative_names: certificate.alternative_names.clone(),
             })
         }),
         rules,

@@ -4,6 +4,10 @@ use std::process::Command;
 
 use crate::program::{Program, Running};
 
+const USERS: &str = "\
+alice:$7$101$r02FpQM6Al2pzMki$644//s1o1Wnoh+VSi4K82qd5XhHK4buXE+daF2wEmPq23FrhHIvz89QvBcSuJ8zfqvvTsLFAzirEbEYOEa6Cow==
+bob:$7$101$2H1pbgJ7Gf8Gplik$wD3JLuUq5kGZlCNhoS7R09OsiIcO1ol0pzDD5hztlYV6DCnRgVkt+Rk7xBjctSDMx9gFHdqiwNuZn/AumbokOQ==
+";
 const VERSIONS: [&str; 3] = ["31", "311", "5"];
 
 #[test]
@@ -17,6 +21,53 @@ fn messages_arrive_in_every_version_at_every_qos() {
             let lines = subscriber.lines_until("a  ");
             assert!(lines.contains(&format!("a/b hi {qos} 0")), "{version} {qos}: {lines:?}");
             subscriber.finish();
+        }
+    }
+}
+
+/// Users of mosquitto_passwd 2.0.11 (`secret`, `pass word`) and its ACL file.
+#[test]
+fn users_have_passwords_and_rights() {
+    let program = Program::serve_with(
+        "[[listeners]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n\
+         [auth]\npassword_file = \"users\"\nacl_file = \"acl\"\nwide_subscriptions = \"grant\"\n",
+        &[
+            ("users", USERS),
+            (
+                "acl",
+                "user alice\ntopic home/#\nuser bob\ntopic read home/+\ntopic deny home/safe\n",
+            ),
+        ],
+    );
+    for version in VERSIONS {
+        let bob = ["-u", "bob", "-P", "pass word"];
+        let mut subscriber = subscribe(&program, &[&["-V", version, "-t", "#", "-C", "1"][..], &bob].concat());
+        for topic in ["home/safe", "home/a/b", "home/lamp"] {
+            publish(
+                &program,
+                &[
+                    "-V", version, "-u", "alice", "-P", "secret", "-q", "1", "-t", topic, "-m", "on",
+                ],
+            );
+        }
+        assert_eq!(
+            subscriber
+                .lines_until("home/lamp on")
+                .iter()
+                .filter(|line| line.starts_with("home/"))
+                .count(),
+            1
+        );
+        subscriber.finish();
+        for (user, password) in [("bob", "secret"), ("carol", "secret")] {
+            let port = program.port("plain").to_string();
+            let refused = Command::new("mosquitto_pub")
+                .args([
+                    "-p", &port, "-V", version, "-u", user, "-P", password, "-t", "a", "-m", "x",
+                ])
+                .output()
+                .unwrap();
+            assert!(!refused.status.success(), "{user} {version}");
         }
     }
 }

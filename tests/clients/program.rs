@@ -59,6 +59,11 @@ impl Program {
 
     /// Makes certificates with `sundew certs`, then serves.
     pub(crate) fn serve(configuration: &str) -> Self {
+        Self::serve_with(configuration, &[])
+    }
+
+    /// The same with other files beside the configuration.
+    pub(crate) fn serve_with(configuration: &str, files: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let made = sundew().arg("certs").arg(folder.path().join("certs")).output().unwrap();
         assert!(
@@ -66,6 +71,9 @@ impl Program {
             "sundew certs: {}",
             String::from_utf8_lossy(&made.stderr)
         );
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
         let file = folder.path().join("sundew.toml");
         std::fs::write(&file, configuration).unwrap();
         let mut running = Running::start(sundew().arg("-c").arg(&file));

@@ -70,6 +70,40 @@ fn random_topics_and_property_blocks_break_no_promise() {
 }
 
 #[test]
+fn files_of_users_and_rules_break_no_promise() {
+    for_every_seed(|random| {
+        const PIECES: &[&[u8]] = &[
+            b"alice:",
+            b"$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE",
+            b"$7$101$r02FpQM6Al2pzMki$644//s1o1Wnoh+VSi4K82qd5XhHK4buXE+daF2wEmPq23FrhHIvz89QvBcSuJ8zfqvvTsLFAzirEbEYOEa6Cow==",
+            b"$6$",
+            b"$",
+            b"=",
+            b":",
+            b"\n",
+            b"\r\n",
+            b"#",
+            b"user ",
+            b"topic ",
+            b"pattern ",
+            b"read ",
+            b"deny ",
+            b"a/%u/%c",
+            b"/+",
+            b"\xEF\xBB\xBF",
+            b"\xFF",
+        ];
+        let mut text = Vec::new();
+        for _ in 0..random.below(16) {
+            text.extend_from_slice(random.pick(PIECES));
+        }
+        targets::access_files(&text);
+        mutate(random, &mut text);
+        targets::access_files(&text);
+    });
+}
+
+#[test]
 fn a_log_is_read_whole_and_a_broken_one_breaks_no_promise() {
     for_seeds(20, |random| {
         let mut log = history::log(random);

@@ -1,6 +1,8 @@
 //! What is fuzzed: plain functions over bytes, that panic where a promise is broken. Used by the driver beside this file, which
 //! runs on a stable compiler, and by the wrapper in `cargo-fuzz/`.
 
+use sundew::auth::acl_file::AclFile;
+use sundew::auth::password::PasswordFile;
 use sundew::codec::{DecodeOptions, PACKET_BYTES_MAX, Role, decode as read, encode, frame_length};
 use sundew::protocol::packet::Packet;
 use sundew::protocol::property::{Properties, PropertiesBuf, PropertyId};
@@ -23,6 +25,27 @@ pub(crate) fn decode(data: &[u8]) {
             decode_as(data, Some(version), Role::Server, &options);
             decode_as(data, Some(version), Role::Client, &options);
         }
+    }
+}
+
+/// Reads the bytes as each of the files of users and rules: what is taken can be asked, and what is refused is told with its line.
+pub(crate) fn access_files(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let lines = text.lines().count() as u32;
+    match AclFile::parse("acl", text) {
+        Ok(file) => assert!(file.rules.len() as u32 <= lines),
+        Err(problems) => assert!(problems.iter().all(|problem| (1..=lines).contains(&problem.line))),
+    }
+    match PasswordFile::parse(text, &foldhash::fast::FixedState::default()) {
+        Ok(file) => {
+            for (name, user) in file.users() {
+                let written = format!("\n{name}:{}", user.hash);
+                let again = PasswordFile::parse(&written, &foldhash::fast::FixedState::default());
+                let again = again.expect("what was read can be written");
+                assert_eq!(again.get(name).map(|user| &user.hash), Some(&user.hash));
+            }
+        }
+        Err(problems) => assert!(problems.iter().all(|problem| (1..=lines).contains(&problem.line))),
     }
 }
 

@@ -286,7 +286,7 @@ fn a_right_that_is_taken_away_is_gone_at_once() {
         alice.publish(Publish::new("one", "waits", 1));
         alice.publish(Publish::new("two", "kept", 1).retained());
         fs::write(files.path("acl"), "user alice\ntopic #\nuser bob\ntopic one\n").unwrap();
-        assert!(broker.server.reload_access());
+        assert!(broker.server.reload_access(None));
         let (mut bob, is_present) = broker.connect(*version, &lasting);
         assert!(is_present);
         bob.expect_text("one", "waits");
@@ -301,7 +301,7 @@ fn a_right_that_is_taken_away_is_gone_at_once() {
             "user alice\ntopic #\nuser bob\ntopic one\ntopic two\n",
         )
         .unwrap();
-        assert!(broker.server.reload_access());
+        assert!(broker.server.reload_access(None));
         alice.publish(Publish::new("two", "again", 1));
         bob.expect_text("two", "again");
     }
@@ -312,20 +312,20 @@ fn who_is_removed_or_has_another_password_goes_and_the_others_stay() {
     let files = Files::new(USERS, "topic #\npattern readwrite #\n");
     story_with(files.set(WideSubscriptions::Refuse), BOTH, |broker, version| {
         fs::write(files.path("users"), USERS).unwrap();
-        broker.server.reload_access();
+        broker.server.reload_access(None);
         let mut clients: Vec<_> = (0..100).map(|n| user(broker, version, BOB, &format!("b{n}"))).collect();
         let mut alice = user(broker, version, ALICE, "a");
         let mut carol = user(broker, version, CAROL, "c");
         let mut nobody = broker.client("n", version);
         // A file that is wrong changes nothing.
         fs::write(files.path("users"), format!("{USERS}dave:secret\n")).unwrap();
-        assert!(!broker.server.reload_access());
+        assert!(!broker.server.reload_access(None));
         alice.expect_ping_answered();
         // Alice is gone, carol has bob's password.
         let lines: Vec<_> = USERS.lines().collect();
         let carol_now = lines[1].replace("bob", "carol");
         fs::write(files.path("users"), format!("# by hand\n{carol_now}\n{}\n", lines[1])).unwrap();
-        assert!(broker.server.reload_access());
+        assert!(broker.server.reload_access(None));
         alice.expect_disconnect(0x87);
         carol.expect_disconnect(0x87);
         for client in clients.iter_mut().chain([&mut nobody]) {
@@ -354,6 +354,53 @@ fn a_new_user_enters_within_a_second() {
         "live after {:?}",
         written.elapsed()
     );
+}
+
+/// Many try passwords at once: a bounded number is checked, the others are told to come later, and nobody else waits for them.
+#[test]
+fn a_storm_of_passwords_is_bounded_and_delays_nobody() {
+    let files = Files::new(USERS, "topic #\n");
+    let hash = sundew::backends::hashing::hash_password(b"secret").unwrap();
+    fs::write(files.path("users"), format!("alice:{hash}\n")).unwrap();
+    let users = files.path("users");
+    let set = |options: &mut ServerOptions, _: &mut Parts| {
+        let one = HashingOptions {
+            threads: 1,
+            waiting_max: 4,
+        };
+        let listener = ListenerAccess {
+            name: "tcp".into(),
+            password_file: Some(users.clone()),
+            allows_anonymous: true,
+            ..ListenerAccess::default()
+        };
+        let access = AccessOptions {
+            listeners: vec![listener],
+            ..AccessOptions::default()
+        };
+        options.access = Some(Arc::new(LiveAccess::start(access, &one).unwrap()));
+    };
+    story_with(set, BOTH, |broker, version| {
+        let mut canary = broker.client("canary", version);
+        let mut storm: Vec<_> = (0..40).map(|_| broker.open(version)).collect();
+        for (number, client) in storm.iter_mut().enumerate() {
+            let name = ["alice", "nobody"][number % 2];
+            client.send(&as_user((name, "guess"), "c").encode(version));
+        }
+        let since = std::time::Instant::now();
+        for _ in 0..20 {
+            canary.expect_ping_answered();
+        }
+        assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
+        let (wrong, later) = if version.has_properties() { (0x86, 0x97) } else { (5, 3) };
+        let answers: Vec<_> = storm.iter_mut().map(|client| client.expect_connack().1).collect();
+        assert!(
+            answers.iter().all(|answer| [wrong, later].contains(answer)),
+            "{answers:?}"
+        );
+        assert!(answers.contains(&wrong) && answers.contains(&later), "{answers:?}");
+        assert_eq!(broker.open(version).try_connect(&as_user(ALICE, "a")).1, 0);
+    });
 }
 
 /// Numbers that look random and are the same each time (xorshift).
@@ -422,7 +469,7 @@ fn deliveries_are_those_that_the_rules_of_the_moment_allow() {
                 0 => {
                     rules = random_rules(&mut random);
                     fs::write(files.path("acl"), &rules).unwrap();
-                    assert!(broker.server.reload_access());
+                    assert!(broker.server.reload_access(None));
                 }
                 1 => {
                     let filter = random.one_of(&FILTERS);

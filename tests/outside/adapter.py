@@ -39,9 +39,11 @@ def listener(described, missing):
         if "cafile" in tls:
             lines.append("client_ca = %s" % json.dumps(tls["cafile"]))
         lines.append('client_certificate = "%s"' % ("required" if tls.get("require_certificate") else "none"))
+        names = {"use_identity_as_username": "common_name", "use_subject_as_username": "subject"}
+        lines += ['user_name = "%s"' % name for key, name in names.items() if tls.get(key)]
         if "crlfile" in tls:
             lines.append("client_crl = %s" % json.dumps(tls["crlfile"]))
-        missing += ["tls: " + key for key in tls if key not in ("certfile", "keyfile", "cafile", "require_certificate", "crlfile")]
+        missing += ["tls: " + key for key in tls if key not in ("certfile", "keyfile", "cafile", "require_certificate", "crlfile", *names)]
     return lines
 
 

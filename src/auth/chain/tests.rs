@@ -34,6 +34,7 @@ fn peer(listener: &str, certificate: Option<&str>) -> Peer {
             Arc::new(PeerCertificate {
                 common_name: Some(name.into()),
                 subject: format!("CN={name}"),
+                alternative_names: vec![format!("{name}.example")],
             })
         }),
         rules: Arc::new(ListenerRules {
@@ -71,8 +72,8 @@ fn token() -> Token {
 fn chain(text: &str, room: usize) -> (Chain, Arc<Taker>) {
     let seed = foldhash::fast::RandomState::default();
     let file = Arc::new(PasswordFile::parse(text, &seed).unwrap());
-    let entrance = |allows_anonymous, has_users: bool, certificate_names_user| Entrance {
-        certificate_names_user,
+    let entrance = |allows_anonymous, has_users: bool, names_user: bool| Entrance {
+        certificate_name: names_user.then_some(CertificateName::CommonName),
         passwords: has_users.then(|| Arc::clone(&file)),
         allows_anonymous,
     };
