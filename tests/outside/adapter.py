@@ -13,7 +13,17 @@ VERSIONS = {"3": "3.1", "4": "3.1.1", "5": "5.0"}
 UNLIMITED = "unlimited"
 
 
-def listener(described, missing):
+def chain(tls, place):
+    """OpenSSL completes the chain of its own certificate from the authorities of its clients; ours is in one file."""
+    path = "%s.%s.chain.pem" % (place, os.path.basename(tls["certfile"]))
+    with open(path, "w", encoding="utf-8") as whole:
+        for part in [tls["certfile"]] + [tls["cafile"]] * ("cafile" in tls):
+            with open(part, encoding="utf-8") as file:
+                whole.write(file.read() + "\n")
+    return path
+
+
+def listener(described, missing, place):
     address = "unix:" + described["unix_path"] if "unix_path" in described else "%s:%d" % (described["bind"], described["port"])
     lines = ["[[listeners]]", "address = %s" % json.dumps(address)]
     if described.get("protocol") == "websockets":
@@ -21,8 +31,10 @@ def listener(described, missing):
     if described.get("max_connections", -1) >= 0:
         lines.append("connections_max = %d" % described["max_connections"])
     security = described["security"]
-    by_default = "password_file" not in security
-    lines.append("allow_anonymous = %s" % json.dumps(described.get("listener_allow_anonymous", security.get("allow_anonymous", by_default))))
+    # A client without a certificate does not get in where certificates name the users.
+    by_certificate = any(described.get("tls", {}).get(key) for key in ("use_identity_as_username", "use_subject_as_username"))
+    by_default = "password_file" not in security and not by_certificate
+    lines.append("allow_anonymous = %s" % json.dumps(described.get("listener_allow_anonymous", security.get("allow_anonymous", by_default) and not by_certificate)))
     for key in ("password_file", "acl_file"):
         if key in security:
             lines.append("%s = %s" % (key, json.dumps(security[key])))
@@ -35,12 +47,14 @@ def listener(described, missing):
     missing += ["listener: " + key for key in described if key not in known]
     tls = described.get("tls", {})
     if "certfile" in tls:
-        lines += ["[listeners.tls]", "certificate = %s" % json.dumps(tls["certfile"]), "key = %s" % json.dumps(tls["keyfile"])]
+        lines += ["[listeners.tls]", "certificate = %s" % json.dumps(chain(tls, place)), "key = %s" % json.dumps(tls["keyfile"])]
         if "cafile" in tls:
             lines.append("client_ca = %s" % json.dumps(tls["cafile"]))
-        lines.append('client_certificate = "%s"' % ("required" if tls.get("require_certificate") else "none"))
         names = {"use_identity_as_username": "common_name", "use_subject_as_username": "subject"}
-        lines += ['user_name = "%s"' % name for key, name in names.items() if tls.get(key)]
+        named = [name for key, name in names.items() if tls.get(key)]
+        otherwise = "optional" if named else "none"
+        lines.append('client_certificate = "%s"' % ("required" if tls.get("require_certificate") else otherwise))
+        lines += ['user_name = "%s"' % name for name in named]
         if "crlfile" in tls:
             lines.append("client_crl = %s" % json.dumps(tls["crlfile"]))
         missing += ["tls: " + key for key in tls if key not in ("certfile", "keyfile", "cafile", "require_certificate", "crlfile", *names)]
@@ -122,7 +136,7 @@ def main():
     for name, content in sections.items():
         lines += ["[%s]" % name, *content]
     for one in described["listeners"]:
-        lines += listener(one, missing)
+        lines += listener(one, missing, path)
     configuration = path + ".toml"
     with open(configuration, "w", encoding="utf-8") as file:
         file.write("\n".join(lines) + "\n")
