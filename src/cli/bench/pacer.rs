@@ -10,6 +10,7 @@ use super::shared::Shared;
 pub(super) async fn pace(shared: &Shared, schedule: Schedule, thread: usize) -> io::Result<()> {
     let alarm = Alarm::new()?;
     let threads = shared.workload.threads;
+    let spin = u64::from(shared.workload.spin) * 1000;
     let mut number = 0;
     loop {
         let publisher = schedule.publisher_of(number) as usize;
@@ -20,7 +21,11 @@ pub(super) async fn pace(shared: &Shared, schedule: Schedule, thread: usize) -> 
         let due = schedule.time_of(number);
         let now = shared.now();
         if due > now {
-            alarm.sleep(Duration::from_nanos(due - now)).await?;
+            if due - now > spin {
+                alarm.sleep(Duration::from_nanos(due - now - spin)).await?;
+            } else {
+                tokio::task::yield_now().await; // the reactor is asked in between
+            }
             continue;
         }
         shared.publishers[publisher].wake();

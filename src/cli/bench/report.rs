@@ -246,7 +246,8 @@ impl Report {
 
     /// Says what makes the figures less than they seem.
     pub(super) fn remark(&mut self, rate: f64) {
-        if self.generator.busy > 0.95 {
+        // By the clock it is busy waiting.
+        if self.generator.busy > 0.95 && rate == 0.0 {
             self.remarks
                 .push("the generator had no time left: the broker may do more; try --threads".to_owned());
         }

@@ -50,6 +50,10 @@ pub(super) struct Settings {
     /// [default: as fast as --window and --in-flight allow; latency: 5000]
     #[arg(long, value_name = "NUMBER")]
     rate: Option<f64>,
+    /// With a rate: microseconds before a message is due in which the generator does not sleep, so that its own waking up is no part of
+    /// the latency [default: 50]
+    #[arg(long, value_name = "MICROSECONDS")]
+    spin: Option<u32>,
     /// QoS 1 and 2: messages of a publisher that are not acknowledged, at most [default: 100]
     #[arg(long, value_name = "NUMBER")]
     window: Option<u32>,
@@ -107,6 +111,8 @@ pub(super) struct Workload {
     pub(super) payload: usize,
     /// 0: a closed loop.
     pub(super) rate: f64,
+    /// Microseconds.
+    pub(super) spin: u32,
     pub(super) window: u32,
     /// 0: no bound.
     pub(super) in_flight: u64,
@@ -209,6 +215,7 @@ impl Settings {
             sub_qos: said!(sub_qos).map_or(Ok(qos), parse_qos)?,
             payload: said!(payload).unwrap_or(64),
             rate,
+            spin: said!(spin).unwrap_or(50),
             window,
             in_flight,
             // A quarter: messages travel in batches, and the line is never empty. More than all would never be sent.
