@@ -178,12 +178,7 @@ impl Settings {
             };
         }
         let qos = parse_qos(said!(qos).unwrap_or(0))?;
-        let publishers = said!(publishers).unwrap_or(match scenario {
-            S::FanOut | S::Retained => 1,
-            S::Latency => 10,
-            S::Wildcard => 4,
-            _ => 8,
-        });
+        let publishers = said!(publishers).unwrap_or(default_publishers(scenario));
         let subscribers = said!(subscribers).unwrap_or(match scenario {
             S::FanIn | S::Retained => 1,
             S::FanOut => 50,
@@ -235,6 +230,15 @@ impl Settings {
         };
         workload.check()?;
         Ok(workload)
+    }
+}
+
+const fn default_publishers(scenario: Scenario) -> u32 {
+    match scenario {
+        Scenario::FanOut | Scenario::Retained => 1,
+        Scenario::Latency => 10,
+        Scenario::Wildcard => 4,
+        _ => 8,
     }
 }
 
