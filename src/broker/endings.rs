@@ -302,7 +302,7 @@ impl Worker {
         let mut legacy = VecDeque::new();
         for entry in resident.outbox.take_for_redistribution(!goes_on) {
             match entry {
-                Entry::Memory(delivery) => deliveries.push(Box::new(delivery)),
+                Entry::Memory(delivery) => deliveries.push(delivery),
                 Entry::Stored(stored) => legacy.push_back(stored),
             }
         }
@@ -320,7 +320,7 @@ impl Worker {
             }
             if goes_on {
                 self.record_queued_again(slot, &delivery);
-                self.residents.enqueue(slot, *delivery, true, now);
+                self.residents.enqueue(slot, delivery, true, now);
             } else {
                 self.metrics().dropped_session_ended.increment();
             }

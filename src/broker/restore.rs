@@ -117,7 +117,7 @@ impl Worker {
             match delivery.progress {
                 Progress::Released(id) => in_flight.push((id, Former::Released((message, copy)))),
                 Progress::Sent(id) => match restored_entry(delivery) {
-                    Entry::Memory(delivery) => in_flight.push((id, Former::Published(Box::new(delivery)))),
+                    Entry::Memory(delivery) => in_flight.push((id, Former::Published(delivery))),
                     // What is in flight is read at the start whatever the budget: the store could not.
                     Entry::Stored(_) => {
                         self.metrics().dropped_unreadable.increment();
@@ -141,7 +141,7 @@ impl Worker {
         resident.session.outbound = outbound;
         let outbox = &mut resident.outbox;
         for delivery in misplaced {
-            outbox.restore(Entry::Memory(*delivery));
+            outbox.restore(Entry::Memory(delivery));
         }
         for delivery in restored.queued.drain(..) {
             match restored_entry(delivery) {

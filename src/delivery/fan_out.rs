@@ -303,7 +303,7 @@ impl Sender<'_> {
         }
         if form.qos.is_acknowledged() {
             let is_kept = session.is_persistent() || form.purpose.group().is_some();
-            let kept = is_kept.then(|| Box::new(kept.unwrap_or_else(|| delivery(fanned, form))));
+            let kept = is_kept.then(|| kept.unwrap_or_else(|| delivery(fanned, form)));
             session.outbound.send(form.qos, kept);
             session.status.set_in_flight(session.outbound.in_flight().into());
         }

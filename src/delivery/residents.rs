@@ -473,7 +473,7 @@ impl Way<'_> {
             write_delivery(connection, &delivery, Some(id), false, self.now);
         }
         let is_kept = session.is_persistent() || delivery.group.is_some();
-        session.outbound.send(qos, is_kept.then(|| Box::new(delivery)));
+        session.outbound.send(qos, is_kept.then_some(delivery));
     }
 }
 

@@ -113,6 +113,11 @@ impl SharedGroup {
                 && (member.status.is_online() || choice.qos.min(member.qos).is_acknowledged())
         };
         let has_room = |status: &SessionStatus| !status.is_full();
+        let next = &self.members[start];
+        let is_good = is_allowed(next) && next.status.is_online() && has_room(&next.status);
+        if is_good && self.strategy != Strategy::LeastInFlight {
+            return Some(next);
+        }
         let chosen = self
             .pick(start, |member| {
                 is_allowed(member) && member.status.is_online() && has_room(&member.status)

@@ -20,7 +20,7 @@ enum Place {
     /// Acknowledged in full; waits only for its elders to leave the ring.
     Done,
     /// PUBLISH was sent. The delivery is kept where it may have to be sent again.
-    Published { qos: QoS, kept: Option<Box<Delivery>> },
+    Published { qos: QoS, kept: Option<Delivery> },
     /// PUBREC came and PUBREL was sent [MQTT-4.3.3-3].
     Released { key: Option<DeliveryKey> },
 }
@@ -38,7 +38,7 @@ pub enum InFlight<'a> {
 #[derive(Clone, Debug)]
 pub enum Former {
     /// PUBLISH was, or may have been, sent.
-    Published(Box<Delivery>),
+    Published(Delivery),
     /// PUBREC came.
     Released(DeliveryKey),
 }
@@ -114,7 +114,7 @@ impl Outbound {
     /// Takes the next free identifier for a delivery that is sent now [MQTT-2.2.1-4]. `kept` is needed where the session can
     /// outlive the connection. Call only when [`Outbound::has_room`].
     #[inline]
-    pub fn send(&mut self, qos: QoS, kept: Option<Box<Delivery>>) -> PacketId {
+    pub fn send(&mut self, qos: QoS, kept: Option<Delivery>) -> PacketId {
         debug_assert!(self.ring.len() < RING_MAX);
         let id = self.next_id();
         self.ring.push_back(Place::Published { qos, kept });
@@ -134,7 +134,7 @@ impl Outbound {
 
     /// PUBACK: a QoS 1 delivery has arrived. Gives back what was kept.
     #[inline]
-    pub fn puback(&mut self, id: PacketId) -> Result<Option<Box<Delivery>>, Misfit> {
+    pub fn puback(&mut self, id: PacketId) -> Result<Option<Delivery>, Misfit> {
         self.finish_published(id, QoS::AtLeastOnce)
     }
 
@@ -158,7 +158,7 @@ impl Outbound {
     }
 
     /// PUBREC with an error: the delivery is over and the identifier free [MQTT-4.3.3-4]. Gives back what was kept.
-    pub fn pubrec_refused(&mut self, id: PacketId) -> Result<Option<Box<Delivery>>, Misfit> {
+    pub fn pubrec_refused(&mut self, id: PacketId) -> Result<Option<Delivery>, Misfit> {
         self.finish_published(id, QoS::ExactlyOnce)
     }
 
@@ -215,7 +215,7 @@ impl Outbound {
 
     /// Gives up a delivery that cannot be sent again: the client does not take packets of its size any more [MQTT-3.1.2-25]. Gives
     /// back what was kept.
-    pub fn give_up(&mut self, id: PacketId) -> Option<Box<Delivery>> {
+    pub fn give_up(&mut self, id: PacketId) -> Option<Delivery> {
         let place = self.place(id).ok()?;
         let given_up = std::mem::replace(place, Place::Done);
         self.leave();
@@ -228,7 +228,7 @@ impl Outbound {
     /// The delivery that was, or is to be, published with an identifier.
     pub fn published(&mut self, id: PacketId) -> Option<&Delivery> {
         match self.place(id) {
-            Ok(Place::Published { kept, .. }) => kept.as_deref(),
+            Ok(Place::Published { kept, .. }) => kept.as_ref(),
             _ => None,
         }
     }
@@ -249,7 +249,7 @@ impl Outbound {
 
     /// The window as it was when the broker stopped: deliveries in the order of sending. One whose identifier does not follow from
     /// those before it (which only a damaged store can bring about) is given back, to be sent as if it never was.
-    pub fn restore(former: impl IntoIterator<Item = (PacketId, Former)>) -> (Self, Vec<Box<Delivery>>) {
+    pub fn restore(former: impl IntoIterator<Item = (PacketId, Former)>) -> (Self, Vec<Delivery>) {
         let (mut window, mut misplaced) = (Self::default(), Vec::new());
         for (id, former) in former {
             if window.ring.is_empty() {
@@ -277,7 +277,7 @@ impl Outbound {
 
     /// Takes out the deliveries that another member of a shared subscription may have, because this client is gone: QoS 1, sent or
     /// not; not QoS 2 that was sent [MQTT-4.8.2-5]. Everything else stays.
-    pub fn take_for_redistribution(&mut self) -> Vec<Box<Delivery>> {
+    pub fn take_for_redistribution(&mut self) -> Vec<Delivery> {
         let mut taken = Vec::new();
         for place in &mut self.ring {
             if let Place::Published {
@@ -316,7 +316,7 @@ impl Outbound {
     }
 
     #[inline]
-    fn finish_published(&mut self, id: PacketId, acknowledged: QoS) -> Result<Option<Box<Delivery>>, Misfit> {
+    fn finish_published(&mut self, id: PacketId, acknowledged: QoS) -> Result<Option<Delivery>, Misfit> {
         match self.place(id)? {
             Place::Published { qos, kept } if *qos == acknowledged => {
                 let kept = kept.take();
@@ -419,10 +419,7 @@ mod tests {
     fn what_is_sent_again_respects_the_receive_maximum_of_the_new_connection() {
         let mut window = Outbound::default();
         for _ in 0..3 {
-            window.send(
-                QoS::AtLeastOnce,
-                Some(Box::new(crate::session::delivery::tests::delivery())),
-            );
+            window.send(QoS::AtLeastOnce, Some(crate::session::delivery::tests::delivery()));
         }
         let released = window.send(QoS::ExactlyOnce, None);
         assert!(window.pubrec(released).is_ok());
@@ -459,7 +456,7 @@ mod tests {
 
     #[test]
     fn a_window_is_as_it_was_after_a_restart() {
-        let kept = || Box::new(crate::session::delivery::tests::delivery());
+        let kept = crate::session::delivery::tests::delivery;
         let key = (crate::protocol::ids::MessageNumber::new(1).unwrap(), 0);
         let (mut window, misplaced) = Outbound::restore([
             (id(65_534), Former::Published(kept())),
