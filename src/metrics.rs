@@ -318,6 +318,8 @@ metrics! {
     limit_queue_bytes: Counter "limits_reached", "limit" = "queue_bytes";
     /// Times a limit was reached: bytes of QoS 2 messages that a client has not released.
     limit_unreleased_bytes: Counter "limits_reached", "limit" = "unreleased_bytes";
+    /// Times a limit was reached: passwords that wait to be checked.
+    limit_password_checks: Counter "limits_reached", "limit" = "password_checks";
     /// Times a limit was reached: sessions.
     limit_sessions: Counter "limits_reached", "limit" = "sessions";
     /// Times a limit was reached: subscriptions of a session.

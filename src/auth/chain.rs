@@ -52,6 +52,9 @@ pub struct Entrance {
 /// The entrances of all listeners, by their names.
 pub type Entrances = Vec<(Box<str>, Entrance)>;
 
+/// Why a client is refused whose password cannot even wait to be checked.
+pub const TOO_MANY_CHECKS: &str = "too_many_password_checks";
+
 /// A password that is to be checked; it takes so long that others do it.
 pub struct PasswordCheck {
     /// Where the answer goes.
@@ -164,7 +167,7 @@ impl Chain {
         if is_taken {
             Answer::Pending
         } else {
-            refuse_with(ReasonCode::QuotaExceeded, "too_many_password_checks")
+            refuse_with(ReasonCode::QuotaExceeded, TOO_MANY_CHECKS)
         }
     }
 }

@@ -6,6 +6,7 @@ use super::connack::negotiated_keep_alive;
 use super::endings::{Ending, EventKind};
 use super::registry::Claim;
 use super::worker::Worker;
+use crate::auth::chain::TOO_MANY_CHECKS;
 use crate::auth::{Access, Answer, Identity, Refusal, Verdict};
 use crate::codec::encode;
 use crate::delivery::residents::Resident;
@@ -144,6 +145,9 @@ impl Worker {
                 }
                 Verdict::Refuse(refusal) => {
                     connection.user_name = request.user_name.clone();
+                    if refusal.why == TOO_MANY_CHECKS {
+                        self.metrics().limit_password_checks.increment();
+                    }
                     self.refuse(key, &refusal, now);
                 }
             },

@@ -163,6 +163,41 @@ fn tls_works_with_the_certificates_that_sundew_makes() {
     }
 }
 
+/// Devices have certificates, services have passwords, and both use one port.
+#[test]
+fn a_certificate_or_a_password_is_enough_on_one_port() {
+    let program = Program::serve_with(
+        "[[listeners]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\npassword_file = \"users\"\nacl_file = \"acl\"\n\
+         [listeners.tls]\ncertificate = \"certs/server.pem\"\nkey = \"certs/server.key\"\nclient_ca = \"certs/ca.pem\"\n\
+         client_certificate = \"optional\"\nuser_name = \"common_name\"\n",
+        &[
+            ("users", USERS),
+            ("acl", "pattern readwrite %u/#\nuser alice\ntopic read #\n"),
+        ],
+    );
+    let (certificate, key) = (program.certificate("client.pem"), program.certificate("client.key"));
+    let (authority, port) = (program.certificate("ca.pem"), program.port("tls").to_string());
+    let to = ["-h", "localhost", "-p", &port, "--cafile", &authority, "-V", "5"];
+    let mut alice = Running::start(
+        client("mosquitto_sub")
+            .args(to)
+            .args(["-u", "alice", "-P", "secret", "-t", "#", "-C", "1", "-d", "-v"]),
+    );
+    alice.lines_until("Subscribed");
+    let own = ["--cert", &certificate, "--key", &key, "-q", "1", "-m", "x", "-t"];
+    // The certificate's common name is `client`.
+    for topic in ["alice/a", "client/a"] {
+        let _ = client("mosquitto_pub").args(to).args(own).arg(topic).output().unwrap();
+    }
+    assert!(alice.finish().contains(&"client/a x".to_owned()));
+    let refused = client("mosquitto_pub")
+        .args(to)
+        .args(["-t", "a", "-m", "x"])
+        .output()
+        .unwrap();
+    assert!(!refused.status.success(), "neither of them");
+}
+
 #[test]
 fn properties_of_mqtt_5_are_passed_on() {
     let program = Program::start();

@@ -528,6 +528,32 @@ fn a_rule_about_receiving_hides_what_a_wide_subscription_would_show() {
     });
 }
 
+/// A rule allows so much QoS and, if it says so, nothing retained; and only to whom it names.
+#[test]
+fn rules_have_limits_and_conditions() {
+    let mut limited = Rule::new(Effect::Allow, Actions::ALL, TopicPattern::parse("a/#").unwrap(), "r");
+    limited.qos_max = sundew::protocol::qos::QoS::AtLeastOnce;
+    limited.retain = false;
+    limited.networks = vec!["127.0.0.0/8".parse().unwrap()];
+    let mut elsewhere = Rule::new(Effect::Allow, Actions::ALL, TopicPattern::parse("b").unwrap(), "r");
+    elsewhere.networks = vec!["10.0.0.0/8".parse().unwrap()];
+    let rules = vec![limited, elsewhere];
+    let set = |options: &mut ServerOptions, _: &mut Parts| {
+        options.access = Some(access(None, None, rules.clone(), WideSubscriptions::Refuse));
+    };
+    story_with(set, BOTH, |broker, version| {
+        let told = if version.has_properties() { 0x87 } else { 0 };
+        let mut client = broker.client("c", version);
+        assert_eq!(client.subscribe("a/#", 2), 1, "granted less");
+        assert_eq!(client.subscribe("b", 2), refused(version), "not from here");
+        assert_eq!(client.try_publish(Publish::new("a/1", "x", 2)), told);
+        assert_eq!(client.try_publish(Publish::new("a/2", "x", 1).retained()), told);
+        client.publish(Publish::new("a/3", "x", 1));
+        client.expect_text("a/3", "x");
+        client.expect_ping_answered();
+    });
+}
+
 /// Older clients cannot be told that a publication was refused; by option the end of the connection tells them.
 #[test]
 fn by_option_a_refused_publication_ends_the_connection_of_an_older_client() {

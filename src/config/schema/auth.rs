@@ -64,7 +64,7 @@ section! {
         users: Vec<String> = Vec::new();
         /// Groups of `auth.groups`, `"anonymous"` or `"authenticated"`. Default: everybody.
         groups: Vec<String> = Vec::new();
-        /// Client ids, or beginnings of them: `"sensor-*"`. Default: all.
+        /// Client ids, or beginnings of them: `"sensor-*"`. A client id is what its client says; nothing proves it. Default: all.
         client_ids: Vec<String> = Vec::new();
         /// Addresses, or blocks of them. Default: all.
         addresses: Vec<Network> = Vec::new();
