@@ -51,7 +51,7 @@ pub(super) struct Settings {
     #[arg(long, value_name = "NUMBER")]
     rate: Option<f64>,
     /// With a rate: microseconds before a message is due in which the generator does not sleep, so that its own waking up is no part of
-    /// the latency [default: 50]
+    /// the latency; never more than a quarter of the time between two messages [default: 50]
     #[arg(long, value_name = "MICROSECONDS")]
     spin: Option<u32>,
     /// QoS 1 and 2: messages of a publisher that are not acknowledged, at most [default: 100]
