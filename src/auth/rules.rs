@@ -48,6 +48,7 @@ pub struct Rules {
     scope: Scope,
     wide: WideSubscriptions,
     admins: HashSet<Box<str>, foldhash::fast::RandomState>,
+    is_sys_public: bool,
 }
 
 /// Rules that allow everything, as where none are configured.
@@ -120,7 +121,15 @@ impl Rules {
             scope,
             wide,
             admins: admins.into_iter().collect(),
+            is_sys_public: false,
         }
+    }
+
+    /// Lets every client read `$SYS` that no rule denies it.
+    #[must_use]
+    pub const fn with_public_sys(mut self, is_public: bool) -> Self {
+        self.is_sys_public = is_public;
+        self
     }
 
     /// All of them.
@@ -255,7 +264,7 @@ impl Rules {
     }
 
     fn reads_sys(&self, who: &Access<'_>) -> bool {
-        who.peer.is_local() || who.user_name.is_some_and(|user| self.admins.contains(user))
+        self.is_sys_public || who.peer.is_local() || who.user_name.is_some_and(|user| self.admins.contains(user))
     }
 }
 

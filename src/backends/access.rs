@@ -29,6 +29,8 @@ pub struct AccessOptions {
     pub wide_subscriptions: WideSubscriptions,
     /// Users who read `$SYS` from anywhere.
     pub admins: Vec<Box<str>>,
+    /// Everybody may read `$SYS`.
+    pub is_sys_public: bool,
     /// MQTT 5 clients whose user name or password is wrong are told 0x87, as by mosquitto, instead of 0x86.
     pub hides_wrong_password: bool,
 }
@@ -135,7 +137,8 @@ impl AccessOptions {
         };
         Ok(Access {
             entrances,
-            rules: Rules::new(rules, scope, self.wide_subscriptions, self.admins.clone()),
+            rules: Rules::new(rules, scope, self.wide_subscriptions, self.admins.clone())
+                .with_public_sys(self.is_sys_public),
             warnings: reading.warnings,
         })
     }

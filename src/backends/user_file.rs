@@ -81,8 +81,12 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 
 fn write(new: &Path, old: &Path, text: &str) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(MODE).open(new)?;
-    if let Ok(before) = fs::metadata(old) {
-        file.set_permissions(Permissions::from_mode(before.mode() & 0o7777))?;
+    // A new file belongs to whom its folder belongs to: root makes it, and another user serves.
+    let like = fs::metadata(old).map(|before| (before, true));
+    if let Ok((before, is_file)) = like.or_else(|_| fs::metadata(folder_of(old)).map(|folder| (folder, false))) {
+        if is_file {
+            file.set_permissions(Permissions::from_mode(before.mode() & 0o7777))?;
+        }
         // Only root may give a file away; whoever else writes it owns it, mostly already.
         let _ = std::os::unix::fs::fchown(&file, Some(before.uid()), Some(before.gid()));
     }

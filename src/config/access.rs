@@ -52,6 +52,7 @@ impl Config {
                 schema::WideSubscriptions::Grant => WideSubscriptions::Grant,
             },
             hides_wrong_password: auth.refused_login == schema::RefusedLogin::NotAuthorized,
+            is_sys_public: self.sys.public,
             admins: admins.map(|name| name.as_str().into()).collect(),
         }
     }

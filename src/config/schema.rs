@@ -539,6 +539,9 @@ choice! {
 section! {
     /// The topics below `$SYS/broker`.
     pub struct Sys {
+        /// Whether every client may read them, not only those of this machine, members of the group `admin`, and whom a rule allows it.
+        /// Cost: it tells strangers how busy you are.
+        public: bool = false;
         /// How often they are published; `"0s"`: never. Cost: some 50 retained messages each time.
         interval: Duration = seconds(10), in seconds(0) => seconds(86_400);
     }

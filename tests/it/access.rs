@@ -307,6 +307,50 @@ fn a_right_that_is_taken_away_is_gone_at_once() {
     }
 }
 
+/// A will is a publication that is sent in advance: it goes with the right to it, and with a user who is removed it is looked at last.
+#[test]
+fn a_will_goes_with_the_right_to_leave_it() {
+    for version in BOTH {
+        let with = "user alice\ntopic #\nuser bob\ntopic will/#\n";
+        let files = Files::new(USERS, with);
+        let broker = Broker::start(2, |options, parts| files.set(WideSubscriptions::Refuse)(options, parts));
+        let mut alice = user(&broker, *version, ALICE, "a");
+        alice.subscribe("will/#", 0);
+        let leave = |who, client_id: &str, topic| {
+            let will = Some(Will {
+                topic,
+                payload: b"gone",
+                ..Will::default()
+            });
+            broker
+                .connect(
+                    *version,
+                    &Connect {
+                        will,
+                        ..as_user(who, client_id)
+                    },
+                )
+                .0
+        };
+        let (mut stays, mut goes) = (leave(BOB, "b1", "will/stays"), leave(BOB, "b2", "will/goes"));
+        fs::write(files.path("acl"), "user alice\ntopic #\nuser bob\ntopic will/stays\n").unwrap();
+        assert!(broker.server.reload_access(None));
+        stays.expect_ping_answered();
+        goes.expect_ping_answered();
+        drop(goes);
+        drop(stays);
+        alice.expect_text("will/stays", "gone");
+        // Of a user who is removed: the broker ends his connection.
+        let mut removed = leave(BOB, "b3", "will/stays");
+        let of_alice = USERS.lines().next().unwrap();
+        fs::write(files.path("users"), of_alice).unwrap();
+        assert!(broker.server.reload_access(None));
+        removed.expect_disconnect(0x87);
+        alice.expect_text("will/stays", "gone");
+        alice.expect_ping_answered();
+    }
+}
+
 #[test]
 fn who_is_removed_or_has_another_password_goes_and_the_others_stay() {
     let files = Files::new(USERS, "topic #\npattern readwrite #\n");

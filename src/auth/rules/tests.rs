@@ -142,6 +142,12 @@ fn sys_is_read_from_this_machine_and_by_admins() {
             assert_eq!(rules.watches(&who, "$SYS/broker/+"), !is_allowed, "{user:?} {ip}");
         }
     }
+    let public = open().with_public_sys(true);
+    assert!(
+        public
+            .subscribe(&who(None, "c", &peer("192.0.2.1")), "$SYS/#")
+            .is_allowed
+    );
     let rules = of_file("user bob\ntopic read $SYS/#\n", WideSubscriptions::Refuse);
     let far = peer("192.0.2.1");
     assert!(
