@@ -60,6 +60,18 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Goes up and down, and of several workers the largest counts.
+    Peak,
+}
+
+impl Kind {
+    /// What the numbers of two workers are together.
+    fn join(self, one: u64, other: u64) -> u64 {
+        match self {
+            Self::Counter | Self::Gauge => one.wrapping_add(other),
+            Self::Peak => one.max(other),
+        }
+    }
 }
 
 /// One line of the table.
@@ -133,7 +145,7 @@ macro_rules! metrics {
             $($(#[doc = $help])+ pub $field: Metric,)+
         }
 
-        /// The sums over all workers at one moment.
+        /// The sums over all workers at one moment; of what is a [`Kind::Peak`] the largest.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Totals {
             $($(#[doc = $help])+ pub $field: u64,)+
@@ -141,7 +153,7 @@ macro_rules! metrics {
 
         impl Totals {
             fn add(&mut self, metrics: &Metrics) {
-                $(self.$field = self.$field.wrapping_add(metrics.$field.get());)+
+                $(self.$field = Kind::$kind.join(self.$field, metrics.$field.get());)+
             }
 
             /// Every number with its description, in the order of the table: the lines of a family stand together.
@@ -295,6 +307,14 @@ metrics! {
     mailbox_mails: Counter "mailbox_mails";
     /// Sleeping workers that were woken by mail.
     mailbox_wakes: Counter "mailbox_wakes";
+    /// Microseconds in which workers were at work.
+    busy_micros: Counter "worker_busy_microseconds";
+    /// Times a worker looked how late its loop runs: ten times a second while it is busy, twice while it is not.
+    lag_samples: Counter "worker_lag_samples";
+    /// Microseconds by which it was late, all told.
+    lag_micros: Counter "worker_lag_microseconds";
+    /// The most by which one was late within the last 10 to 20 seconds, microseconds.
+    lag_peak_micros: Peak "worker_lag_peak_microseconds";
     /// Times a publisher was paused because its receivers were slow.
     publishers_paused: Counter "publishers_paused";
 
@@ -347,6 +367,9 @@ mod tests {
         metrics.of(WorkerId(1)).bytes_sent.add(7);
         let totals = metrics.sum();
         assert_eq!((totals.connections, totals.bytes_sent, totals.sessions), (2, 7, 0));
+        metrics.of(WorkerId(0)).lag_peak_micros.set(7);
+        metrics.of(WorkerId(1)).lag_peak_micros.set(5);
+        assert_eq!(metrics.sum().lag_peak_micros, 7, "two workers are not late by the sum");
         let named = |name: &str| totals.iter().find(|(about, _)| about.name == name).unwrap();
         assert_eq!(named("connections").1, 2);
         assert_eq!(

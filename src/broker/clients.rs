@@ -280,7 +280,7 @@ impl Worker {
             return self.end_connection(key, ending, now);
         }
         self.log_connected(key, &request, taken.is_present);
-        self.release_held(key, now);
+        self.begin_delivery(key, now);
     }
 
     /// Whether a client's session is, or may be, here. If not, the connection goes where it is, or is refused.
@@ -392,7 +392,9 @@ impl Worker {
         self.metrics().sessions_created.increment();
         self.metrics().sessions.increment();
         let mut session = Session::new(client_id.clone(), 0);
-        session.takeovers = takeovers;
+        if takeovers != Takeovers::default() {
+            *session.takeovers = takeovers;
+        }
         let slot = self.residents.sessions.insert(Resident::new(session));
         self.clients.insert(client_id.clone(), slot);
         Taken {
@@ -408,7 +410,7 @@ impl Worker {
             return Takeovers::default();
         };
         let due = resident.session.takeovers.record(now);
-        let record = resident.session.takeovers;
+        let record = *resident.session.takeovers;
         let Some(takeovers) = due else {
             return record;
         };
@@ -433,7 +435,7 @@ impl Worker {
     /// Puts what was negotiated into connection and session, and ties the two together.
     fn settle(&mut self, key: ConnectionKey, slot: SlotKey, request: &ConnectRequest, now: Time) {
         let options = &self.broker.options;
-        let keep_alive = u64::from(negotiated_keep_alive(request, options));
+        let keep_alive = u32::from(negotiated_keep_alive(request, options));
         let expiry = self.session_expiry(request);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
@@ -452,10 +454,10 @@ impl Worker {
         connection.last_received = now;
         // One and a half times the keep alive [MQTT-3.1.2-22], and a second more for the shortest, which a busy radio misses easily.
         connection.silence_max_ms = keep_alive * 1500 + if (1..10).contains(&keep_alive) { 1000 } else { 0 };
-        connection.keep_alive_ms = keep_alive * 1000;
+        connection.keep_alive_ms = keep_alive * 1000; // at most 65,535,000
         let silence_max_ms = connection.silence_max_ms;
         if silence_max_ms > 0 {
-            self.remind(key, now.plus_millis(silence_max_ms));
+            self.remind(key, now.plus_millis(silence_max_ms.into()));
         }
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
             return;

@@ -17,7 +17,7 @@ use crate::session::request::ConnectRequest;
 const ANNOUNCED_BYTES_MAX: u32 = 268_435_455;
 
 impl Worker {
-    /// CONNACK with success, when its ticket is done; false where the client takes no packet of its size.
+    /// CONNACK with success, at once or when its ticket is done; false where the client takes no packet of its size.
     pub(super) fn send_connack(
         &mut self,
         key: ConnectionKey,
@@ -39,15 +39,30 @@ impl Worker {
             reason: ReasonCode::Success,
             properties: properties.view(),
         };
+        self.residents.touch(key); // it gets a buffer
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return false;
         };
-        let mut bytes = Vec::new();
-        if encode(&Packet::ConnAck(connack), connection.version, &mut bytes).is_err()
-            || bytes.len() > connection.packet_bytes_max as usize
+        let is_at_once = connection.held.is_empty() && self.residents.journal.is_stored(ticket);
+        let mut apart = Vec::new();
+        let bytes = if is_at_once {
+            connection.output.tail()
+        } else {
+            &mut apart
+        };
+        let start = bytes.len();
+        if encode(&Packet::ConnAck(connack), connection.version, bytes).is_err()
+            || bytes.len() - start > connection.packet_bytes_max as usize
         {
+            bytes.truncate(start);
             return false;
         }
+        if is_at_once {
+            connection.has_connack = true;
+            self.residents.metrics.packets_sent.increment();
+            return true;
+        }
+        let bytes = apart;
         let packet = Waiting::ConnAck(bytes.into());
         stored::hold(key, connection, packet, ticket, &mut self.residents.held);
         true

@@ -200,17 +200,19 @@ impl Worker {
         resident.connection = None;
         resident.stalled = None;
         let goes_on = resident.session.is_persistent();
-        resident.walks.retain_mut(|walk| {
-            walk.suback = Ticket::DONE; // it will not come
-            goes_on && walk.qos.is_acknowledged()
-        });
-        resident.outbox.forget_replay(goes_on);
-        if !self.broker.options.delivery.outbox.queue_qos0_offline {
-            resident.outbox.forget_unacknowledged();
+        if let Some(walks) = resident.walks.get_mut() {
+            walks.retain_mut(|walk| {
+                walk.suback = Ticket::DONE; // it will not come
+                goes_on && walk.qos.is_acknowledged()
+            });
         }
-        self.residents
-            .paging
-            .count(&mut resident.outbox, &self.residents.metrics);
+        if let Some(outbox) = resident.outbox.get_mut() {
+            outbox.forget_replay(goes_on);
+            if !self.broker.options.delivery.outbox.queue_qos0_offline {
+                outbox.forget_unacknowledged();
+            }
+            self.residents.paging.count(outbox, &self.residents.metrics);
+        }
         resident.session.outbound.forget_unkept();
         resident.session.status.set_online(false);
         let expires_at = resident.session.expiry_from(now);
@@ -239,10 +241,10 @@ impl Worker {
         let is_at_limit = || self.broker.metrics.sum().wills_pending >= self.broker.options.pending_wills_max as u64;
         // A broker that keeps its sessions keeps what their clients asked to be delayed, too.
         let is_last_chance = self.is_draining && !self.residents.journal.is_on();
-        if will.delay_secs == 0 || is_over || is_last_chance || is_at_limit() {
+        if will.delay_secs() == 0 || is_over || is_last_chance || is_at_limit() {
             return self.publish_will(slot, &will, now);
         }
-        let due = now.plus_secs(will.delay_secs.into()).min(expires_at);
+        let due = now.plus_secs(will.delay_secs().into()).min(expires_at);
         if let Some(resident) = self.residents.sessions.get_mut(slot) {
             resident.session.pending_will = Some((will, due));
             self.residents.metrics.wills_pending.increment();
@@ -300,7 +302,8 @@ impl Worker {
         };
         let mut deliveries = resident.session.outbound.take_for_redistribution();
         let mut legacy = VecDeque::new();
-        for entry in resident.outbox.take_for_redistribution(!goes_on) {
+        let waiting = resident.outbox.get_mut();
+        for entry in waiting.map_or_else(Vec::new, |outbox| outbox.take_for_redistribution(!goes_on)) {
             match entry {
                 Entry::Memory(delivery) => deliveries.push(delivery),
                 Entry::Stored(stored) => legacy.push_back(stored),
@@ -366,15 +369,15 @@ impl Worker {
                     connection.last_received = now; // it is we who do not read
                 }
                 let silent_ms = now.millis_since(connection.last_received);
-                if silent_ms >= connection.silence_max_ms {
-                    let keep_alive_ms = connection.keep_alive_ms;
+                if silent_ms >= connection.silence_max_ms.into() {
+                    let keep_alive_ms = connection.keep_alive_ms.into();
                     let violation = Violation::KeepAlive {
                         silent_ms,
                         keep_alive_ms,
                     };
                     self.end_connection(key, Ending::Violation(violation), now);
                 } else {
-                    let at = connection.last_received.plus_millis(connection.silence_max_ms);
+                    let at = connection.last_received.plus_millis(connection.silence_max_ms.into());
                     self.remind(key, at);
                 }
             }
@@ -467,7 +470,7 @@ impl Worker {
                 && sessions
                     .get(slot)
                     .is_some_and(|resident| resident.session.is_persistent());
-            let last_chance = connection.will.take_if(|will| !goes_on || will.delay_secs == 0);
+            let last_chance = connection.will.take_if(|will| !goes_on || will.delay_secs() == 0);
             wills.extend(last_chance.map(|will| (slot, will)));
         }
         for (slot, will) in wills {

@@ -176,16 +176,26 @@ impl Worker {
     /// Lets out of a connection what need not wait any longer. Behind CONNACK, deliveries begin; behind SUBACK, retained messages.
     pub(super) fn release_held(&mut self, key: ConnectionKey, now: Time) {
         let released = self.residents.release_held(key, now);
-        if released == Released::Other {
-            return;
+        match released {
+            Released::Other => {}
+            Released::ConnAck => self.begin_delivery(key, now),
+            Released::Answer => self.go_on_delivering(key, now),
         }
-        let slot = self.residents.pair(key).and_then(|(connection, resident)| {
-            if released == Released::ConnAck {
-                resident.session.outbound.begin_resend();
-            }
-            connection.session
-        });
-        if let Some(slot) = slot {
+    }
+
+    /// A session has its connection: what is under way is sent, behind CONNACK, for which this waits if it must.
+    pub(super) fn begin_delivery(&mut self, key: ConnectionKey, now: Time) {
+        if let Some((connection, resident)) = self.residents.pair(key)
+            && connection.has_connack
+        {
+            resident.session.outbound.begin_resend();
+            self.go_on_delivering(key, now);
+        }
+    }
+
+    fn go_on_delivering(&mut self, key: ConnectionKey, now: Time) {
+        let connection = self.residents.connections.get(key.0);
+        if let Some(slot) = connection.and_then(|connection| connection.session) {
             self.continue_delivery(slot, now);
         }
     }
@@ -240,7 +250,7 @@ fn will_record(session: SessionNumber, will: &Will, due: Time) -> WillRecord<'_>
     WillRecord {
         session,
         due,
-        delay_secs: will.delay_secs,
+        delay_secs: will.delay_secs(),
         expiry_secs: will.expiry_secs(),
         content: Content::of(&will.message().view()),
     }

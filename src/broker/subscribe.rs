@@ -261,7 +261,9 @@ impl Worker {
                 if let Some(number) = stored {
                     journal.record(&Record::SubscriptionEnded(number, filter.as_str()));
                 }
-                resident.walks.retain(|walk| *walk.filter != *filter.as_str());
+                if let Some(walks) = resident.walks.get_mut() {
+                    walks.retain(|walk| *walk.filter != *filter.as_str());
+                }
             }
             reasons.push(if existed {
                 ReasonCode::Success

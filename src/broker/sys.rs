@@ -3,7 +3,8 @@
 use super::read;
 use super::timers::Reminder;
 use super::worker::Worker;
-use crate::metrics::Totals;
+use crate::metrics::{Metrics, Totals};
+use crate::protocol::ids::WorkerId;
 use crate::protocol::message::Publication;
 use crate::protocol::property::Properties;
 use crate::protocol::qos::QoS;
@@ -18,6 +19,8 @@ pub struct Sys {
     last: Time,
     clients_maximum: u64,
     loads: [Load; LOADS.len()],
+    /// Samples and microseconds of each worker's lag, as of the last round.
+    lags: Vec<(u64, u64)>,
     /// What was published last, by topic: only changes are published.
     published: hashbrown::HashMap<String, String, foldhash::fast::RandomState>,
 }
@@ -65,6 +68,7 @@ impl Sys {
             last: now,
             clients_maximum: 0,
             loads: [Load::default(); LOADS.len()],
+            lags: Vec::new(),
             published: hashbrown::HashMap::default(),
         }
     }
@@ -110,6 +114,20 @@ impl Sys {
         values
     }
 
+    /// How late each worker's loop ran since the last round: what everything on that worker waited beside its own work.
+    fn push_lags(&mut self, workers: &[&Metrics], values: &mut Vec<(String, String)>) {
+        self.lags.resize(workers.len(), (0, 0));
+        for (worker, (metrics, before)) in workers.iter().zip(&mut self.lags).enumerate() {
+            let now = (metrics.lag_samples.get(), metrics.lag_micros.get());
+            let (samples, micros) = (now.0 - before.0, now.1 - before.1);
+            *before = now;
+            let (mean, peak) = (micros / samples.max(1), metrics.lag_peak_micros.get());
+            for (name, value) in [("lag_mean_micros", mean), ("lag_peak_micros", peak)] {
+                values.push((format!("$SYS/broker/workers/{worker}/{name}"), value.to_string()));
+            }
+        }
+    }
+
     fn push_loads(&mut self, totals: &Totals, now: Time, values: &mut Vec<(String, String)>) {
         let seconds = now.millis_since(self.last) as f64 / 1000.0;
         self.last = now;
@@ -150,6 +168,9 @@ impl Worker {
             }
         };
         let mut values = self.sys.values(&totals, &gauges, now);
+        let workers = 0..self.broker.mailboxes.workers() as u16;
+        let workers: Vec<&Metrics> = workers.map(|at| &***self.broker.metrics.of(WorkerId(at))).collect();
+        self.sys.push_lags(&workers, &mut values);
         if self.broker.store.keeps() {
             let standing = match self.broker.store.standing() {
                 Standing::Sound => "sound",

@@ -226,8 +226,11 @@ impl Worker {
         // Once a read is enough: what is accepted a moment too late is told as failed by the store.
         self.is_refusing = self.residents.journal.is_on() && self.broker.store.standing() == Standing::Refusing;
         let decode = self.decode;
-        let mut taken = 0;
+        let (mut taken, mut is_done) = (0, false);
         while let Some(connection) = self.residents.connections.get_mut(key.0) {
+            if std::mem::take(&mut is_done) {
+                connection.questions.finish();
+            }
             let version = match connection.phase {
                 Phase::Opening => None,
                 Phase::Authenticating(_) | Phase::Connected => Some(connection.version),
@@ -243,13 +246,12 @@ impl Worker {
             match codec::decode(&bytes[taken..], version, Role::Server, &decode) {
                 Ok(Some((packet, length))) => {
                     connection.questions.begin();
-                    match self.handle(key, packet, now) {
+                    let is_connected = matches!(connection.phase, Phase::Connected);
+                    match self.handle(key, packet, is_connected, now) {
                         Flow::Done => {
                             taken += length;
+                            is_done = true;
                             self.residents.metrics.packets_received.increment();
-                            if let Some(connection) = self.residents.connections.get_mut(key.0) {
-                                connection.questions.finish();
-                            }
                         }
                         Flow::Wait => break,
                     }
@@ -277,12 +279,7 @@ impl Worker {
         taken
     }
 
-    fn handle(&mut self, key: ConnectionKey, packet: Packet<'_>, now: Time) -> Flow {
-        let is_connected = self
-            .residents
-            .connections
-            .get(key.0)
-            .is_some_and(|c| matches!(c.phase, Phase::Connected));
+    fn handle(&mut self, key: ConnectionKey, packet: Packet<'_>, is_connected: bool, now: Time) -> Flow {
         if !is_connected {
             match packet {
                 Packet::Connect(connect) => self.connect(key, &connect, now),

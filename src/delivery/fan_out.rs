@@ -142,7 +142,7 @@ impl Residents {
         let Some(resident) = self.sessions.get_mut(receiver.session.key) else {
             return Delivered::Gone;
         };
-        if fanned.publication.retain {
+        if fanned.publication.retain && !resident.outbox.is_none() {
             resident.outbox.forget_replay_of(fanned.publication.topic);
         }
         let qos = receiver.qos.min(fanned.publication.qos);

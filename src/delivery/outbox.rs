@@ -19,6 +19,7 @@ use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicName;
 use crate::session::delivery::{Delivery, DeliveryKey};
+use crate::session::rare::Empty;
 
 /// What happens to QoS 1 and 2 deliveries at the bound. QoS 0 always drops its oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -114,6 +115,22 @@ pub struct Outbox {
     put: u64,
     /// Deliveries lost since the queue was last in order; 0 when it is.
     dropped: u64,
+}
+
+impl Empty for Outbox {
+    fn empty() -> &'static Self {
+        static EMPTY: Outbox = Outbox {
+            unacknowledged: VecDeque::new(),
+            acknowledged: VecDeque::new(),
+            replay: VecDeque::new(),
+            bytes: 0,
+            memory_bytes: 0,
+            pages: Pages::NONE,
+            put: 0,
+            dropped: 0,
+        };
+        &EMPTY
+    }
 }
 
 impl Outbox {

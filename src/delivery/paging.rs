@@ -159,16 +159,21 @@ impl Residents {
     /// Takes a session out, with what waits for it.
     pub fn remove_session(&mut self, key: SlotKey) -> Option<Resident> {
         let mut resident = self.sessions.remove(key)?;
-        let mut rest = std::mem::take(&mut resident.outbox);
-        rest.clear();
-        self.paging.count(&mut rest, &self.metrics);
+        if let Some(mut rest) = resident.outbox.take() {
+            rest.clear();
+            self.paging.count(&mut rest, &self.metrics);
+        }
         Some(resident)
     }
 
     /// A queue has changed otherwise.
     pub fn count_queue(&mut self, key: SlotKey) {
-        if let Some(resident) = self.sessions.get_mut(key) {
-            self.paging.count(&mut resident.outbox, &self.metrics);
+        if let Some(outbox) = self
+            .sessions
+            .get_mut(key)
+            .and_then(|resident| resident.outbox.get_mut())
+        {
+            self.paging.count(outbox, &self.metrics);
         }
     }
 }

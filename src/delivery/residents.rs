@@ -23,6 +23,7 @@ use crate::session::connection::{Connection, Phase};
 use crate::session::delivery::{Delivery, DeliveryKey};
 use crate::session::held::{Reply, Waiting};
 use crate::session::outbound::Resend;
+use crate::session::rare::Rare;
 use crate::session::state::Session;
 use crate::storage::Journal;
 
@@ -60,7 +61,7 @@ pub struct Resident {
     /// The session.
     pub session: Session,
     /// What waits for it.
-    pub outbox: Outbox,
+    pub outbox: Rare<Outbox>,
     /// The connection that has borrowed it.
     pub connection: Option<ConnectionKey>,
     /// Since when, and behind which delivery, the full window has held up others.
@@ -70,7 +71,7 @@ pub struct Resident {
     /// Its walk is in line for another turn.
     pub is_walking: bool,
     /// Retained messages that new subscriptions are still to get, see `broker/replay`.
-    pub walks: VecDeque<RetainedWalk>,
+    pub walks: Rare<VecDeque<RetainedWalk>>,
 }
 
 impl Resident {
@@ -78,12 +79,12 @@ impl Resident {
     pub fn new(session: Session) -> Self {
         Self {
             session,
-            outbox: Outbox::default(),
+            outbox: Rare::default(),
             connection: None,
             stalled: None,
             is_watched: false,
             is_walking: false,
-            walks: VecDeque::new(),
+            walks: Rare::default(),
         }
     }
 }

@@ -1,20 +1,32 @@
 //! A table whose keys are never used twice.
 
-use slab::Slab;
-
 use crate::protocol::ids::SlotKey;
 
-/// Values by [`SlotKey`]: a slab whose places carry a generation, so that a key which outlives its value finds nothing.
+/// Places that are allocated at once: what is there never moves, so a crowd that comes is not copied again and again.
+const CHUNK: usize = 64;
+
+/// Values by [`SlotKey`]: places carry a generation, so that a key which outlives its value finds nothing.
 #[derive(Debug)]
 pub struct Slots<T> {
-    places: Slab<(u32, T)>,
+    chunks: Vec<Chunk<T>>,
+    /// Places without a value, the one to be used next at the end.
+    free: Vec<u32>,
     next_generation: u32,
+}
+
+type Chunk<T> = Box<[Place<T>; CHUNK]>;
+
+#[derive(Debug)]
+struct Place<T> {
+    generation: u32,
+    value: Option<T>,
 }
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
         Self {
-            places: Slab::new(),
+            chunks: Vec::new(),
+            free: Vec::new(),
             next_generation: 0,
         }
     }
@@ -25,90 +37,117 @@ impl<T> Slots<T> {
     pub fn insert(&mut self, value: T) -> SlotKey {
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
-        let slot = self.places.insert((generation, value));
-        SlotKey {
-            slot: slot as u32,
-            generation,
+        let slot = loop {
+            match self.free.pop() {
+                Some(slot) => break slot,
+                None => self.grow(),
+            }
+        };
+        if let Some(place) = self.place_mut(slot as usize) {
+            place.generation = generation;
+            place.value = Some(value);
         }
+        SlotKey { slot, generation }
+    }
+
+    fn grow(&mut self) {
+        let first = self.places() as u32;
+        self.free.extend((first..first + CHUNK as u32).rev());
+        self.chunks.push(Box::new(std::array::from_fn(|_| Place {
+            generation: 0,
+            value: None,
+        })));
+    }
+
+    #[inline]
+    fn place(&self, slot: usize) -> Option<&Place<T>> {
+        Some(&self.chunks.get(slot / CHUNK)?[slot % CHUNK])
+    }
+
+    #[inline]
+    fn place_mut(&mut self, slot: usize) -> Option<&mut Place<T>> {
+        Some(&mut self.chunks.get_mut(slot / CHUNK)?[slot % CHUNK])
     }
 
     /// The value of a key.
     #[inline]
     pub fn get(&self, key: SlotKey) -> Option<&T> {
-        self.places
-            .get(key.slot as usize)
-            .filter(|(generation, _)| *generation == key.generation)
-            .map(|(_, value)| value)
+        let place = self.place(key.slot as usize)?;
+        place.value.as_ref().filter(|_| place.generation == key.generation)
     }
 
     /// The value of a key, to change.
     #[inline]
     pub fn get_mut(&mut self, key: SlotKey) -> Option<&mut T> {
-        self.places
-            .get_mut(key.slot as usize)
-            .filter(|(generation, _)| *generation == key.generation)
-            .map(|(_, value)| value)
+        let place = self.place_mut(key.slot as usize)?;
+        place.value.as_mut().filter(|_| place.generation == key.generation)
     }
 
     /// Takes a value out.
     pub fn remove(&mut self, key: SlotKey) -> Option<T> {
-        self.get(key)?;
-        self.places.try_remove(key.slot as usize).map(|(_, value)| value)
+        let place = self.place_mut(key.slot as usize)?;
+        let value = place.value.take_if(|_| place.generation == key.generation)?;
+        self.free.push(key.slot);
+        Some(value)
     }
 
     /// The value at a place, with its key; places count from 0 to below [`Slots::places`].
-    pub fn at(&self, place: usize) -> Option<(SlotKey, &T)> {
-        let (generation, value) = self.places.get(place)?;
+    pub fn at(&self, slot: usize) -> Option<(SlotKey, &T)> {
+        let place = self.place(slot)?;
         let key = SlotKey {
-            slot: place as u32,
-            generation: *generation,
+            slot: slot as u32,
+            generation: place.generation,
         };
-        Some((key, value))
+        Some((key, place.value.as_ref()?))
     }
 
     /// Places there are, taken or not.
-    pub fn places(&self) -> usize {
-        self.places.capacity()
+    pub const fn places(&self) -> usize {
+        self.chunks.len() * CHUNK
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
-        self.places.len()
+    pub const fn len(&self) -> usize {
+        self.places() - self.free.len()
     }
 
     /// True when there are none.
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Every key with its value, to change.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SlotKey, &mut T)> {
-        self.places.iter_mut().map(|(slot, (generation, value))| {
+        let places = self.chunks.iter_mut().flat_map(|chunk| chunk.iter_mut()).enumerate();
+        places.filter_map(|(slot, place)| {
             let key = SlotKey {
                 slot: slot as u32,
-                generation: *generation,
+                generation: place.generation,
             };
-            (key, value)
+            Some((key, place.value.as_mut()?))
         })
     }
 
     /// Every key with its value.
     pub fn iter(&self) -> impl Iterator<Item = (SlotKey, &T)> {
-        self.places.iter().map(|(slot, (generation, value))| {
-            (
-                SlotKey {
-                    slot: slot as u32,
-                    generation: *generation,
-                },
-                value,
-            )
-        })
+        (0..self.places()).filter_map(|slot| self.at(slot))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::delivery::residents::Resident;
+    use crate::session::connection::Connection;
+
+    /// What an idle client costs here; beside it stand its task (`transport/driver.rs`) and what the runtime keeps of its socket. What most clients
+    /// never have belongs into a [`Rare`](crate::session::rare::Rare).
+    #[test]
+    fn places_of_idle_clients_are_small() {
+        let (connection, session) = (size_of::<Place<Connection>>(), size_of::<Place<Resident>>());
+        assert!(connection <= 360, "{connection} bytes for a connection");
+        assert!(session <= 224, "{session} bytes for a session");
+    }
 
     #[test]
     fn a_key_that_outlives_its_value_finds_nothing() {
@@ -120,5 +159,25 @@ mod tests {
         assert_eq!(slots.get(old), None);
         assert_eq!(slots.remove(old), None);
         assert_eq!(slots.get(new), Some(&"new"));
+    }
+
+    #[test]
+    fn a_crowd_is_found_again_and_counted_while_some_leave() {
+        let mut slots = Slots::default();
+        let mut keys: Vec<_> = (0..1000).map(|value| (slots.insert(value), value)).collect();
+        assert_eq!((slots.len(), slots.places()), (1000, 1024));
+        let left: Vec<_> = keys.extract_if(.., |(_, value)| *value % 3 == 0).collect();
+        assert!(left.iter().all(|(key, value)| slots.remove(*key) == Some(*value)));
+        let late = slots.insert(5000);
+        keys.push((late, 5000));
+        assert_eq!((slots.len(), slots.places()), (keys.len(), 1024));
+        assert!(keys.iter().all(|(key, value)| slots.get(*key) == Some(value)));
+        keys.sort_by_key(|(key, _)| key.slot);
+        assert!(slots.iter().map(|(key, value)| (key, *value)).eq(keys));
+        for (_, value) in slots.iter_mut() {
+            *value += 1;
+        }
+        assert_eq!(slots.get(late), Some(&5001));
+        assert!((0..slots.places()).all(|at| slots.at(at).is_none_or(|(key, _)| key.slot == at as u32)));
     }
 }

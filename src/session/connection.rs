@@ -12,6 +12,7 @@ use super::decisions::Decisions;
 use super::held::Held;
 use super::output::Output;
 use super::peer::Peer;
+use super::rare::Rare;
 use super::request::ConnectRequest;
 use super::topic_alias::{InboundAliases, OutboundAliases};
 use super::will::Will;
@@ -65,7 +66,7 @@ pub struct Connection {
     /// What waits for the network.
     pub output: Output,
     /// Packets that wait for the store.
-    pub held: Held,
+    pub held: Rare<Held>,
     /// The last batch for which the worker looks after what is held.
     pub held_for: Ticket,
     /// CONNACK is in the output: nothing may leave before it.
@@ -73,9 +74,9 @@ pub struct Connection {
     /// The will, until DISCONNECT removes it.
     pub will: Option<Will>,
     /// Silence that ends the connection, milliseconds: one and a half times the keep alive; 0 for never.
-    pub silence_max_ms: u64,
+    pub silence_max_ms: u32,
     /// Keep alive as agreed, milliseconds; 0 for none.
-    pub keep_alive_ms: u64,
+    pub keep_alive_ms: u32,
     /// When the last byte came.
     pub last_received: Time,
     /// Unacknowledged PUBLISH packets that the client takes.
@@ -128,7 +129,7 @@ impl Connection {
             is_watched: true,
             session: None,
             output: Output::default(),
-            held: Held::default(),
+            held: Rare::default(),
             held_for: Ticket::DONE,
             has_connack: false,
             will: None,
@@ -183,75 +184,80 @@ impl Connection {
 /// bound, and TCP tells the client. When the answer comes the packet is handled again from its start and finds the answers it
 /// had, in the order of its questions.
 #[derive(Debug, Default)]
-pub struct Questions {
+pub struct Questions(Option<Box<Asked>>);
+
+#[derive(Debug, Default)]
+struct Asked {
     /// Answers that have come, in the order of the questions.
     answers: Vec<bool>,
     /// Questions asked in this run.
-    asked: usize,
+    count: usize,
     /// The request that is out, and since when.
     waiting: Option<(u32, Time)>,
 }
 
 impl Questions {
     /// True while an answer is awaited: nothing more is read.
-    pub const fn is_waiting(&self) -> bool {
-        self.waiting.is_some()
+    #[inline]
+    pub fn is_waiting(&self) -> bool {
+        self.0.as_ref().is_some_and(|asked| asked.waiting.is_some())
     }
 
     /// Begins to handle a packet, perhaps again.
-    pub const fn begin(&mut self) {
-        self.asked = 0;
+    #[inline]
+    pub fn begin(&mut self) {
+        if let Some(asked) = &mut self.0 {
+            asked.count = 0;
+        }
     }
 
     /// The packet is done with.
+    #[inline]
     pub fn finish(&mut self) {
-        self.answers.clear();
-        self.asked = 0;
+        if let Some(asked) = &mut self.0 {
+            asked.answers.clear();
+            asked.count = 0;
+        }
     }
 
     /// The answer to the next question, if it has come.
+    #[inline]
     pub fn next_answer(&mut self) -> Option<bool> {
-        let answer = self.answers.get(self.asked).copied();
-        self.asked += usize::from(answer.is_some());
+        let asked = self.0.as_mut()?;
+        let answer = asked.answers.get(asked.count).copied();
+        asked.count += usize::from(answer.is_some());
         answer
     }
 
     /// The answer to the next question came at once.
     pub fn answered(&mut self, is_allowed: bool) {
-        self.answers.push(is_allowed);
-        self.asked += 1;
+        let asked = self.0.get_or_insert_default();
+        asked.answers.push(is_allowed);
+        asked.count += 1;
     }
 
     /// The question is out as that request.
-    pub const fn wait(&mut self, request: u32, now: Time) {
-        self.waiting = Some((request, now));
+    pub fn wait(&mut self, request: u32, now: Time) {
+        self.0.get_or_insert_default().waiting = Some((request, now));
     }
 
     /// Since when an answer is awaited.
     pub fn waiting_since(&self) -> Option<Time> {
-        self.waiting.map(|(_, since)| since)
-    }
-
-    fn is_awaited(&self, request: u32) -> bool {
-        self.waiting.is_some_and(|(awaited, _)| awaited == request)
+        self.0.as_ref()?.waiting.map(|(_, since)| since)
     }
 
     /// An answer came; false when it was not awaited.
     pub fn complete(&mut self, request: u32, is_allowed: bool) -> bool {
-        if !self.is_awaited(request) {
-            return false;
+        let is_awaited = self.release(request);
+        if is_awaited && let Some(asked) = &mut self.0 {
+            asked.answers.push(is_allowed);
         }
-        self.waiting = None;
-        self.answers.push(is_allowed);
-        true
+        is_awaited
     }
 
     /// The awaited answer came and was used otherwise (an authentication).
     pub fn release(&mut self, request: u32) -> bool {
-        let is_awaited = self.is_awaited(request);
-        if is_awaited {
-            self.waiting = None;
-        }
-        is_awaited
+        let awaited = self.0.as_mut().map(|asked| &mut asked.waiting);
+        awaited.is_some_and(|waiting| waiting.take_if(|(awaited, _)| *awaited == request).is_some())
     }
 }

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::rare::Empty;
 use crate::codec::write_ack;
 use crate::protocol::ids::{PacketId, Ticket};
 use crate::protocol::packet::PacketType;
@@ -81,6 +82,17 @@ pub struct Held {
     waiting: VecDeque<(Ticket, Waiting)>,
     /// Those among them that others must not overtake.
     in_order: usize,
+}
+
+impl Empty for Held {
+    fn empty() -> &'static Self {
+        const {
+            &Self {
+                waiting: VecDeque::new(),
+                in_order: 0,
+            }
+        }
+    }
 }
 
 /// What a failure of the store means for a connection.

@@ -11,6 +11,7 @@ pub mod outbound;
 pub mod output;
 pub mod packet_ids;
 pub mod peer;
+pub mod rare;
 pub mod request;
 pub mod state;
 pub mod topic_alias;

@@ -11,6 +11,7 @@
 use std::collections::VecDeque;
 
 use super::delivery::{Delivery, DeliveryKey};
+use super::rare::Rare;
 use crate::protocol::ids::PacketId;
 use crate::protocol::qos::QoS;
 
@@ -68,7 +69,7 @@ pub struct Outbound {
     first: PacketId,
     in_flight: u16,
     /// What a resumed session has still to send again.
-    resend: VecDeque<PacketId>,
+    resend: Rare<VecDeque<PacketId>>,
 }
 
 impl Default for Outbound {
@@ -77,7 +78,7 @@ impl Default for Outbound {
             ring: VecDeque::new(),
             first: PacketId::FIRST,
             in_flight: 0,
-            resend: VecDeque::new(),
+            resend: Rare::default(),
         }
     }
 }
@@ -179,10 +180,11 @@ impl Outbound {
     /// The session is resumed: everything in flight waits to be sent again, in the order of sending [MQTT-4.4.0-1].
     pub fn begin_resend(&mut self) {
         let in_flight = |at: &usize| !matches!(self.ring[*at], Place::Done);
-        self.resend = (0..self.ring.len())
-            .filter(in_flight)
-            .map(|at| offset(self.first, at))
-            .collect();
+        self.resend.take();
+        if !self.ring.is_empty() {
+            let in_flight = (0..self.ring.len()).filter(in_flight);
+            self.resend.extend(in_flight.map(|at| offset(self.first, at)));
+        }
     }
 
     /// True while something waits to be sent again.

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes};
 
+use super::rare::Rare;
+
 /// Sent bytes at the front of the tail that are worth moving the rest for.
 const COMPACT_FROM_BYTES: usize = 64 * 1024;
 
@@ -11,7 +13,7 @@ const COMPACT_FROM_BYTES: usize = 64 * 1024;
 #[derive(Debug, Default)]
 pub struct Output {
     /// Complete pieces before the tail, oldest first.
-    pieces: VecDeque<Bytes>,
+    pieces: Rare<VecDeque<Bytes>>,
     /// Bytes of `pieces`.
     pieces_bytes: usize,
     /// Where packets are appended.
@@ -57,7 +59,7 @@ impl Output {
 
     /// Forgets the first `count` bytes: the network has them.
     pub fn advance(&mut self, mut count: usize) {
-        while let Some(piece) = self.pieces.front_mut() {
+        while let Some(piece) = self.pieces.get_mut().and_then(VecDeque::front_mut) {
             if count < piece.len() {
                 piece.advance(count);
                 self.pieces_bytes -= count;

@@ -1,5 +1,6 @@
 //! The packet identifiers of QoS 2 messages that a client has sent and not yet released.
 
+use super::rare::Empty;
 use crate::protocol::ids::PacketId;
 
 const CHUNK_BITS: usize = 1024;
@@ -10,6 +11,17 @@ const CHUNK_WORDS: usize = CHUNK_BITS / 64;
 pub struct PacketIdSet {
     chunks: Vec<Option<Box<Chunk>>>,
     len: u16,
+}
+
+impl Empty for PacketIdSet {
+    fn empty() -> &'static Self {
+        const {
+            &Self {
+                chunks: Vec::new(),
+                len: 0,
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -1,11 +1,12 @@
 //! A session: what the broker remembers of a client between its connections (MQTT 5 section 4.1).
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use hashbrown::HashMap;
 
 use super::outbound::Outbound;
 use super::packet_ids::PacketIdSet;
+use super::rare::{Empty, Rare};
 use super::request::NEVER_EXPIRES;
 use super::unreleased::Unreleased;
 use super::will::Will;
@@ -25,17 +26,17 @@ pub struct Session {
     /// When it expires, while it has no connection.
     pub expires_at: Time,
     /// Its subscriptions by filter as the client wrote it.
-    pub subscriptions: HashMap<Box<str>, Subscription, foldhash::fast::RandomState>,
+    pub subscriptions: Rare<Subscriptions>,
     /// Deliveries in flight to the client.
     pub outbound: Outbound,
     /// QoS 2 messages received and not released.
-    pub inbound: PacketIdSet,
+    pub inbound: Rare<PacketIdSet>,
     /// Those of them that go to their receivers only when they are released.
-    pub unreleased: Unreleased,
+    pub unreleased: Rare<Unreleased>,
     /// The will and when it is due, while its delay runs.
     pub pending_will: Option<(Will, Time)>,
     /// Takeovers of late, the sign of two clients with one client id.
-    pub takeovers: Takeovers,
+    pub takeovers: Rare<Takeovers>,
     /// What other workers may know of it.
     pub status: Arc<SessionStatus>,
     /// Its number in the store, if it is kept there.
@@ -49,6 +50,16 @@ pub struct Session {
     pub doubts_repeats: bool,
     /// Its pending will is of a connection that a stop of the broker ended: it is forgotten when the client comes back, however it does.
     pub is_will_former: bool,
+}
+
+/// Subscriptions by filter.
+pub type Subscriptions = HashMap<Box<str>, Subscription, foldhash::fast::RandomState>;
+
+impl Empty for Subscriptions {
+    fn empty() -> &'static Self {
+        static EMPTY: LazyLock<Subscriptions> = LazyLock::new(HashMap::default);
+        &EMPTY
+    }
 }
 
 /// Counts the takeovers of one session: two devices that were given the same client id take it from each other for ever, and
@@ -65,6 +76,18 @@ const TAKEOVERS_SUSPECT: u32 = 5;
 const TAKEOVER_WINDOW_MS: u64 = 60_000;
 /// The warning is given again after this time.
 const TAKEOVER_WARN_EVERY_MS: u64 = 600_000;
+
+impl Empty for Takeovers {
+    fn empty() -> &'static Self {
+        const {
+            &Self {
+                since: Time(0),
+                count: 0,
+                warned_at: None,
+            }
+        }
+    }
+}
 
 impl Takeovers {
     /// Counts one; how many there were within the last minute or so, when it is time to warn.
@@ -112,12 +135,12 @@ impl Session {
             client_id,
             expiry_secs,
             expires_at: Time::NEVER,
-            subscriptions: HashMap::default(),
+            subscriptions: Rare::default(),
             outbound: Outbound::default(),
-            inbound: PacketIdSet::default(),
-            unreleased: Unreleased::default(),
+            inbound: Rare::default(),
+            unreleased: Rare::default(),
             pending_will: None,
-            takeovers: Takeovers::default(),
+            takeovers: Rare::default(),
             status: Arc::default(),
             number: None,
             created: Ticket::DONE,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::rare::Rare;
 use crate::protocol::topic::TopicName;
 
 type TopicMap<V> = HashMap<Arc<str>, V, foldhash::fast::RandomState>;
@@ -11,7 +12,7 @@ type TopicMap<V> = HashMap<Arc<str>, V, foldhash::fast::RandomState>;
 /// The aliases that a client has set towards us. Bounded by the topic alias maximum that we announced.
 #[derive(Debug, Default)]
 pub struct InboundAliases {
-    topics: Vec<Option<Arc<str>>>,
+    topics: Rare<Vec<Option<Arc<str>>>>,
     maximum: u16,
 }
 
@@ -21,9 +22,9 @@ pub struct BadAlias;
 
 impl InboundAliases {
     /// An empty table for aliases up to `maximum`; allocates when the first is set.
-    pub const fn new(maximum: u16) -> Self {
+    pub fn new(maximum: u16) -> Self {
         Self {
-            topics: Vec::new(),
+            topics: Rare::default(),
             maximum,
         }
     }
@@ -31,10 +32,11 @@ impl InboundAliases {
     /// The client sent a topic name with an alias: from now on the alias stands for it.
     pub fn set(&mut self, alias: u16, topic: TopicName<'_>) -> Result<(), BadAlias> {
         let at = self.index(alias)?;
-        if self.topics.len() <= at {
-            self.topics.resize(at + 1, None);
+        let topics = &mut *self.topics;
+        if topics.len() <= at {
+            topics.resize(at + 1, None);
         }
-        let known = &mut self.topics[at];
+        let known = &mut topics[at];
         if known.as_deref() != Some(topic.as_str()) {
             *known = Some(topic.as_str().into());
         }
@@ -73,9 +75,14 @@ pub enum Naming {
 /// so that yesterday's topics do not hold their aliases for ever.
 #[derive(Debug, Default)]
 pub struct OutboundAliases {
+    maximum: u16,
+    table: Option<Box<AliasTable>>,
+}
+
+#[derive(Debug, Default)]
+struct AliasTable {
     known: TopicMap<Alias>,
     newcomers: Vec<u8>,
-    maximum: u16,
     sent: u32,
 }
 
@@ -110,6 +117,12 @@ impl OutboundAliases {
         if self.maximum == 0 {
             return Naming::Name;
         }
+        self.table.get_or_insert_default().name(topic, self.maximum)
+    }
+}
+
+impl AliasTable {
+    fn name(&mut self, topic: TopicName<'_>, maximum: u16) -> Naming {
         self.sent += 1;
         if self.sent.is_multiple_of(HALVE_EVERY) {
             self.known.values_mut().for_each(|alias| alias.uses /= 2);
@@ -119,7 +132,7 @@ impl OutboundAliases {
             alias.uses += 1;
             return Naming::Alias(alias.number);
         }
-        if self.known.len() < usize::from(self.maximum) {
+        if self.known.len() < usize::from(maximum) {
             return self.assign(topic, self.known.len() as u16 + 1, 1);
         }
         self.newcomers.resize(SKETCH, 0);

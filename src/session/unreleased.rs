@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::rare::Empty;
 use crate::protocol::ids::PacketId;
 use crate::protocol::message::Message;
 
@@ -10,6 +11,17 @@ use crate::protocol::message::Message;
 pub struct Unreleased {
     messages: BTreeMap<PacketId, Message>,
     bytes: usize,
+}
+
+impl Empty for Unreleased {
+    fn empty() -> &'static Self {
+        const {
+            &Self {
+                messages: BTreeMap::new(),
+                bytes: 0,
+            }
+        }
+    }
 }
 
 impl Unreleased {

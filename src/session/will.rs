@@ -10,11 +10,13 @@ use crate::protocol::time::Time;
 
 /// A will message, kept for as long as the connection lives and its delay runs.
 #[derive(Clone, Debug)]
-pub struct Will {
-    message: Arc<Message>,
+pub struct Will(Arc<Kept>);
+
+#[derive(Debug)]
+struct Kept {
+    message: Message,
     expiry_secs: Option<u32>,
-    /// Will delay interval, seconds.
-    pub delay_secs: u32,
+    delay_secs: u32,
 }
 
 impl Will {
@@ -30,38 +32,43 @@ impl Will {
             expires_at: None,
             publisher: None,
         };
-        Self {
-            message: Arc::new(publication.to_message()),
-            expiry_secs: will.properties.u32(PropertyId::MessageExpiryInterval),
-            delay_secs: will.properties.u32(PropertyId::WillDelayInterval).unwrap_or(0),
-        }
+        Self::restored(
+            publication.to_message(),
+            will.properties.u32(PropertyId::MessageExpiryInterval),
+            will.properties.u32(PropertyId::WillDelayInterval).unwrap_or(0),
+        )
     }
 
     /// A will as it was kept.
     pub fn restored(message: Message, expiry_secs: Option<u32>, delay_secs: u32) -> Self {
-        Self {
-            message: Arc::new(message),
+        Self(Arc::new(Kept {
+            message,
             expiry_secs,
             delay_secs,
-        }
+        }))
+    }
+
+    /// Will delay interval, seconds.
+    pub fn delay_secs(&self) -> u32 {
+        self.0.delay_secs
     }
 
     /// Message expiry interval, seconds.
-    pub const fn expiry_secs(&self) -> Option<u32> {
-        self.expiry_secs
+    pub fn expiry_secs(&self) -> Option<u32> {
+        self.0.expiry_secs
     }
 
     /// The message, without the moment it expires at.
     pub fn message(&self) -> &Message {
-        &self.message
+        &self.0.message
     }
 
     /// The message as it is published at `now` for `publisher`.
     pub fn publication(&self, now: Time, publisher: SessionKey) -> Publication<'_> {
         Publication {
-            expires_at: self.expiry_secs.map(|seconds| now.plus_secs(seconds.into())),
+            expires_at: self.0.expiry_secs.map(|seconds| now.plus_secs(seconds.into())),
             publisher: Some(publisher),
-            ..self.message.view()
+            ..self.0.message.view()
         }
     }
 }

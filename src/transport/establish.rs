@@ -104,12 +104,33 @@ pub enum RefusedReason {
     Io(#[from] io::Error),
 }
 
+/// Whether nothing comes before MQTT on a connection, so that [`establish_plain`] does.
+pub fn is_plain(accepted: &Accepted) -> bool {
+    let options = accepted.slot.listener().options();
+    options.tls.is_none() && options.websocket.is_none() && options.proxy_protocol.is_none()
+}
+
+/// [`establish`] where [`is_plain`]: there is nothing to wait for.
+///
+/// # Errors
+/// [`Refused`], where the operating system does not watch the socket for us.
+pub fn establish_plain(accepted: Accepted) -> Result<Established, Refused> {
+    let Accepted { mut socket, peer, slot } = accepted;
+    let deadline = Instant::now() + slot.listener().options().connect_timeout;
+    let attached = socket.attach();
+    let stream = attached.map(|()| Stream::Plain(socket)).map_err(RefusedReason::Io);
+    finish(stream, peer, deadline, slot)
+}
+
 /// Does what comes before MQTT on `accepted`: PROXY header, TLS handshake, WebSocket upgrade, as its listener is set.
 /// Attaches a detached socket to the runtime of the calling thread. Returns at once for a plain TCP or Unix listener.
 ///
 /// # Errors
 /// [`Refused`], which the caller logs with [`Refused::log`]; the connection is closed.
 pub async fn establish(accepted: Accepted) -> Result<Established, Refused> {
+    if is_plain(&accepted) {
+        return establish_plain(accepted);
+    }
     let Accepted {
         mut socket,
         mut peer,
@@ -117,10 +138,18 @@ pub async fn establish(accepted: Accepted) -> Result<Established, Refused> {
     } = accepted;
     let deadline = Instant::now() + slot.listener().options().connect_timeout;
     let result = match socket.attach() {
-        Ok(()) if is_plain(slot.listener().options()) => Ok(Stream::Plain(socket)),
         Ok(()) => within(deadline, slot.listener(), &mut peer, socket).await,
         Err(error) => Err(error.into()),
     };
+    finish(result, peer, deadline, slot)
+}
+
+fn finish(
+    result: Result<Stream, RefusedReason>,
+    peer: Peer,
+    deadline: Instant,
+    slot: Slot,
+) -> Result<Established, Refused> {
     match result {
         Ok(stream) => Ok(Established {
             stream,
@@ -156,10 +185,6 @@ impl Refused {
             Some(repeated) => tracing::warn!(listener, %addr, reason, repeated, "connection refused"),
         }
     }
-}
-
-fn is_plain(options: &ListenerOptions) -> bool {
-    options.tls.is_none() && options.websocket.is_none() && options.proxy_protocol.is_none()
 }
 
 async fn within(

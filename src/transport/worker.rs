@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, LocalSet};
 
 use super::accept::{self, Gate, Placement};
 use super::driver::Driver;
-use super::establish::{Established, establish};
+use super::establish::{Established, Refused, establish, establish_plain, is_plain};
 use super::listener::{Accepted, Listener, Slot};
 use super::peer::Peer as TransportPeer;
 use super::stream::Stream;
@@ -25,8 +25,15 @@ use crate::session::peer::{ListenerRules, Peer, PeerCertificate};
 
 /// Bytes read at once. Large reads make large batches; each worker has one buffer, not each connection.
 pub const READ_BUFFER_BYTES: usize = 256 * 1024;
-/// How often a worker's working time is read.
+/// How often a worker looks how long it was at work and how late it is: when it has little to do, and when it has much.
 const MEASURE_EVERY: Duration = Duration::from_millis(500);
+const MEASURE_EVERY_BUSY: Duration = Duration::from_millis(100);
+/// The part of the time that is much.
+const MUCH: u32 = 8;
+/// How long the greatest lag is remembered: for one to two such times.
+const LAG_REMEMBERED: Duration = Duration::from_secs(10);
+/// The timer's own grain: a worker that is not late sleeps that much longer at most.
+const TIMER_GRAIN: Duration = Duration::from_millis(1);
 /// How long a stopping worker waits between publishing wills and letting clients go, so that they arrive.
 const WILLS_PAUSE: Duration = Duration::from_millis(20);
 /// How often a stopping worker looks whether its connections are gone.
@@ -125,7 +132,7 @@ pub(super) struct Local {
     armed: Cell<Time>,
     rearm: Notify,
     peers: Vec<WorkerHandle>,
-    connections: Arc<AtomicUsize>,
+    pub(super) connections: Arc<AtomicUsize>,
 }
 
 /// What a worker thread is started with.
@@ -202,7 +209,7 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
     for task in own {
         tasks.spawn_local(must_not_end(task));
     }
-    tasks.spawn_local(measure(handle));
+    tasks.spawn_local(Rc::clone(&local).measure(handle, me));
     let all: Vec<_> = listeners
         .iter()
         .map(|(listener, _)| Arc::clone(listener.shared()))
@@ -330,14 +337,22 @@ impl Local {
         }
     }
 
-    /// Begins to serve an accepted connection. The handshake, which needs much more room than the driver, is a task of its own.
+    /// Begins to serve an accepted connection. A handshake, which needs much more room than the driver, is a task of its own.
     pub(super) fn begin(self: Rc<Self>, accepted: Accepted, rules: Arc<ListenerRules>) {
+        if is_plain(&accepted) {
+            return self.serve_or_log(establish_plain(accepted), rules);
+        }
         tokio::task::spawn_local(async move {
-            match establish(accepted).await {
-                Ok(established) => self.serve(established, rules),
-                Err(refused) => refused.log(),
-            }
+            let established = establish(accepted).await;
+            self.serve_or_log(established, rules);
         });
+    }
+
+    fn serve_or_log(self: Rc<Self>, established: Result<Established, Refused>, rules: Arc<ListenerRules>) {
+        match established {
+            Ok(established) => self.serve(established, rules),
+            Err(refused) => refused.log(),
+        }
     }
 
     fn serve(self: Rc<Self>, established: Established, rules: Arc<ListenerRules>) {
@@ -373,17 +388,7 @@ impl Local {
     }
 
     fn drive(self: Rc<Self>, key: ConnectionKey, stream: Stream, slot: Slot, unread: Vec<u8>) {
-        let place = ConnectionPlace::take(&self.connections);
-        let guard = PanicGuard {
-            local: Rc::clone(&self),
-            key,
-        };
-        let driver = Driver::new(Rc::clone(&self), key, stream, slot, unread);
-        tokio::task::spawn_local(async move {
-            driver.run().await;
-            drop(guard);
-            drop(place);
-        });
+        tokio::task::spawn_local(Driver::new(self, key, stream, slot, unread).run());
     }
 
     async fn read_mail(self: Rc<Self>) {
@@ -414,6 +419,32 @@ impl Local {
         .await;
     }
 
+    /// Keeps the account of this worker's working time, and of how late its loop runs: by as much as a timer of its own comes late, a
+    /// message waits before it is looked at.
+    async fn measure(self: Rc<Self>, handle: WorkerHandle, me: WorkerId) {
+        let metrics = Arc::clone(self.broker.borrow().broker().metrics.of(me));
+        let runtime = tokio::runtime::Handle::current().metrics();
+        let (mut every, mut busy) = (MEASURE_EVERY, Duration::ZERO);
+        let (mut peaks, mut turned) = ([Duration::ZERO; 2], Instant::now());
+        loop {
+            let due = Instant::now() + every;
+            tokio::time::sleep_until(due.into()).await;
+            let lag = due.elapsed().saturating_sub(TIMER_GRAIN);
+            let before = std::mem::replace(&mut busy, runtime.worker_total_busy_duration(0));
+            handle.busy_micros.store(busy.as_micros() as u64, Ordering::Relaxed);
+            let is_busy = busy.saturating_sub(before) > every / MUCH;
+            every = if is_busy { MEASURE_EVERY_BUSY } else { MEASURE_EVERY };
+            if turned.elapsed() >= LAG_REMEMBERED {
+                (peaks, turned) = ([Duration::ZERO, peaks[0]], Instant::now());
+            }
+            peaks[0] = peaks[0].max(lag);
+            metrics.busy_micros.set(busy.as_micros() as u64);
+            metrics.lag_samples.increment();
+            metrics.lag_micros.add(lag.as_micros() as u64);
+            metrics.lag_peak_micros.set(peaks[0].max(peaks[1]).as_micros() as u64);
+        }
+    }
+
     async fn keep_time(self: Rc<Self>) {
         loop {
             let next = self.broker.borrow().next_deadline().unwrap_or(Time::NEVER);
@@ -435,52 +466,11 @@ impl Local {
     }
 }
 
-/// Ends a connection whose task panics: its session would be online for ever.
-struct PanicGuard {
-    local: Rc<Local>,
-    key: ConnectionKey,
-}
-
-impl Drop for PanicGuard {
-    fn drop(&mut self) {
-        if std::thread::panicking() && self.local.broker.try_borrow_mut().is_ok() {
-            self.local
-                .lost(self.key, "internal error: the connection's task panicked");
-        }
-    }
-}
-
 /// A worker without one of its own tasks is deaf: better the whole process ends, and is started again.
 async fn must_not_end(task: JoinHandle<()>) {
     if task.await.is_err_and(|error| error.is_panic()) {
         tracing::error!("internal error: a worker's own task panicked; the process ends");
         std::process::abort();
-    }
-}
-
-/// One of a worker's connections, counted.
-struct ConnectionPlace(Arc<AtomicUsize>);
-
-impl ConnectionPlace {
-    fn take(count: &Arc<AtomicUsize>) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(count))
-    }
-}
-
-impl Drop for ConnectionPlace {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Keeps the account of this worker's working time.
-async fn measure(handle: WorkerHandle) {
-    let metrics = tokio::runtime::Handle::current().metrics();
-    loop {
-        let busy = metrics.worker_total_busy_duration(0).as_micros() as u64;
-        handle.busy_micros.store(busy, Ordering::Relaxed);
-        tokio::time::sleep(MEASURE_EVERY).await;
     }
 }
 

@@ -46,6 +46,22 @@ pub struct Load {
 /// Messages that a store has read; `None` where one cannot be read any more.
 pub type Loaded = Vec<(MessageNumber, Option<Arc<Message>>)>;
 
+impl Pages {
+    pub(super) const NONE: Self = Self {
+        stored: 0,
+        stored_from: 0,
+        due_from: None,
+        is_marked: false,
+        loading: None,
+        counted: Load {
+            messages: 0,
+            stored: 0,
+            bytes: 0,
+            memory_bytes: 0,
+        },
+    };
+}
+
 impl Outbox {
     /// What it holds.
     pub fn load(&self) -> Load {
