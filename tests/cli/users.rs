@@ -100,7 +100,7 @@ fn a_file_is_shared_with_mosquitto_passwd() {
         .args(["old", "secret"])
         .output();
     if made.map_or(true, |made| !made.status.success()) {
-        return; // it is not installed; `tests/run` sees to it
+        return; // its package would start a broker on this machine, so `tests/run` does not install it; its lines are in other tests
     }
     assert_eq!(user("add", "new", &file, "other").0, 0);
     let serving = Serving::start(&config);
