@@ -239,12 +239,13 @@ fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Tells one state of a file from another.
+/// Tells one state of a file, or of a folder, from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Fingerprint(Option<(u64, u64, u64, i64, i64, i64, i64)>);
+pub struct Fingerprint(Option<(u64, u64, u64, i64, i64, i64, i64)>);
 
 impl Fingerprint {
-    fn of(path: &Path) -> Self {
+    /// How it looks now.
+    pub fn of(path: &Path) -> Self {
         let of = |file: Metadata| {
             let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));
             (

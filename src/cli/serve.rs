@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Exit, descriptors::Connections, signals::Signals};
 use crate::{
-    backends::access::{AccessError, LiveAccess},
+    backends::access::{AccessError, Fingerprint, LiveAccess},
     broker::Parts,
     config::{self, Config, Layers, Listen, Loaded, Problem, Severity, schema},
     logging::{self, LogGuard},
@@ -131,21 +131,34 @@ fn serve(loaded: Loaded, layers: &Layers) -> Exit {
     for warning in open_to_everybody(config) {
         tracing::warn!("{warning}");
     }
-    let signal = reload_until_stop(&mut signals, &server, layers);
+    let signal = reload_until_stop(&mut signals, &server, layers, loaded.files.clone());
     stop(signals, server, signal, config.shutdown.deadline)
 }
 
 /// Users and rules of the configuration, and of the files it names, are read again at SIGHUP; everything else of it counts at the next
 /// start. Returns the signal that asks to stop.
-fn reload_until_stop(signals: &mut Signals, server: &Server, layers: &Layers) -> &'static str {
+fn reload_until_stop(signals: &mut Signals, server: &Server, layers: &Layers, mut files: Vec<PathBuf>) -> &'static str {
+    let mut looked = looks(&files);
     loop {
         let signal = signals.wait();
         if signal != Signals::RELOAD {
             return signal;
         }
         tracing::info!(signal, "reading users and rules again");
+        let look = looks(&files);
+        if look == looked {
+            server.reload_access(None);
+            continue;
+        }
         match config::load(layers) {
             Ok(loaded) => {
+                // What changes while it is read is read the next time.
+                looked = if loaded.files == files {
+                    look
+                } else {
+                    looks(&loaded.files)
+                };
+                files = loaded.files;
                 server.reload_access(Some(loaded.config.access_options()));
             }
             Err(problems) => {
@@ -159,6 +172,16 @@ fn reload_until_stop(signals: &mut Signals, server: &Server, layers: &Layers) ->
             }
         }
     }
+}
+
+/// What the files of the configuration, and the folder of its drop-ins, look like.
+fn looks(files: &[PathBuf]) -> Vec<Fingerprint> {
+    let drop_ins = files.first().and_then(|file| Some(file.parent()?.join("conf.d")));
+    files
+        .iter()
+        .chain(&drop_ins)
+        .map(|path| Fingerprint::of(path))
+        .collect()
 }
 
 fn stop(mut signals: Signals, server: Server, signal: &'static str, drain: Duration) -> Exit {
