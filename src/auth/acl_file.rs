@@ -32,12 +32,13 @@ impl AclFile {
         let mut problems = Vec::new();
         let mut user: Option<Box<str>> = None;
         for (number, line) in lines(text) {
-            if line.starts_with('#') {
+            // Blanks before it, tabs too: a line that was passed over could be the one that denies.
+            let line = line.trim_start();
+            if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (word, rest) = split_word(line.trim_start_matches(' '));
+            let (word, rest) = split_word(line);
             let read = match word {
-                "" => Ok(()),
                 "user" if rest.is_empty() => Err("no user name behind `user`".to_owned()),
                 "user" => {
                     user = Some(rest.into());
@@ -57,6 +58,11 @@ impl AclFile {
     /// A line without its first word. `user`: whom it is for; `None` for a pattern, which is for all.
     fn add(&mut self, name: &str, number: u32, rest: &str, user: Option<Option<&str>>) -> Result<(), String> {
         let (word, behind) = split_word(rest);
+        if behind.is_empty() && ["read", "write", "readwrite", "deny"].contains(&word) {
+            return Err(format!(
+                "no topic behind {word:?}; for a topic of this name write: readwrite {word}"
+            ));
+        }
         let (access, topic) = if behind.is_empty() {
             ("readwrite", word)
         } else {
@@ -151,11 +157,33 @@ mod tests {
         assert!(file.warnings.is_empty());
     }
 
+    /// A line that is passed over silently gives rights to the wrong user, or takes none away.
+    #[test]
+    fn blanks_before_a_line_change_nothing() {
+        let text =
+            "user alice\ntopic read a\n\tuser bob\n \t topic readwrite #\n\ttopic deny secret/#\n\t# a comment\n\t\n";
+        let rules = AclFile::parse("acl", text).unwrap().rules;
+        let shown: Vec<_> = rules
+            .iter()
+            .map(|rule| (&**rule.users.names.first().unwrap(), rule.effect, &*rule.place))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                ("alice", Effect::Allow, "acl:2"),
+                ("bob", Effect::Allow, "acl:4"),
+                ("bob", Effect::Deny, "acl:5"),
+            ]
+        );
+    }
+
     #[test]
     fn every_line_that_is_wrong_is_told() {
         let table: &[(&str, &str)] = &[
             ("user", "no user name"),
             ("topic", "no topic"),
+            ("topic deny", "no topic behind \"deny\""),
+            ("pattern  write ", "no topic behind \"write\""),
             ("topic reed a/b", "\"reed\" is not known"),
             ("topic read a#", "not its whole last level"),
             ("pattern a/b+/%u", "not a whole level"),
