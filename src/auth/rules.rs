@@ -33,8 +33,10 @@ pub enum WideSubscriptions {
 pub enum Scope {
     /// On every listener: what no rule allows is denied.
     Everywhere,
-    /// On these listeners; on all others everything is allowed.
-    Listeners(Vec<Box<str>>),
+    /// On every listener but these, where everything is allowed. A listener that nobody has heard of is none of them.
+    Except(Vec<Box<str>>),
+    /// Nowhere: everything is allowed.
+    Nowhere,
 }
 
 /// A set of rules.
@@ -54,12 +56,7 @@ pub struct Rules {
 /// Rules that allow everything, as where none are configured.
 impl Default for Rules {
     fn default() -> Self {
-        Self::new(
-            Vec::new(),
-            Scope::Listeners(Vec::new()),
-            WideSubscriptions::Refuse,
-            Vec::new(),
-        )
+        Self::new(Vec::new(), Scope::Nowhere, WideSubscriptions::Refuse, Vec::new())
     }
 }
 
@@ -141,7 +138,8 @@ impl Rules {
     pub fn govern(&self, who: &Access<'_>) -> bool {
         match &self.scope {
             Scope::Everywhere => true,
-            Scope::Listeners(names) => names.iter().any(|name| **name == *who.peer.rules.name),
+            Scope::Except(names) => names.iter().all(|name| **name != *who.peer.rules.name),
+            Scope::Nowhere => false,
         }
     }
 

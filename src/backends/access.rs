@@ -40,6 +40,8 @@ pub struct AccessOptions {
 pub struct ListenerAccess {
     /// Its name.
     pub name: Box<str>,
+    /// Where it is bound and what is spoken there, as text: [`LiveAccess::reload`] takes over nothing for another one of the same name.
+    pub bound: Box<str>,
     /// Users with passwords.
     pub password_file: Option<PathBuf>,
     /// mosquitto's rules, in the place of the file for all.
@@ -105,7 +107,6 @@ impl AccessOptions {
         };
         let mut entrances = Entrances::new();
         let mut rules = self.rules.clone();
-        let mut governed: Vec<Box<str>> = Vec::new();
         for listener in &self.listeners {
             let entrance = Entrance {
                 certificate_name: listener.certificate_name,
@@ -117,24 +118,23 @@ impl AccessOptions {
             };
             entrances.push((listener.name.clone(), entrance));
             if let Some(path) = &listener.acl_file {
-                governed.push(listener.name.clone());
                 rules.extend(reading.acl_file(path, vec![listener.name.clone()]));
             }
         }
+        let without = self.listeners.iter().filter(|listener| listener.acl_file.is_none());
+        let without: Vec<_> = without.map(|listener| listener.name.clone()).collect();
+        let scope = match &self.acl_file {
+            _ if !self.rules.is_empty() => Scope::Everywhere,
+            Some(_) => Scope::Everywhere, // who has no file of his own has this one
+            None if without.len() == self.listeners.len() => Scope::Nowhere,
+            None => Scope::Except(without.clone()),
+        };
         if let Some(path) = &self.acl_file {
-            let without = self.listeners.iter().filter(|listener| listener.acl_file.is_none());
-            let names: Vec<_> = without.map(|listener| listener.name.clone()).collect();
-            governed.extend(names.iter().cloned());
-            rules.extend(reading.acl_file(path, names));
+            rules.extend(reading.acl_file(path, without));
         }
         if !reading.problems.is_empty() {
             return Err(reading.problems);
         }
-        let scope = if self.rules.is_empty() {
-            Scope::Listeners(governed)
-        } else {
-            Scope::Everywhere
-        };
         Ok(Access {
             entrances,
             rules: Rules::new(rules, scope, self.wide_subscriptions, self.admins.clone())
@@ -343,9 +343,16 @@ impl LiveAccess {
     }
 
     /// Reads all files again, changed or not, and, where there are, with other options: files and rules of a configuration that was read
-    /// again. True when it worked; otherwise everything stays as it was.
+    /// again. True when it worked; otherwise everything stays as it was. Listeners stay bound as they are, so options for others are
+    /// refused: what was meant for one that is not there yet must not open one that is.
     pub fn reload(&self, options: Option<AccessOptions>) -> bool {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if options.as_ref().is_some_and(|new| new.bound() != watch.options.bound()) {
+            error!(
+                "users and rules stay as they were: listeners have changed in the configuration, which counts at a restart only"
+            );
+            return false;
+        }
         let before = options.map(|options| std::mem::replace(&mut watch.options, options));
         let now = watch.options.looks();
         let is_new = self.read_again(&mut watch, now);
@@ -382,6 +389,14 @@ impl LiveAccess {
 }
 
 impl AccessOptions {
+    /// Which listeners there are, in any order.
+    fn bound(&self) -> Vec<(&str, &str)> {
+        let listeners = self.listeners.iter();
+        let mut all: Vec<_> = listeners.map(|one| (&*one.name, &*one.bound)).collect();
+        all.sort_unstable();
+        all
+    }
+
     fn looks(&self) -> Vec<Fingerprint> {
         self.files().into_iter().map(Fingerprint::of).collect()
     }
@@ -422,3 +437,7 @@ fn log_changes(old: &Entrances, new: &Entrances) {
         );
     }
 }
+
+#[cfg(test)]
+#[path = "access/tests.rs"]
+mod tests;

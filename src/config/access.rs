@@ -31,6 +31,7 @@ impl Config {
         let auth = &self.auth;
         let listener = |listener: &Listener| ListenerAccess {
             name: listener.display_name().into(),
+            bound: listener.bound().into(),
             password_file: listener.password_file(auth).cloned(),
             acl_file: listener.acl_file.clone(),
             allows_anonymous: listener.lets_everyone_in(auth),
@@ -79,6 +80,14 @@ impl Listener {
             Anonymous::Auto => self.is_local() && self.password_file(auth).is_none(),
             Anonymous::Nowhere => false,
         }
+    }
+
+    /// What of it counts at a start only, and decides who can reach it.
+    fn bound(&self) -> String {
+        let mut addresses: Vec<_> = self.address.iter().map(ToString::to_string).collect();
+        addresses.sort_unstable();
+        let tls = if self.tls.is_some() { " over TLS" } else { "" };
+        format!("{} {:?}{tls}", addresses.join(" "), self.protocol)
     }
 
     /// The users who may enter through it.
@@ -157,6 +166,21 @@ fn check_rule(rule: &AccessRule, path: &str, config: &Config, problems: &mut Pro
             path,
             "it has no topics, add topics = [\"#\"] for all but those that begin with $",
         );
+    }
+    for (name, is_empty) in [
+        ("users", rule.users.is_empty()),
+        ("groups", rule.groups.is_empty()),
+        ("client_ids", rule.client_ids.is_empty()),
+        ("addresses", rule.addresses.is_empty()),
+        ("listeners", rule.listeners.is_empty()),
+    ] {
+        let path = format!("{path}.{name}");
+        if is_empty && problems.is_set(&path) {
+            problems.error(
+                &path,
+                "it is empty, so the rule is for nobody; leave it out to name nobody in particular",
+            );
+        }
     }
     if rule.actions.is_empty() {
         problems.error(&format!("{path}.actions"), "no action is left, the rule says nothing");

@@ -278,6 +278,9 @@ qos_max = 1
 topics = ["a"]
 groups = ["famly"]
 listeners = ["tls"]
+users = []
+client_ids = []
+addresses = []
 [auth.groups]
 family = ["alice"]
 "#;
@@ -297,6 +300,9 @@ family = ["alice"]
         "error: auth.rules[1]: qos_max and retain are limits of rules that allow",
         "error: auth.rules[1].groups: there is no \"famly\" (did you mean \"family\"?)",
         "error: auth.rules[1].listeners: there is no \"tls\"",
+        "error: auth.rules[1].users: it is empty, so the rule is for nobody",
+        "error: auth.rules[1].client_ids: it is empty",
+        "error: auth.rules[1].addresses: it is empty",
     ] {
         assert!(out.contains(expected), "no {expected:?} in:\n{out}");
     }
@@ -321,4 +327,31 @@ fn a_refusal_is_one_line_that_names_the_address() {
         line.contains(r#" listener="mqtt" reason="unknown_user" code=135"#),
         "{line}"
     );
+}
+
+/// Listeners stay bound as they were at the start: what a changed configuration says of others opens none of them.
+#[test]
+fn a_reload_gives_no_listener_the_door_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("sundew.toml");
+    let listener =
+        |address: &str, is_open: bool| format!("[[listeners]]\naddress = \"{address}\"\nallow_anonymous = {is_open}\n");
+    let rest = "[storage]\ndirectory = \"data\"\n";
+    let closed = listener("127.0.0.1:0", false);
+    fs::write(&config, format!("{closed}{rest}")).unwrap();
+    let mut serving = Serving::start(&config);
+    let publish = ["pub", "-p", &serving.2.clone(), "-t", "a", "-m", "x"];
+    let path = config.to_str().unwrap();
+    // One that comes above it, and has its name then; another address of the same name.
+    let above = listener("127.0.0.1:1", true);
+    for changed in [format!("{above}{closed}"), listener("127.0.0.2:0", true)] {
+        fs::write(&config, format!("{changed}{rest}")).unwrap();
+        assert_eq!(sundew(&["reload", "-c", path]).0, 0);
+        serving.line("listeners have changed in the configuration");
+        assert_eq!(sundew(&publish).0, 5);
+    }
+    fs::write(&config, format!("{}{rest}", listener("127.0.0.1:0", true))).unwrap();
+    assert_eq!(sundew(&["reload", "-c", path]).0, 0);
+    serving.line("users and rules read again");
+    assert_eq!(sundew(&publish).0, 0);
 }

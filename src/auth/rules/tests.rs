@@ -116,7 +116,7 @@ fn a_user_name_that_looks_like_a_placeholder_is_a_name() {
 
 /// No rules, and an admin.
 fn open() -> Rules {
-    let scope = Scope::Listeners(Vec::new());
+    let scope = Scope::Nowhere;
     Rules::new(Vec::new(), scope, WideSubscriptions::Refuse, vec!["root".into()])
 }
 

@@ -60,15 +60,16 @@ section! {
         /// Topic filters. In them `%u` is the user name and `%c` the client id; one with `+`, `#` or `/` in it fits no rule that
         /// allows, and for one that denies it is any. Required.
         topics: Topics = Topics(Vec::new());
-        /// Users by name; these, or members of the groups. Default: everybody.
+        /// Users by name; these, or members of the groups. Default: absent, everybody; `[]` is refused.
         users: Vec<String> = Vec::new();
-        /// Groups of `auth.groups`, `"anonymous"` or `"authenticated"`. Default: everybody.
+        /// Groups of `auth.groups`, `"anonymous"` or `"authenticated"`. Default: absent, everybody; `[]` is refused.
         groups: Vec<String> = Vec::new();
-        /// Client ids, or beginnings of them: `"sensor-*"`. A client id is what its client says; nothing proves it. Default: all.
+        /// Client ids, or beginnings of them: `"sensor-*"`. A client id is what its client says; nothing proves it.
+        /// Default: absent, all; `[]` is refused.
         client_ids: Vec<String> = Vec::new();
-        /// Addresses, or blocks of them. Default: all.
+        /// Addresses, or blocks of them. Default: absent, all; `[]` is refused.
         addresses: Vec<Network> = Vec::new();
-        /// Listeners by name. Default: all.
+        /// Listeners by name. Default: absent, all; `[]` is refused.
         listeners: Vec<String> = Vec::new();
         /// The highest QoS that a rule allows to publish or subscribe with.
         qos_max: u8 = 2, in 0 => 2;
