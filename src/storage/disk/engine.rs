@@ -505,7 +505,10 @@ impl Engine {
         if self.is_closed {
             return;
         }
-        if self.failure.is_some() {
+        if let Some(failure) = &self.failure {
+            if with_snapshot && failure.is_healing() {
+                return; // everything may be in it in a moment
+            }
             tracing::warn!(directory = %self.files.directory(), "the store is closed while it cannot write: what came since it failed is lost");
         } else if with_snapshot && self.compaction.is_needed_to_close() {
             self.compaction.wants = true;

@@ -37,6 +37,11 @@ impl Failure {
         self.has_changed = true;
     }
 
+    /// True while a snapshot of everything is being made.
+    pub(super) const fn is_healing(&self) -> bool {
+        self.is_healing
+    }
+
     /// When to look again.
     pub(super) fn wake(&self) -> Time {
         if self.is_healing {
@@ -173,9 +178,9 @@ impl Engine {
 
     /// What the last snapshot replaced is gone.
     pub(super) fn tidied(&mut self) {
-        let is_healed = self.failure.as_ref().is_some_and(|failure| failure.is_healing) && !self.has_snapshot();
-        if !is_healed {
-            return;
+        let is_healed = self.failure.as_ref().is_some_and(Failure::is_healing) && !self.has_snapshot();
+        if !is_healed || self.is_closed {
+            return; // what was removed is a snapshot that was given up
         }
         match self.files.free_bytes() {
             Ok(free) if free < self.options.reserve => self.heal_failed(&io::Error::from(io::ErrorKind::StorageFull)),
