@@ -29,8 +29,6 @@ const HAND_OVERS_MAX: u8 = 16;
 struct Taken {
     slot: SlotKey,
     is_present: bool,
-    /// There was one that was kept, and it was ended for the client's clean start.
-    was_cleared: bool,
 }
 
 impl Worker {
@@ -255,10 +253,7 @@ impl Worker {
             return;
         };
         if self.cannot_keep(key, &client_id, &request, now) {
-            if !self.clients.contains_key(client_id.as_str()) {
-                self.broker.registry.release(&client_id);
-            }
-            return;
+            return self.release_client(&client_id);
         }
         self.entering = Some(client_id.clone());
         let taken = self.take_session(&client_id, &request, now);
@@ -268,7 +263,7 @@ impl Worker {
         self.record_session(key, taken.slot);
         let ticket = match self.residents.sessions.get(taken.slot) {
             // A will, too, is there when its client believes so; while the store cannot write, better in without than out.
-            Some(_) if taken.was_cleared || (request.will.is_some() && !self.is_refusing) => {
+            Some(_) if self.ended.has(client_id.as_str()) || (request.will.is_some() && !self.is_refusing) => {
                 self.residents.journal.latest()
             }
             Some(resident) if resident.session.is_persistent() => resident.session.created,
@@ -336,7 +331,11 @@ impl Worker {
             let session = &resident.session;
             session.stored_number().is_some() && journal.is_stored(session.created)
         });
-        let changes = if is_kept { request.clean_start } else { expiry > 0 };
+        let changes = if is_kept {
+            request.clean_start
+        } else {
+            expiry > 0 || self.ended.has(client_id.as_str())
+        };
         if changes {
             let refusal = Refusal {
                 reason: ReasonCode::QuotaExceeded,
@@ -359,7 +358,6 @@ impl Worker {
     /// the new CONNACK, so that what the client says next comes last.
     fn take_session(&mut self, client_id: &ClientId, request: &ConnectRequest, now: Time) -> Taken {
         let mut takeovers = Takeovers::default();
-        let mut was_cleared = false;
         if let Some(slot) = self.clients.get(client_id.as_str()).copied() {
             if let Some(old) = self.connection_of(slot) {
                 self.metrics().sessions_taken_over.increment();
@@ -373,11 +371,6 @@ impl Worker {
                 .get(slot)
                 .is_some_and(|resident| !resident.session.is_persistent());
             if request.clean_start || is_over {
-                was_cleared = self
-                    .residents
-                    .sessions
-                    .get(slot)
-                    .is_some_and(|resident| resident.session.stored_number().is_some());
                 self.end_session(slot, now); // [MQTT-3.1.2-4]
             }
         }
@@ -386,7 +379,6 @@ impl Worker {
             return Taken {
                 slot,
                 is_present: true, // [MQTT-3.1.2-5]
-                was_cleared,
             };
         }
         self.metrics().sessions_created.increment();
@@ -400,7 +392,6 @@ impl Worker {
         Taken {
             slot,
             is_present: false,
-            was_cleared,
         }
     }
 

@@ -279,7 +279,11 @@ impl Worker {
             return;
         };
         if let Some(number) = resident.session.number {
-            self.residents.journal.record(&Record::SessionEnded(number));
+            let ticket = self.residents.journal.record(&Record::SessionEnded(number));
+            // One that is in the store for its will only is not resumed.
+            if resident.session.status.stored_number().is_some() {
+                self.ended.note(resident.session.client_id.clone(), ticket);
+            }
         }
         let unreleased = resident.session.unreleased.len() as u64;
         self.metrics().dropped_session_ended.add(unreleased);
@@ -290,7 +294,7 @@ impl Worker {
             // What the session had to say last, its will, goes out before its client can be anywhere else.
             self.submit_records();
             self.send_mail();
-            self.broker.registry.release(&resident.session.client_id);
+            self.release_client(&resident.session.client_id);
         }
     }
 

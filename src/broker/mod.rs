@@ -10,6 +10,7 @@ mod acknowledge;
 mod authenticate;
 pub mod clients;
 mod connack;
+mod ended;
 pub mod endings;
 pub mod mail;
 pub mod options;

@@ -164,6 +164,7 @@ impl Worker {
 
     fn batches_stored(&mut self, up_to: u64, now: Time) {
         self.residents.journal.stored(up_to);
+        self.release_ended();
         while let Some((ticket, key)) = self.residents.held.front().copied()
             && self.residents.journal.is_stored(ticket)
         {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::ended::Ended;
 use super::endings::Ending;
 use super::mail::{Mail, Outgoing};
 use super::timers::{Reminder, Timers};
@@ -56,6 +57,8 @@ pub struct Worker {
     pub(super) walking: VecDeque<SlotKey>,
     /// The client whose session is being taken up, so that its claim is kept while an old session ends.
     pub(super) entering: Option<ClientId>,
+    /// Sessions whose end is not certain yet.
+    pub(super) ended: Ended,
     pub(super) log: super::endings::EventLog,
     pub(super) sys: super::sys::Sys,
     pub(super) snapshot: super::snapshot::Snapshot,
@@ -139,6 +142,7 @@ impl Worker {
             is_draining: false,
             walking: VecDeque::new(),
             entering: None,
+            ended: Ended::default(),
             log: super::endings::EventLog::default(),
             sys: super::sys::Sys::new(now),
             snapshot: super::snapshot::Snapshot::default(),
