@@ -384,6 +384,8 @@ impl Worker {
         self.metrics().sessions_created.increment();
         self.metrics().sessions.increment();
         let mut session = Session::new(client_id.clone(), 0);
+        // Its last session may be among what was lost at the start, and its client may not have heard of that.
+        session.doubts_repeats = self.broker.has_lost && !request.clean_start;
         if takeovers != Takeovers::default() {
             *session.takeovers = takeovers;
         }
