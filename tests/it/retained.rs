@@ -312,8 +312,9 @@ fn retained_messages_come_behind_the_suback_also_where_it_waits_for_the_store() 
         let folder = tempfile::tempdir().unwrap();
         let broker = Broker::keeping(folder.path(), |_| {});
         let mut publisher = broker.client("p", *version);
+        // Acknowledged, so that it is there before anybody subscribes.
+        publisher.publish(Publish::new("a", "kept", 2).retained());
         for qos in 0..3 {
-            publisher.publish(Publish::new("a", "kept", qos).retained());
             let (mut client, _) = broker.connect(*version, &Connect::lasting("c", *version));
             client.send(&wire::subscribe(*version, 1, &PropertiesBuf::new(), &[("a", qos)]));
             let first = client.receive();
