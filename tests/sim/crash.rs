@@ -113,7 +113,9 @@ impl World {
         events.power_cuts += u64::from(!is_kill && !is_orderly);
         events.orderly_stops += u64::from(is_orderly);
         events.damaged_files += u64::from(stop.is_damaged);
-        self.ledger.losses_allowed += self.host.broker.metrics.sum().dropped_queue_full_qos1_2;
+        let counted = self.host.broker.metrics.sum();
+        self.ledger.losses_allowed += counted.dropped_queue_full_qos1_2;
+        self.ledger.has_refused |= counted.publish_refused > 0;
         for will in std::mem::take(&mut self.wills.doubtful) {
             self.ledger.messages[will].accepted = None;
         }

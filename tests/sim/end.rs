@@ -95,7 +95,7 @@ impl World {
                 let message = &self.ledger.messages[id];
                 message.sends > 1 && message.accepted.is_some()
             };
-            let has_refused = self.host.broker.metrics.sum().publish_refused > 0;
+            let has_refused = self.ledger.has_refused || self.host.broker.metrics.sum().publish_refused > 0;
             let is_right = is_right || has_refused && found.is_some_and(is_again);
             let was_sent = found.is_none_or(|found| sent.iter().any(|(id, _)| *id == found));
             if !(is_right || self.ledger.is_damaged && was_sent) {

@@ -185,6 +185,8 @@ pub(crate) struct Ledger {
     pub has_small_queues: bool,
     /// Deliveries that the broker said it dropped, see [`Ledger::judge`].
     pub losses_allowed: u64,
+    /// A broker that was stopped meanwhile has refused a publication.
+    pub has_refused: bool,
     pub trace: Option<Vec<String>>,
 }
 
