@@ -153,7 +153,7 @@ impl Chain {
             Some(user) => Verdict::Admit(Identity {
                 user_name: Some(name.into()),
                 stamp: Some(user.stamp),
-                data: None,
+                ..Identity::default()
             }),
             None => refuse.clone(),
         };
@@ -193,13 +193,13 @@ impl Authenticator for Chain {
         if let (Some(part), Some(certificate)) = (entrance.certificate_name, &peer.certificate)
             && let Some(name) = part.of(certificate)
         {
-            return admit(Some(name));
+            return admit(Some(name), false);
         }
         match (&request.user_name, &entrance.passwords) {
             (Some(name), Some(file)) => self.check(name, file, request, token),
-            (Some(name), None) if entrance.allows_anonymous => admit(Some(name)),
+            (Some(name), None) if entrance.allows_anonymous => admit(Some(name), true),
             (Some(_), None) => Answer::Ready(self.refused_password(request.version, "unknown_user")),
-            (None, _) if entrance.allows_anonymous => admit(None),
+            (None, _) if entrance.allows_anonymous => admit(None, false),
             (None, _) => refuse_with(ReasonCode::NotAuthorized, "anonymous_disabled"),
         }
     }
@@ -214,17 +214,31 @@ impl Authenticator for Chain {
 
     fn stands(&self, user_name: Option<&str>, stamp: u64, peer: &Peer) -> bool {
         let entrances = self.current();
-        let entrance = entrances.iter().find(|(name, _)| **name == *peer.rules.name);
-        let file = entrance.and_then(|(_, entrance)| entrance.passwords.as_ref());
-        let user = user_name.and_then(|name| file?.get(name));
-        user.is_some_and(|user| user.stamp == stamp)
+        let Some((_, entrance)) = entrances.iter().find(|(name, _)| **name == *peer.rules.name) else {
+            return false;
+        };
+        let certificate = peer.certificate.as_deref();
+        let certified = entrance.certificate_name.zip(certificate);
+        if let Some(name) = certified.and_then(|(part, certificate)| part.of(certificate)) {
+            return user_name == Some(name);
+        }
+        // As it was decided in `connect`, without the password.
+        match (user_name, &entrance.passwords) {
+            (Some(name), Some(file)) => file.get(name).is_some_and(|user| user.stamp == stamp),
+            _ => entrance.allows_anonymous,
+        }
     }
 }
 
-fn admit(user_name: Option<&str>) -> Answer<Verdict> {
+/// The stamp of who was let in without a password. Another one's is this by chance once in 2^64.
+const NO_PASSWORD: u64 = 0;
+
+fn admit(user_name: Option<&str>, is_believed: bool) -> Answer<Verdict> {
     Answer::Ready(Verdict::Admit(Identity {
         user_name: user_name.map(Into::into),
-        ..Identity::default()
+        is_believed,
+        stamp: Some(NO_PASSWORD),
+        data: None,
     }))
 }
 

@@ -47,6 +47,8 @@ pub enum Verdict {
 pub struct Identity {
     /// User name; `None` for an anonymous client.
     pub user_name: Option<Box<str>>,
+    /// Nothing was asked for that name: it is what the client says of itself. Its sessions belong to nobody then.
+    pub is_believed: bool,
     /// What it was let in for, where that can change: [`Authenticator::stands`] is asked about it later.
     pub stamp: Option<u64>,
     /// Data that goes back with success (enhanced authentication).
@@ -202,6 +204,7 @@ impl Authenticator for AllowAnonymous {
     fn connect(&self, request: &ConnectRequest, _peer: &Peer, _token: Token) -> Answer<Verdict> {
         Answer::Ready(Verdict::Admit(Identity {
             user_name: request.user_name.clone(),
+            is_believed: true,
             ..Identity::default()
         }))
     }

@@ -260,6 +260,14 @@ impl Fingerprint {
         };
         Self(fs::metadata(path).ok().map(of))
     }
+
+    /// The same file with nothing in it any more: who writes it anew has not come further. Who wants it empty replaces it.
+    fn is_emptied_of(&self, before: &Self) -> bool {
+        let (Some(now), Some(before)) = (self.0, before.0) else {
+            return false;
+        };
+        (now.0, now.1) == (before.0, before.1) && now.2 == 0 && before.2 > 0
+    }
 }
 
 /// Who may enter and what he may do, while the broker runs.
@@ -280,6 +288,8 @@ struct Watch {
     read: Vec<Fingerprint>,
     /// At the last look: who writes a file slowly is waited for.
     seen: Vec<Fingerprint>,
+    /// When it was told that one of them had been emptied.
+    told_empty: Vec<Fingerprint>,
 }
 
 /// Why it does not begin.
@@ -314,6 +324,7 @@ impl LiveAccess {
             watch: Mutex::new(Watch {
                 read: looks.clone(),
                 seen: looks,
+                told_empty: Vec::new(),
                 options,
             }),
         })
@@ -339,7 +350,16 @@ impl LiveAccess {
         if !is_at_rest || now == watch.read {
             return false;
         }
-        self.read_again(&mut watch, now)
+        let files = watch.options.files();
+        let mut changes = files.into_iter().zip(watch.read.iter().zip(&now));
+        if let Some((file, _)) = changes.find(|(_, (read, now))| now.is_emptied_of(read)) {
+            if watch.told_empty != now {
+                warn!(file = %file.display(), "emptied: users and rules stay as they were until it is filled or replaced, or SIGHUP");
+                watch.told_empty = now;
+            }
+            return false;
+        }
+        self.read_again(&mut watch, now, true)
     }
 
     /// Reads all files again, changed or not, and, where there are, with other options: files and rules of a configuration that was read
@@ -355,7 +375,7 @@ impl LiveAccess {
         }
         let before = options.map(|options| std::mem::replace(&mut watch.options, options));
         let now = watch.options.looks();
-        let is_new = self.read_again(&mut watch, now);
+        let is_new = self.read_again(&mut watch, now, false);
         if let (false, Some(before)) = (is_new, before) {
             watch.options = before;
             watch.read = watch.options.looks();
@@ -363,9 +383,14 @@ impl LiveAccess {
         is_new
     }
 
-    fn read_again(&self, watch: &mut Watch, looks: Vec<Fingerprint>) -> bool {
+    /// `waits`: what changes while it is read is left for another time.
+    fn read_again(&self, watch: &mut Watch, looks: Vec<Fingerprint>, waits: bool) -> bool {
         watch.read = looks; // a file that is wrong is told about once
-        match watch.options.read(&self.seed) {
+        let read = watch.options.read(&self.seed);
+        if waits && watch.options.looks() != watch.read {
+            return false;
+        }
+        match read {
             Ok(access) => {
                 for warning in &access.warnings {
                     warn!("{warning}");

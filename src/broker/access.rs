@@ -79,7 +79,9 @@ impl Worker {
             TopicFilter::parse(filter).is_ok_and(|filter| authorizer.watches(&who, filter))
         });
         let is_restricted = authorizer.restricts(&who);
-        connection.is_watched = is_watched;
+        // What waits may be of a subscription that is not there any more.
+        let has_waiting = resident.session.outbound.in_flight() > 0 || !resident.outbox.is_empty();
+        connection.is_watched = is_watched || (is_restricted && has_waiting);
         connection.is_restricted = is_restricted;
     }
 

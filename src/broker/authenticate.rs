@@ -49,6 +49,7 @@ impl Worker {
             Verdict::Admit(identity) => {
                 if let Some(connection) = self.residents.connections.get_mut(key.0) {
                     connection.user_name = identity.user_name;
+                    connection.is_believed = identity.is_believed;
                     connection.stamp = identity.stamp;
                 }
                 self.settle_access(key);

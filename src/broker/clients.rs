@@ -166,6 +166,7 @@ impl Worker {
             connection.client_id = Some(ClientId::new(assigned));
         }
         connection.user_name = identity.user_name;
+        connection.is_believed = identity.is_believed;
         connection.stamp = identity.stamp;
         request.authentication_data = identity.data;
         request.password = None;
@@ -252,6 +253,9 @@ impl Worker {
         let Phase::Admitted(request) = std::mem::replace(&mut connection.phase, Phase::Opening) else {
             return;
         };
+        if self.is_of_another_user(key, &client_id, now) {
+            return;
+        }
         if self.cannot_keep(key, &client_id, &request, now) {
             return self.release_client(&client_id);
         }
@@ -316,6 +320,25 @@ impl Worker {
             }
         }
         false
+    }
+
+    /// Refuses a client whose session is another user's: he neither gets what waits in it, nor ends it. One that was made without a user
+    /// name is nobody's.
+    fn is_of_another_user(&mut self, key: ConnectionKey, client_id: &ClientId, now: Time) -> bool {
+        let known = self.clients.get(client_id.as_str());
+        let known = known.and_then(|slot| self.residents.sessions.get(*slot));
+        let owner = known.and_then(|resident| resident.session.owner.as_deref());
+        let connection = self.residents.connections.get(key.0);
+        let user = connection.and_then(|connection| connection.user_name.as_deref());
+        let is_refused = owner.is_some() && owner != user;
+        if is_refused {
+            let refusal = Refusal {
+                reason: ReasonCode::NotAuthorized,
+                why: "session_of_another_user",
+            };
+            self.refuse(key, &refusal, now);
+        }
+        is_refused
     }
 
     /// Refuses a client for whom something would have to be kept that cannot be now; true when that is so.
@@ -448,6 +471,8 @@ impl Worker {
         // One and a half times the keep alive [MQTT-3.1.2-22], and a second more for the shortest, which a busy radio misses easily.
         connection.silence_max_ms = keep_alive * 1500 + if (1..10).contains(&keep_alive) { 1000 } else { 0 };
         connection.keep_alive_ms = keep_alive * 1000; // at most 65,535,000
+        let user = connection.user_name.as_deref().filter(|_| !connection.is_believed);
+        let user = user.map(Box::from);
         let silence_max_ms = connection.silence_max_ms;
         if silence_max_ms > 0 {
             self.remind(key, now.plus_millis(silence_max_ms.into()));
@@ -456,6 +481,7 @@ impl Worker {
             return;
         };
         resident.connection = Some(key);
+        resident.session.owner = resident.session.owner.take().or(user);
         resident.session.expiry_secs = expiry;
         resident.session.expires_at = Time::NEVER;
         resident.session.status.set_online(true);

@@ -356,7 +356,7 @@ fn expiry(properties: Properties<'_>, now: Time) -> Option<Time> {
 
 /// Told once a minute for each client and topic.
 impl super::endings::EventLog {
-    fn not_allowed(&mut self, connection: &Connection, action: &str, topic: &str, now: Time) {
+    pub(super) fn not_allowed(&mut self, connection: &Connection, action: &str, topic: &str, now: Time) {
         let Some(repeated) = self.record(&(connection.client_name(), action, topic), now) else {
             return;
         };

@@ -7,6 +7,7 @@ use tracing::warn;
 
 use super::publish::Full;
 use super::worker::Worker;
+use crate::auth::{Access, Answer};
 use crate::protocol::ids::{ConnectionKey, PacketId, SessionKey, SlotKey, Ticket};
 use crate::protocol::message::{Message, Publication};
 use crate::protocol::packet::{Ack, PacketType, Publish};
@@ -73,6 +74,7 @@ impl Worker {
         let was_known = resident.session.inbound.remove(ack.packet_id);
         let message = resident.session.unreleased.remove(ack.packet_id);
         let number = resident.session.stored_number();
+        let message = message.filter(|message| self.may_release(key, message, now));
         let routed = match (message, slot) {
             (Some(message), Some(slot)) => self.release_message(slot, &message, now),
             _ => Ticket::DONE,
@@ -90,6 +92,31 @@ impl Worker {
             reason: ReasonCode::Success,
         };
         self.reply(key, reply, ticket);
+    }
+
+    /// May its client still publish it? It was allowed when it came, which may be long ago. Who answers late was asked then.
+    fn may_release(&mut self, key: ConnectionKey, message: &Message, now: Time) -> bool {
+        let token = self.token(key);
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return false;
+        };
+        let authorizer = &self.broker.authorizer;
+        let ask = || {
+            authorizer.publish(
+                &Access::of(connection),
+                message.topic(),
+                message.qos,
+                message.retain,
+                token,
+            )
+        };
+        if !connection.is_restricted || ask() != Answer::Ready(false) {
+            return true;
+        }
+        self.log
+            .not_allowed(connection, "publish", message.topic().as_str(), now);
+        self.metrics().dropped_not_authorized.increment();
+        false
     }
 
     /// Routes a message that was released. It was accepted before: nobody can be told now that there is no room for it.

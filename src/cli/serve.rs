@@ -152,6 +152,10 @@ fn reload_until_stop(signals: &mut Signals, server: &Server, layers: &Layers, mu
         }
         match config::load(layers) {
             Ok(loaded) => {
+                // What was not taken over is looked at the next time.
+                if !server.reload_access(Some(loaded.config.access_options())) {
+                    continue;
+                }
                 // What changes while it is read is read the next time.
                 looked = if loaded.files == files {
                     look
@@ -159,7 +163,6 @@ fn reload_until_stop(signals: &mut Signals, server: &Server, layers: &Layers, mu
                     looks(&loaded.files)
                 };
                 files = loaded.files;
-                server.reload_access(Some(loaded.config.access_options()));
             }
             Err(problems) => {
                 let first = problems.iter().find(|problem| problem.severity == Severity::Error);

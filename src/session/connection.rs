@@ -53,6 +53,8 @@ pub struct Connection {
     pub client_id: Option<ClientId>,
     /// The user the authenticator found.
     pub user_name: Option<Box<str>>,
+    /// It is only said to be that user.
+    pub is_believed: bool,
     /// What the authenticator let it in for, where that can change.
     pub stamp: Option<u64>,
     /// What it was told about topics before.
@@ -123,6 +125,7 @@ impl Connection {
             has_connect: false,
             client_id: None,
             user_name: None,
+            is_believed: false,
             stamp: None,
             decisions: Decisions::default(),
             is_restricted: true,

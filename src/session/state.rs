@@ -21,6 +21,9 @@ use crate::router::status::SessionStatus;
 pub struct Session {
     /// Whose it is.
     pub client_id: ClientId,
+    /// The user who made it, where who he is was not only believed: no other one gets it. Not in the store: after a restart it belongs to the
+    /// first user who comes with this client id.
+    pub owner: Option<Box<str>>,
     /// Seconds that it outlives its connection; [`NEVER_EXPIRES`] for ever, 0 not at all.
     pub expiry_secs: u32,
     /// When it expires, while it has no connection.
@@ -133,6 +136,7 @@ impl Session {
     pub fn new(client_id: ClientId, expiry_secs: u32) -> Self {
         Self {
             client_id,
+            owner: None,
             expiry_secs,
             expires_at: Time::NEVER,
             subscriptions: Rare::default(),

@@ -19,6 +19,7 @@ use crate::client::Client;
 use crate::wire::{Connect, Publish, Will};
 
 mod random;
+mod sessions;
 
 /// Made by mosquitto_passwd 2.0.11; the passwords are `secret`, `pass word` and, by -H sha512, `test`.
 const USERS: &str = "\
@@ -94,7 +95,7 @@ fn only_users_with_the_right_password_enter() {
     let files = Files::new(USERS, "topic #\npattern readwrite %u/#\n");
     story_with(files.set(WideSubscriptions::Refuse), BOTH, |broker, version| {
         for who in [ALICE, BOB, CAROL] {
-            user(broker, version, who, "c").expect_ping_answered();
+            user(broker, version, who, who.0).expect_ping_answered();
         }
         let wrong = if version.has_properties() { 0x86 } else { 5 };
         for who in [

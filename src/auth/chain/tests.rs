@@ -183,3 +183,48 @@ fn who_was_let_in_stands_until_the_password_changes() {
     read("");
     assert!(!stands());
 }
+
+/// Each way in is asked about again: nobody keeps a name that nobody would believe now.
+#[test]
+fn who_came_in_without_a_password_stands_as_long_as_that_way_is_open() {
+    let (chain, _) = chain(&format!("alice:{LINE}\n"), 100);
+    let way = |certificate_name, has_users: bool, allows_anonymous| {
+        let file = PasswordFile::parse(&format!("alice:{LINE}\n"), &chain.seed).unwrap();
+        let passwords = has_users.then(|| Arc::new(file));
+        let entrance = Entrance {
+            certificate_name,
+            passwords,
+            allows_anonymous,
+        };
+        chain.replace(vec![("open".into(), entrance)]);
+    };
+    let certified = Some(CertificateName::CommonName);
+    let enter = |user, certificate| {
+        let peer = peer("open", certificate);
+        let Answer::Ready(Verdict::Admit(identity)) = chain.connect(&request(Version::V5, user, None), &peer, token())
+        else {
+            panic!("admitted")
+        };
+        (identity, peer)
+    };
+    way(certified, false, true);
+    let all = [
+        enter(None, None),
+        enter(Some("alice"), None),
+        enter(None, Some("alice")),
+    ];
+    assert_eq!(all.each_ref().map(|(who, _)| who.is_believed), [false, true, false]);
+    let stand = || {
+        all.each_ref().map(|(who, peer)| {
+            let stamp = who.stamp.expect("asked about again");
+            chain.stands(who.user_name.as_deref(), stamp, peer)
+        })
+    };
+    assert_eq!(stand(), [true, true, true]);
+    way(certified, false, false);
+    assert_eq!(stand(), [false, false, true]);
+    way(certified, true, true);
+    assert_eq!(stand(), [true, false, true], "alice has a password now");
+    way(None, true, true);
+    assert_eq!(stand(), [true, false, false], "certificates name nobody any more");
+}

@@ -80,3 +80,54 @@ fn listeners_that_have_changed_are_not_taken_over() {
     assert!(!live.reload(Some(two)) && !is_open());
     assert!(live.reload(Some(options("0.0.0.0:1883", true))) && is_open());
 }
+
+/// `generate > users` empties it first; a user who is not there then is not removed.
+#[test]
+fn a_file_that_is_being_written_takes_nobody_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let users = folder.path().join("users");
+    let line = |name: &str| {
+        format!(
+            "{name}:$6$njERlZMi/7DzNB9E$iiavfuXvUm8iyDZArTy7smTxh07GXXOrOsqxfW6gkOYVXHGk+W+i/8d3xDxrMwEPygEBhoA8A/gjQC0N2M4Lkw==\n"
+        )
+    };
+    fs::write(&users, line("alice")).unwrap();
+    let mut options = AccessOptions {
+        listeners: vec![listener("mqtt", None)],
+        ..AccessOptions::default()
+    };
+    options.listeners[0].password_file = Some(users.clone());
+    let live = LiveAccess::start(options, &HashingOptions::default()).unwrap();
+    let names = || {
+        let entrances = live.chain().current();
+        let file = entrances[0].1.passwords.clone().unwrap();
+        let mut names: Vec<_> = file.users().map(|(name, _)| name.to_owned()).collect();
+        names.sort_unstable();
+        names.concat()
+    };
+    let look_three_times = || [live.look(), live.look(), live.look()].contains(&true);
+    fs::write(&users, "").unwrap();
+    assert!(!look_three_times());
+    assert_eq!(names(), "alice");
+    fs::write(&users, line("alice") + &line("bob")).unwrap();
+    assert!(look_three_times());
+    assert_eq!(names(), "alicebob");
+    // It changes while it is read: that look was none.
+    let before = live.watch.lock().unwrap().options.looks();
+    fs::write(&users, line("carol")).unwrap();
+    assert!(!live.read_again(&mut live.watch.lock().unwrap(), before, true));
+    assert_eq!(names(), "alicebob");
+    assert!(look_three_times());
+    assert_eq!(names(), "carol");
+    // Who wants it empty replaces it, as `sundew user rm` does, or says so.
+    let other = folder.path().join("other");
+    fs::write(&other, "").unwrap();
+    fs::rename(&other, &users).unwrap();
+    assert!(look_three_times());
+    assert_eq!(names(), "");
+    fs::write(&users, line("alice")).unwrap();
+    assert!(look_three_times());
+    fs::write(&users, "").unwrap();
+    assert!(live.reload(None));
+    assert_eq!(names(), "");
+}
