@@ -158,7 +158,7 @@ fn form(scheme: &str) -> &'static str {
 fn decode(text: &str) -> Result<Vec<u8>, String> {
     STANDARD_NO_PAD
         .decode(text.trim_end_matches('='))
-        .map_err(|error| format!("{text:?} is not base64: {error}"))
+        .map_err(|_| "the salt or the hash is not base64".to_owned()) // and whatever it is, no log has it
 }
 
 fn argon2_costs(text: &str) -> Result<Scheme, String> {
@@ -239,7 +239,12 @@ impl PasswordFile {
         if name.is_empty() {
             return Err("no user name before the colon".into());
         }
-        let hash = Arc::new(PasswordHash::parse(hash.trim()).map_err(|error| format!("user {name:?}: {error}"))?);
+        let hash = PasswordHash::parse(hash.trim()).map_err(|error| {
+            // Behind a colon there may be a part of a password.
+            let shown = name.split(':').next().unwrap_or_default();
+            format!("user {shown:?}: {error}")
+        });
+        let hash = Arc::new(hash?);
         if let Some(earlier) = self.users.get(name) {
             return Err(format!("user {name:?} is in line {} already", earlier.line));
         }

@@ -178,7 +178,8 @@ impl TopicPattern {
     /// The filter for one client; `None` where the rule does not apply to it.
     ///
     /// A name with `+`, `#` or `/` in it would become more levels, or wildcards. It makes a rule that allows void, and a rule that
-    /// denies deny everything from the level on in which the name would stand.
+    /// denies deny everything from the level on in which the name would stand. One that begins with `$` would make another tree of topics of
+    /// what a placeholder begins, such as `$SYS`: nothing is allowed there.
     fn filter_for(&self, who: &Access<'_>, effect: Effect) -> Option<Cow<'_, str>> {
         if !self.has_placeholder() {
             return Some(Cow::Borrowed(&self.text));
@@ -188,6 +189,10 @@ impl TopicPattern {
             return None;
         }
         let is_unsafe = (self.has_user && !is_one_level(user)) || (self.has_client && !is_one_level(who.client_id));
+        let begins = |placeholder, name: &str| self.text.starts_with(placeholder) && name.starts_with('$');
+        if effect == Effect::Allow && (begins("%u", user) || begins("%c", who.client_id)) {
+            return None;
+        }
         if !is_unsafe {
             // `%c` first would let a user name of "%c" become the client id: both in one pass.
             return Some(Cow::Owned(substitute(&self.text, user, who.client_id)));

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -225,9 +225,14 @@ fn of_line(path: &Path, problem: crate::auth::place::FileProblem) -> AccessProbl
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
+    // A pipe would have us wait for who writes into it, and nobody hear a signal meanwhile.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits() as i32; // bit 11
+    let file = File::options().read(true).custom_flags(nonblocking).open(path)?;
     let metadata = file.metadata()?;
-    if metadata.mode() & 0o002 != 0 && metadata.is_file() {
+    if !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    if metadata.mode() & 0o002 != 0 {
         let message = "everybody on this machine may write it, so it protects nothing";
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
     }

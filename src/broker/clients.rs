@@ -5,6 +5,7 @@ use tracing::{info, warn};
 use super::connack::negotiated_keep_alive;
 use super::endings::{Ending, EventKind};
 use super::registry::Claim;
+use super::sys::is_sys;
 use super::worker::Worker;
 use crate::auth::chain::TOO_MANY_CHECKS;
 use crate::auth::{Access, Answer, Identity, Refusal, Verdict};
@@ -106,7 +107,7 @@ impl Worker {
             return refuse(ReasonCode::BadAuthenticationMethod, "unknown_method");
         }
         if let Some(will) = &connect.will {
-            if will.topic.as_str().starts_with("$SYS/") {
+            if is_sys(will.topic) {
                 return refuse(ReasonCode::NotAuthorized, "will_topic");
             }
             if will.qos > self.maximum_qos(connection) {

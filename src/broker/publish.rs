@@ -7,6 +7,7 @@ use tracing::warn;
 use super::endings::Ending;
 use super::options::Qos2Delivery;
 use super::route::Routed;
+use super::sys::is_sys;
 use super::worker::{Flow, Worker};
 use crate::auth::{Access, Answer};
 use crate::codec::encode;
@@ -200,8 +201,8 @@ impl Worker {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return Answer::Ready(false);
         };
-        if topic.as_str().starts_with("$SYS/") {
-            return Answer::Ready(false); // what the broker says of itself is nobody else's to say
+        if is_sys(topic) {
+            return Answer::Ready(false);
         }
         if !connection.is_restricted {
             return Answer::Ready(true);

@@ -12,6 +12,13 @@ use crate::protocol::time::Time;
 use crate::protocol::topic::TopicName;
 use crate::storage::Standing;
 
+/// What the broker says of itself is nobody else's to say. `$SYS/#` matches `$SYS`, too.
+#[inline]
+pub(super) fn is_sys(topic: TopicName<'_>) -> bool {
+    let rest = topic.as_str().strip_prefix("$SYS");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// What `$SYS` remembers from one round to the next.
 #[derive(Debug)]
 pub struct Sys {

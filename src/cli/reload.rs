@@ -21,7 +21,7 @@ pub(super) struct Arguments {
     #[arg(short, long, value_name = "FILE", env = "SUNDEW_CONFIG")]
     config: Option<PathBuf>,
     /// The broker's process, where it keeps nothing in a data directory to be found by
-    #[arg(short, long, value_name = "NUMBER")]
+    #[arg(short, long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(1..))]
     pid: Option<i32>,
 }
 
@@ -66,7 +66,26 @@ fn pid_of(directory: &Path) -> Result<i32, String> {
     }
     let mut text = String::new();
     let read = file.by_ref().take(32).read_to_string(&mut text);
+    // A number below one is a group of processes, or all there are.
     read.ok()
         .and_then(|_| text.trim().parse().ok())
+        .filter(|pid| *pid > 0)
         .ok_or_else(|| format!("{shown} does not say whose it is; name the process with --pid"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_names_one_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = folder.path().join("lock");
+        for (text, expected) in [("17\n", Ok(17)), ("-1", Err(())), ("0", Err(())), ("", Err(()))] {
+            std::fs::write(&lock, text).unwrap();
+            let held = File::open(&lock).unwrap();
+            held.lock().unwrap();
+            assert_eq!(pid_of(folder.path()).map_err(|_| ()), expected, "{text:?}");
+        }
+    }
 }

@@ -87,3 +87,11 @@ fn a_listener_that_is_open_to_everybody_is_said_to_be() {
     );
     assert_eq!(serve::open_to_everybody(&config("sundew").unwrap()).count(), 0);
 }
+
+/// -1 would be every process of the user.
+#[test]
+fn a_process_is_named_by_a_number_above_zero() {
+    let parse = |pid: &str| Cli::try_parse_from(["sundew", "reload", pid]).is_ok();
+    assert!(parse("--pid=1"));
+    assert!(!parse("--pid=-1") && !parse("--pid=0"));
+}

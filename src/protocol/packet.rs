@@ -100,7 +100,7 @@ impl Packet<'_> {
 }
 
 /// CONNECT. MQTT 5 section 3.1.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Connect<'a> {
     /// From protocol name and level.
     pub version: Version,
@@ -120,6 +120,22 @@ pub struct Connect<'a> {
     pub password: Option<&'a [u8]>,
     /// Properties (5.0).
     pub properties: Properties<'a>,
+}
+
+/// Says nothing of the password, nor of properties, which may have as much of authentication data.
+impl core::fmt::Debug for Connect<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Connect")
+            .field("version", &self.version)
+            .field("is_bridge", &self.is_bridge)
+            .field("clean_start", &self.clean_start)
+            .field("keep_alive", &self.keep_alive)
+            .field("client_id", &self.client_id)
+            .field("will", &self.will)
+            .field("user_name", &self.user_name)
+            .field("has_password", &self.password.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// The will message of a CONNECT.

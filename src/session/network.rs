@@ -36,7 +36,7 @@ impl FromStr for Network {
             .map_or((text, None), |(address, prefix)| (address, Some(prefix)));
         let address: IpAddr = address.parse().map_err(|_| NetworkError(text.to_owned()))?;
         let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
+        let prefix: u8 = match prefix {
             None => bits,
             Some(prefix) => prefix
                 .parse()
@@ -44,7 +44,17 @@ impl FromStr for Network {
                 .filter(|prefix| *prefix <= bits)
                 .ok_or(NetworkError(text.to_owned()))?,
         };
-        Ok(Self { address, prefix })
+        // Addresses are compared as IPv4 where they are mapped ones, so such a network is one of those.
+        match (address, address.to_canonical()) {
+            (IpAddr::V6(_), mapped @ IpAddr::V4(_)) => {
+                let prefix = prefix.checked_sub(96).ok_or(NetworkError(text.to_owned()))?;
+                Ok(Self {
+                    address: mapped,
+                    prefix,
+                })
+            }
+            _ => Ok(Self { address, prefix }),
+        }
     }
 }
 
@@ -66,9 +76,20 @@ mod tests {
         assert!(contains("0.0.0.0/0", "8.8.8.8"));
         assert!(!contains("0.0.0.0/0", "::1"));
         assert!(contains("127.0.0.1", "::ffff:127.0.0.1"));
+        assert!(contains("::ffff:10.0.0.0/104", "10.1.2.3") && contains("::ffff:10.0.0.0/104", "::ffff:10.1.2.3"));
+        assert!(contains("::ffff:10.0.0.1", "10.0.0.1"));
+        assert!(!contains("::ffff:10.0.0.0/104", "11.0.0.1"));
         assert!(contains("fd00::/8", "fd12::1"));
         assert!(!contains("fd00::/8", "fe80::1"));
-        for bad in ["10.0.0.0/33", "10.0.0/8", "fd00::/129", "localhost", "10.0.0.0/", ""] {
+        for bad in [
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "fd00::/129",
+            "::ffff:10.0.0.0/90",
+            "localhost",
+            "10.0.0.0/",
+            "",
+        ] {
             assert!(bad.parse::<Network>().is_err(), "{bad}");
         }
     }

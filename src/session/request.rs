@@ -9,7 +9,7 @@ use crate::protocol::version::Version;
 pub const NEVER_EXPIRES: u32 = u32::MAX;
 
 /// A CONNECT, owned.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ConnectRequest {
     /// Protocol version.
     pub version: Version,
@@ -45,6 +45,17 @@ pub struct ConnectRequest {
     pub authentication_data: Option<Box<[u8]>>,
     /// User properties, encoded, in order; for authenticators.
     pub user_properties: PropertiesBuf,
+}
+
+/// Says who, and nothing that proves it.
+impl core::fmt::Debug for ConnectRequest {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ConnectRequest")
+            .field("version", &self.version)
+            .field("client_id", &self.client_id)
+            .field("user_name", &self.user_name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ConnectRequest {

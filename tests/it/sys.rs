@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::broker::{ALL, BOTH, story_with};
-use crate::wire::{Connect, Publish};
+use crate::wire::{Connect, Publish, Will};
 
 /// Names that existing monitors look for.
 const NAMES: &[&str] = &[
@@ -98,6 +98,22 @@ fn the_values_are_retained_and_nobody_else_can_set_them() {
                     .retained()
                     .encode(version),
             );
+            // `$SYS/#` matches this, too.
+            liar.send(&Publish::new("$SYS", "a lie", 0).retained().encode(version));
+            liar.expect_ping_answered();
+            let mut other = broker.client("other", version);
+            other.subscribe("$SYS", 0);
+            other.expect_ping_answered();
+            let will = Some(Will {
+                topic: "$SYS",
+                ..Will::default()
+            });
+            let leaver = Connect {
+                will,
+                ..Connect::default()
+            };
+            let refused = if version.has_properties() { 0x87 } else { 5 };
+            assert_eq!(broker.open(version).try_connect(&leaver).1, refused);
             let mut later = broker.client("later", version);
             later.subscribe("$SYS/broker/version", 0);
             assert_eq!(later.expect_publish().text(), version_text);

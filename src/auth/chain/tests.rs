@@ -228,3 +228,26 @@ fn who_came_in_without_a_password_stands_as_long_as_that_way_is_open() {
     way(None, true, true);
     assert_eq!(stand(), [true, false, false], "certificates name nobody any more");
 }
+
+/// What is printed of a client that connects, in whatever state, tells no secret.
+#[test]
+fn a_password_is_not_printed() {
+    let secret = "secret";
+    let connect = Connect {
+        version: Version::V5,
+        is_bridge: false,
+        clean_start: true,
+        keep_alive: 0,
+        properties: Properties::EMPTY,
+        client_id: "c",
+        will: None,
+        user_name: Some("alice"),
+        password: Some(secret.as_bytes()),
+    };
+    let bytes = format!("{:?}", secret.as_bytes());
+    let request = ConnectRequest::keep(&connect);
+    for printed in [format!("{connect:?}"), format!("{request:?}")] {
+        assert!(printed.contains("alice"));
+        assert!(!printed.contains(&bytes) && !printed.contains(secret), "{printed}");
+    }
+}

@@ -36,6 +36,22 @@ fn the_three_kinds_are_read_and_written_as_they_are() {
 }
 
 #[test]
+fn what_is_told_of_a_wrong_line_has_nothing_of_the_password() {
+    for line in [
+        "a:secret",
+        "a:pass:secret",
+        "a:$7$101$secret:AAAA",
+        "a:$6$secret{$AAAA",
+        "a:$6$AAAA$secret{",
+    ] {
+        let problems = read(&format!("{line}\n")).unwrap_err();
+        let message = &problems[0].message;
+        assert!(message.starts_with("user \"a\": "), "{message}");
+        assert!(!message.contains("secret") && !message.contains("pass:"), "{message}");
+    }
+}
+
+#[test]
 fn every_line_that_is_wrong_is_told_and_nothing_is_taken() {
     let table: &[(&str, &str)] = &[
         ("alice", "expected USER:HASH"),

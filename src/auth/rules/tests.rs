@@ -193,6 +193,24 @@ fn a_wide_subscription_is_refused_narrowed_or_granted() {
     }
 }
 
+/// Who calls himself `$SYS` reads what everybody in his place would read, and no more.
+#[test]
+fn a_name_opens_no_tree_of_its_own() {
+    let rules = of_file(
+        "pattern readwrite %c/#\npattern readwrite %u/#\npattern readwrite own/%c/#\n",
+        WideSubscriptions::Refuse,
+    );
+    let far = peer("192.0.2.1");
+    let receive = |user, client, topic| rules.receive(&who(user, client, &far), topic).is_allowed;
+    assert!(receive(Some("u"), "c", "c/x") && receive(Some("u"), "c", "u/x"));
+    assert!(!receive(Some("u"), "$SYS", "$SYS/broker/version"));
+    assert!(!receive(Some("$app"), "c", "$app/x"));
+    assert!(receive(Some("u"), "$SYS", "own/$SYS/x"));
+    let denies = of_file("topic #\ntopic $app/#\npattern deny %c/#\n", WideSubscriptions::Refuse);
+    assert!(denies.receive(&who(None, "c", &far), "$app/x").is_allowed);
+    assert!(!denies.receive(&who(None, "$app", &far), "$app/x").is_allowed);
+}
+
 #[test]
 fn limits_of_qos_and_retain_hold() {
     let mut rule = Rule::new(Effect::Allow, Actions::ALL, TopicPattern::parse("a/#").unwrap(), "r");

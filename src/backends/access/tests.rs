@@ -131,3 +131,16 @@ fn a_file_that_is_being_written_takes_nobody_away() {
     assert!(live.reload(None));
     assert_eq!(names(), "");
 }
+
+/// Nobody may ever write into a pipe: who opens it to read waits.
+#[test]
+fn a_pipe_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let acl = folder.path().join("acl");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &acl, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    let (told, said) = std::sync::mpsc::channel();
+    std::thread::spawn(move || told.send(read_text(&acl).unwrap_err().to_string()));
+    let said = said.recv_timeout(std::time::Duration::from_secs(10));
+    assert_eq!(said.as_deref(), Ok("not a regular file"));
+}

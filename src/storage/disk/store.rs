@@ -329,24 +329,23 @@ fn start_threads(writer: &Arc<Writer>, start: Start, events: Arc<dyn StoreEvents
     writer.begin(engine);
     let mut threads = Vec::new();
     let of_thread = Arc::clone(writer);
-    threads.extend(spawn("store", move || of_thread.run()));
+    threads.push(spawn("store", move || of_thread.run()));
     for (name, lane) in ["store-sync", "store-files", "store-read"].into_iter().zip(lanes) {
         if let Some(tools) = tools_of_lanes.clone() {
             let writer = Arc::clone(writer);
-            threads.extend(spawn(name, move || work(&writer, &lane, &tools)));
+            threads.push(spawn(name, move || work(&writer, &lane, &tools)));
         }
     }
     threads
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
-    match thread::Builder::new().name(name.to_owned()).spawn(body) {
-        Ok(thread) => Some(thread),
-        Err(error) => {
-            tracing::error!(name, %error, "a thread of the store could not be started");
-            None
-        }
-    }
+/// A store without one of its threads keeps nothing, and everybody waits for it, as with [`MustNotPanic`].
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
+    spawned.unwrap_or_else(|error| {
+        tracing::error!(name, %error, "a thread of the store could not be started, the process ends; is the limit of processes (ulimit -u) too low?");
+        std::process::abort()
+    })
 }
 
 /// A thread that does jobs.
