@@ -398,6 +398,11 @@ impl Worker {
         self.residents.reclaim_buffer(key);
     }
 
+    /// Frees what only a busy worker needs.
+    pub fn rest(&mut self) {
+        self.residents.buffers.shrink();
+    }
+
     /// The network connection has ended by itself. `why` is for the log.
     pub fn lost(&mut self, key: ConnectionKey, why: &str, now: Time) {
         self.end_connection(key, Ending::Lost(why), now);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::buffers::Buffers;
 use super::frames::{Addressing, Fanned};
 use super::outbox::Offered;
 use super::residents::{DeliveryOptions, Resident, Residents, record_too_large, touch};
@@ -247,7 +248,7 @@ struct Sender<'a> {
     journal: &'a mut Journal,
     held: &'a mut HeldConnections,
     touched: &'a mut Vec<ConnectionKey>,
-    buffers: &'a mut Vec<Vec<u8>>,
+    buffers: &'a mut Buffers,
     metrics: &'a Metrics,
     now: Time,
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crossbeam_utils::CachePadded;
 use tracing::{info, warn};
 
+use super::buffers::Buffers;
 use super::outbox::{Offered, Outbox, OutboxOptions};
 use super::paging::Paging;
 use super::receive::ReceiveCheck;
@@ -125,16 +126,14 @@ pub struct Residents {
     pub held: HeldConnections,
     /// Where the contents of waiting deliveries are.
     pub paging: Paging,
-    pub(super) buffers: Vec<Vec<u8>>,
+    /// Spare output buffers.
+    pub buffers: Buffers,
     /// What was dropped for a delivery that is being queued.
     lost: Vec<DeliveryKey>,
 }
 
 /// How long a full window may hold up others before the log says so, milliseconds.
 pub const STALL_MS: u64 = 30_000;
-/// Output buffers that a worker keeps for the next connection with something to send, and the largest that it keeps.
-const BUFFERS_MAX: usize = 64;
-const BUFFER_KEPT_BYTES: usize = 256 * 1024;
 
 impl Residents {
     /// An empty worker.
@@ -156,7 +155,7 @@ impl Residents {
             journal,
             held: HeldConnections::new(),
             paging: Paging::default(),
-            buffers: Vec::new(),
+            buffers: Buffers::default(),
             lost: Vec::new(),
         }
     }
@@ -173,10 +172,8 @@ impl Residents {
     pub fn reclaim_buffer(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.connections.get_mut(key.0)
             && let Some(buffer) = connection.output.reclaim()
-            && self.buffers.len() < BUFFERS_MAX
-            && buffer.capacity() <= BUFFER_KEPT_BYTES
         {
-            self.buffers.push(buffer);
+            self.buffers.give(buffer);
         }
     }
 
@@ -507,10 +504,10 @@ pub(super) fn touch(
     key: ConnectionKey,
     connection: &mut Connection,
     touched: &mut Vec<ConnectionKey>,
-    buffers: &mut Vec<Vec<u8>>,
+    buffers: &mut Buffers,
 ) {
     if connection.output.needs_buffer()
-        && let Some(buffer) = buffers.pop()
+        && let Some(buffer) = buffers.take()
     {
         connection.output.lend(buffer);
     }

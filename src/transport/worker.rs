@@ -434,6 +434,9 @@ impl Local {
             handle.busy_micros.store(busy.as_micros() as u64, Ordering::Relaxed);
             let is_busy = busy.saturating_sub(before) > every / MUCH;
             every = if is_busy { MEASURE_EVERY_BUSY } else { MEASURE_EVERY };
+            if !is_busy {
+                self.broker.borrow_mut().rest();
+            }
             if turned.elapsed() >= LAG_REMEMBERED {
                 (peaks, turned) = ([Duration::ZERO, peaks[0]], Instant::now());
             }
