@@ -192,6 +192,9 @@ metrics! {
     /// Connections with a completed handshake now.
     connections: Gauge "connections";
 
+    /// Connections that have been silent for a while, and have given up their task until there is something to do for them.
+    connections_parked: Gauge "connections_parked";
+
     /// Sessions that were created.
     sessions_created: Counter "sessions_created";
     /// Sessions that a client came back to.

@@ -43,6 +43,9 @@ pub struct ServerOptions {
     pub connections_max: usize,
     /// How long clients have to go when the server stops; default 5 s.
     pub drain: Duration,
+    /// Silence after which a connection gives up its task and its place in the runtime's reactor, half of what it costs, until there is something
+    /// to do for it; default 10 s.
+    pub park_after: Duration,
     /// Where what must survive is kept; default nowhere: nothing survives.
     pub storage: Option<StorageOptions>,
     /// Who may enter and what he may do, in the place of what the parts say; default: they say it.
@@ -60,6 +63,7 @@ impl Default for ServerOptions {
             placement: Placement::Auto,
             connections_max: usize::MAX,
             drain: Duration::from_secs(5),
+            park_after: Duration::from_secs(10),
             storage: None,
             access: None,
             watch_interval: Some(Duration::from_millis(250)),
@@ -142,6 +146,7 @@ impl Server {
                 connections_max: options.connections_max,
                 stop: stopped.clone(),
                 drained: Arc::clone(&drained),
+                park_after: options.park_after,
             };
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(move || worker::run(start))?);

@@ -94,6 +94,7 @@ impl Sys {
             ("clients/total", totals.sessions.to_string()),
             ("clients/connected", totals.connections.to_string()),
             ("clients/active", totals.connections.to_string()),
+            ("clients/parked", totals.connections_parked.to_string()),
             ("clients/disconnected", away.to_string()),
             ("clients/inactive", away.to_string()),
             ("clients/maximum", self.clients_maximum.to_string()),

@@ -111,6 +111,7 @@ fn serve(loaded: Loaded, layers: &Layers) -> Exit {
         storage: config.storage_options(std::env::var_os("STATE_DIRECTORY")),
         access: Some(access),
         watch_interval: Some(config.auth.watch_interval).filter(|interval| !interval.is_zero()),
+        ..ServerOptions::default()
     };
     let server = match Server::start(options, Parts::default()) {
         Ok(server) => server,

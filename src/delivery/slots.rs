@@ -2,19 +2,17 @@
 
 use crate::protocol::ids::SlotKey;
 
-/// Places that are allocated at once: what is there never moves, so a crowd that comes is not copied again and again.
-const CHUNK: usize = 64;
-
 /// Values by [`SlotKey`]: places carry a generation, so that a key which outlives its value finds nothing.
+///
+/// One piece of memory, which is copied when it has to grow. In pieces that stay where they are a crowd would come in more smoothly, and every message
+/// would pay for it: it is here some eight times, see `tests/bench/NOTES.md`.
 #[derive(Debug)]
 pub struct Slots<T> {
-    chunks: Vec<Chunk<T>>,
+    places: Vec<Place<T>>,
     /// Places without a value, the one to be used next at the end.
     free: Vec<u32>,
     next_generation: u32,
 }
-
-type Chunk<T> = Box<[Place<T>; CHUNK]>;
 
 #[derive(Debug)]
 struct Place<T> {
@@ -25,7 +23,7 @@ struct Place<T> {
 impl<T> Default for Slots<T> {
     fn default() -> Self {
         Self {
-            chunks: Vec::new(),
+            places: Vec::new(),
             free: Vec::new(),
             next_generation: 0,
         }
@@ -37,55 +35,40 @@ impl<T> Slots<T> {
     pub fn insert(&mut self, value: T) -> SlotKey {
         self.next_generation = self.next_generation.wrapping_add(1);
         let generation = self.next_generation;
-        let slot = loop {
-            match self.free.pop() {
-                Some(slot) => break slot,
-                None => self.grow(),
+        let place = Place {
+            generation,
+            value: Some(value),
+        };
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.places[slot as usize] = place;
+                slot
+            }
+            None => {
+                self.places.push(place);
+                self.places.len() as u32 - 1
             }
         };
-        if let Some(place) = self.place_mut(slot as usize) {
-            place.generation = generation;
-            place.value = Some(value);
-        }
         SlotKey { slot, generation }
-    }
-
-    fn grow(&mut self) {
-        let first = self.places() as u32;
-        self.free.extend((first..first + CHUNK as u32).rev());
-        self.chunks.push(Box::new(std::array::from_fn(|_| Place {
-            generation: 0,
-            value: None,
-        })));
-    }
-
-    #[inline]
-    fn place(&self, slot: usize) -> Option<&Place<T>> {
-        Some(&self.chunks.get(slot / CHUNK)?[slot % CHUNK])
-    }
-
-    #[inline]
-    fn place_mut(&mut self, slot: usize) -> Option<&mut Place<T>> {
-        Some(&mut self.chunks.get_mut(slot / CHUNK)?[slot % CHUNK])
     }
 
     /// The value of a key.
     #[inline]
     pub fn get(&self, key: SlotKey) -> Option<&T> {
-        let place = self.place(key.slot as usize)?;
+        let place = self.places.get(key.slot as usize)?;
         place.value.as_ref().filter(|_| place.generation == key.generation)
     }
 
     /// The value of a key, to change.
     #[inline]
     pub fn get_mut(&mut self, key: SlotKey) -> Option<&mut T> {
-        let place = self.place_mut(key.slot as usize)?;
+        let place = self.places.get_mut(key.slot as usize)?;
         place.value.as_mut().filter(|_| place.generation == key.generation)
     }
 
     /// Takes a value out.
     pub fn remove(&mut self, key: SlotKey) -> Option<T> {
-        let place = self.place_mut(key.slot as usize)?;
+        let place = self.places.get_mut(key.slot as usize)?;
         let value = place.value.take_if(|_| place.generation == key.generation)?;
         self.free.push(key.slot);
         Some(value)
@@ -93,7 +76,7 @@ impl<T> Slots<T> {
 
     /// The value at a place, with its key; places count from 0 to below [`Slots::places`].
     pub fn at(&self, slot: usize) -> Option<(SlotKey, &T)> {
-        let place = self.place(slot)?;
+        let place = self.places.get(slot)?;
         let key = SlotKey {
             slot: slot as u32,
             generation: place.generation,
@@ -103,7 +86,7 @@ impl<T> Slots<T> {
 
     /// Places there are, taken or not.
     pub const fn places(&self) -> usize {
-        self.chunks.len() * CHUNK
+        self.places.len()
     }
 
     /// How many there are.
@@ -118,7 +101,7 @@ impl<T> Slots<T> {
 
     /// Every key with its value, to change.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SlotKey, &mut T)> {
-        let places = self.chunks.iter_mut().flat_map(|chunk| chunk.iter_mut()).enumerate();
+        let places = self.places.iter_mut().enumerate();
         places.filter_map(|(slot, place)| {
             let key = SlotKey {
                 slot: slot as u32,
@@ -165,12 +148,12 @@ mod tests {
     fn a_crowd_is_found_again_and_counted_while_some_leave() {
         let mut slots = Slots::default();
         let mut keys: Vec<_> = (0..1000).map(|value| (slots.insert(value), value)).collect();
-        assert_eq!((slots.len(), slots.places()), (1000, 1024));
+        assert_eq!((slots.len(), slots.places()), (1000, 1000));
         let left: Vec<_> = keys.extract_if(.., |(_, value)| *value % 3 == 0).collect();
         assert!(left.iter().all(|(key, value)| slots.remove(*key) == Some(*value)));
         let late = slots.insert(5000);
         keys.push((late, 5000));
-        assert_eq!((slots.len(), slots.places()), (keys.len(), 1024));
+        assert_eq!((slots.len(), slots.places()), (keys.len(), 1000));
         assert!(keys.iter().all(|(key, value)| slots.get(*key) == Some(value)));
         keys.sort_by_key(|(key, _)| key.slot);
         assert!(slots.iter().map(|(key, value)| (key, *value)).eq(keys));

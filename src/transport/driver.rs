@@ -8,6 +8,7 @@
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem;
+use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -77,6 +78,8 @@ enum Served {
     Closing,
     /// Its session lives on another worker.
     HandOver(WorkerId),
+    /// It has been silent for long.
+    Park,
 }
 
 impl Driver {
@@ -98,7 +101,7 @@ impl Driver {
     }
 
     fn poll_serve(&mut self, cx: &mut Context<'_>) -> Poll<Served> {
-        self.here.local.keep_waker(self.here.key, cx.waker());
+        let mut was_silent = self.here.local.parking.turn(self.here.key, cx.waker());
         for _ in 0..READS_PER_TURN {
             if self.is_fresh {
                 self.is_fresh = false;
@@ -124,7 +127,14 @@ impl Driver {
                 return Poll::Pending;
             }
             ready!(self.poll_pause(cx));
-            match ready!(self.poll_read(cx)) {
+            let Poll::Ready(read) = self.poll_read(cx) else {
+                if was_silent && wrote.is_ready() && self.unread.is_empty() && self.socket().is_some() {
+                    return Poll::Ready(Served::Park);
+                }
+                return Poll::Pending;
+            };
+            was_silent = false;
+            match read {
                 Ok(0) => return Poll::Ready(self.lost("connection closed by the client without DISCONNECT")),
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(self.lost(&format!("read failed: {error}"))),
@@ -266,6 +276,36 @@ impl Driver {
         let _ = tokio::time::timeout(LINGER, linger).await;
     }
 
+    /// The socket, if the connection can do without a task: plain TCP, where nothing stands in between.
+    pub(super) fn socket(&self) -> Option<RawFd> {
+        match &self.stream {
+            Stream::Plain(socket) => socket.tcp(),
+            Stream::Tls(_) | Stream::WebSocket(_) | Stream::SecureWebSocket(_) => None,
+        }
+    }
+
+    /// Goes on without a task.
+    fn park(mut self) {
+        let (local, key) = (Rc::clone(&self.here.local), self.here.key);
+        match (self.stream.detach(), self.socket()) {
+            (Ok(()), Some(socket)) => {
+                self.unread = Vec::new();
+                local.parking.park(key, Box::new(self), socket);
+            }
+            _ => local.lost(key, "the socket could not be taken off the runtime"),
+        }
+    }
+
+    /// Goes on with a task.
+    pub(super) fn unpark(mut self: Box<Self>) {
+        if self.stream.attach().is_ok() {
+            tokio::task::spawn_local(self.run());
+        } else {
+            let (local, key) = (Rc::clone(&self.here.local), self.here.key);
+            local.lost(key, "the socket could not be put on the runtime");
+        }
+    }
+
     /// Gives the connection to the worker that has its session, with what has been read of it.
     async fn hand_over(mut self, to: WorkerId) {
         let Some(connection) = self.here.local.release(self.here.key) else {
@@ -297,9 +337,13 @@ impl Future for Task {
             let Self::Serving(driver) = mem::replace(task, Self::Over) else {
                 return Poll::Ready(());
             };
-            driver.here.local.forget_waker(driver.here.key);
+            driver.here.local.parking.forget(driver.here.key);
             *task = match served {
                 Served::Lost => return Poll::Ready(()),
+                Served::Park => {
+                    driver.park();
+                    return Poll::Ready(());
+                }
                 Served::Closing => Self::Ending(Box::pin(driver.close())),
                 Served::HandOver(to) => Self::Ending(Box::pin(driver.hand_over(to))),
             };

@@ -15,6 +15,7 @@ pub mod establish;
 pub mod inside;
 pub mod listener;
 pub mod options;
+mod parking;
 pub mod peer;
 pub mod proxy_protocol;
 pub mod socket;

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::TcpStream as StdTcpStream;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -49,6 +50,15 @@ impl Socket {
             other @ (Self::Memory(_) | Self::Detached(_)) => other,
         };
         Ok(())
+    }
+
+    /// The descriptor of a TCP connection.
+    pub(super) fn tcp(&self) -> Option<RawFd> {
+        match self {
+            Self::Tcp(stream) => Some(stream.as_raw_fd()),
+            Self::Detached(Detached::Tcp(stream)) => Some(stream.as_raw_fd()),
+            Self::Unix(_) | Self::Memory(_) | Self::Detached(_) => None,
+        }
     }
 
     /// Registers the socket with the runtime of the calling thread. Does nothing if it is registered already.

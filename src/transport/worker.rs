@@ -15,6 +15,7 @@ use super::accept::{self, Gate, Placement};
 use super::driver::Driver;
 use super::establish::{Established, Refused, establish, establish_plain, is_plain};
 use super::listener::{Accepted, Listener, Slot};
+use super::parking::Parking;
 use super::peer::Peer as TransportPeer;
 use super::stream::Stream;
 use crate::broker::Worker;
@@ -123,7 +124,7 @@ pub(super) struct Local {
     pub(super) broker: RefCell<Worker>,
     pub(super) read_buffer: RefCell<Vec<u8>>,
     pub(super) clock: Clock,
-    wakers: RefCell<Vec<Option<(ConnectionKey, Waker)>>>,
+    pub(super) parking: Parking,
     /// Of the task that reads mail and goes on with walks.
     mail_waker: RefCell<Option<Waker>>,
     /// Of the task that gives the store what was recorded.
@@ -155,6 +156,8 @@ pub struct WorkerStart {
     pub stop: watch::Receiver<Stop>,
     /// Counted up when this worker's clients are gone; it works on until [`Stop::Now`], for the store's sake.
     pub drained: Arc<AtomicUsize>,
+    /// Silence after which a connection gives up its task.
+    pub park_after: Duration,
 }
 
 /// How far the broker is with stopping.
@@ -184,14 +187,19 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         connections_max,
         stop,
         drained,
+        park_after,
     } = start;
     let me = worker.id();
+    let (parking, watcher) = {
+        let _inside = runtime.enter();
+        Parking::new(Arc::clone(worker.broker().metrics.of(me)))?
+    };
     let WorkerInbox { arrivals, handle } = inbox;
     let local = Rc::new(Local {
         broker: RefCell::new(worker),
         read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES]),
         clock,
-        wakers: RefCell::default(),
+        parking,
         mail_waker: RefCell::default(),
         records_waker: RefCell::default(),
         armed: Cell::new(Time::NEVER),
@@ -205,11 +213,13 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         tasks.spawn_local(Rc::clone(&local).read_mail()),
         tasks.spawn_local(Rc::clone(&local).keep_time()),
         tasks.spawn_local(Rc::clone(&local).submit_records()),
+        tasks.spawn_local(Rc::clone(&local).attend(watcher)),
     ];
     for task in own {
         tasks.spawn_local(must_not_end(task));
     }
     tasks.spawn_local(Rc::clone(&local).measure(handle, me));
+    tasks.spawn_local(Rc::clone(&local).ask_to_park(park_after));
     let all: Vec<_> = listeners
         .iter()
         .map(|(listener, _)| Arc::clone(listener.shared()))
@@ -225,6 +235,7 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         tasks.spawn_local(accept::accept(Rc::clone(&local), listener, rules, gate, stop.clone()));
     }
     tasks.block_on(&runtime, drain(&local, stop, &drained));
+    local.parking.clear();
     Ok(())
 }
 
@@ -266,13 +277,8 @@ impl Local {
     /// Wakes the tasks of connections that have something to do, sends the mail, and sees to the timer.
     pub(super) fn dispatch(&self) {
         let mut broker = self.broker.borrow_mut();
-        let wakers = self.wakers.borrow();
         while let Some(key) = broker.next_touched() {
-            if let Some(Some((owner, waker))) = wakers.get(key.0.slot as usize)
-                && *owner == key
-            {
-                waker.wake_by_ref();
-            }
+            self.parking.wake(key);
         }
         broker.send_mail();
         if broker.has_records()
@@ -287,26 +293,6 @@ impl Local {
         }
         if broker.next_deadline().is_some_and(|next| next < self.armed.get()) {
             self.rearm.notify_one();
-        }
-    }
-
-    pub(super) fn keep_waker(&self, key: ConnectionKey, waker: &Waker) {
-        let mut wakers = self.wakers.borrow_mut();
-        let at = key.0.slot as usize;
-        if wakers.len() <= at {
-            wakers.resize_with(at + 1, || None);
-        }
-        match &mut wakers[at] {
-            Some((owner, known)) if *owner == key && known.will_wake(waker) => {}
-            place => *place = Some((key, waker.clone())),
-        }
-    }
-
-    pub(super) fn forget_waker(&self, key: ConnectionKey) {
-        if let Some(place) = self.wakers.borrow_mut().get_mut(key.0.slot as usize)
-            && place.as_ref().is_some_and(|(owner, _)| *owner == key)
-        {
-            *place = None;
         }
     }
 

@@ -26,6 +26,7 @@ mod release;
 mod retained;
 mod session;
 mod shared;
+mod silence;
 mod stopping;
 mod subscribe;
 mod sys;
