@@ -297,7 +297,7 @@ impl Driver {
     }
 
     /// Goes on with a task.
-    pub(super) fn unpark(mut self: Box<Self>) {
+    pub(super) fn unpark(mut self) {
         if self.stream.attach().is_ok() {
             tokio::task::spawn_local(self.run());
         } else {

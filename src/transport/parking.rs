@@ -159,7 +159,7 @@ impl Parking {
         }
     }
 
-    fn take(&self, at: u32) -> Option<Box<Driver>> {
+    fn take(&self, at: u32) -> Option<Driver> {
         let mut places = self.places.borrow_mut();
         let place = places.get_mut(at as usize)?;
         let taken = mem::take(place);
@@ -171,7 +171,7 @@ impl Parking {
         if let Some(socket) = driver.socket() {
             let _ = self.registry.deregister(&mut SourceFd(&socket)); // it may never have been registered
         }
-        Some(driver)
+        Some(*driver)
     }
 
     /// Closes what is parked: its connections know the worker, which would otherwise never end.

@@ -12,7 +12,7 @@ use crate::program::Program;
 /// Connections of this process at a time while they are opened.
 const THREADS: usize = 4;
 /// Memory of one idle connection with its session, bytes, kernel buffers not counted.
-const IDLE_BYTES_MAX: u64 = 4096;
+const IDLE_BYTES_MAX: u64 = 2560;
 /// Connections with fewer say little about memory: the allocator takes it in large pieces.
 const MEASURED_FROM: usize = 5_000;
 
