@@ -124,7 +124,7 @@ impl Outbound {
     }
 
     /// A delivery that cannot be sent when its turn comes, as it has expired or is too large for the client, takes its identifier with it: a
-    /// gap in what the client sees tells that there was something. Not behind [`GAPS_MAX`] places: a gap is not worth memory.
+    /// gap in what the client sees tells that there was something. Not behind 1,024 places: a gap is not worth memory.
     pub fn leave_out(&mut self) {
         if self.ring.is_empty() {
             self.first = self.first.next();

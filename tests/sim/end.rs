@@ -96,7 +96,11 @@ impl World {
                 message.sends > 1 && message.accepted.is_some()
             };
             let has_refused = self.ledger.has_refused || self.host.broker.metrics.sum().publish_refused > 0;
-            let is_right = is_right || has_refused && found.is_some_and(is_again);
+            let is_what_there_is = |id: MessageId| match found {
+                Some(found) => found == id,
+                None => self.ledger.messages[id].is_clear,
+            };
+            let is_right = is_right || has_refused && sent.iter().any(|(id, _)| is_what_there_is(*id) && is_again(*id));
             let was_sent = found.is_none_or(|found| sent.iter().any(|(id, _)| *id == found));
             if !(is_right || self.ledger.is_damaged && was_sent) {
                 let last = last.map(|last| sent[last].0);
