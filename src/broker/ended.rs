@@ -50,12 +50,14 @@ impl Worker {
 
     /// The store has told of more batches: client ids that waited for that are anybody's again.
     pub(super) fn release_ended(&mut self) {
-        let journal = &self.residents.journal;
-        while let Some(client_id) = self.ended.next_stored(|ticket| journal.is_stored(ticket)) {
-            if !self.clients.contains_key(client_id.as_str()) {
-                self.broker.registry.release(&client_id);
-            }
+        while let Some(client_id) = self.next_ended() {
+            self.release_client(&client_id);
         }
+    }
+
+    fn next_ended(&mut self) -> Option<ClientId> {
+        let journal = &self.residents.journal;
+        self.ended.next_stored(|ticket| journal.is_stored(ticket))
     }
 }
 
