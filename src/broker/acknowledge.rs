@@ -98,7 +98,13 @@ impl Worker {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
-        if is_stored && connection.held.lets_pass(&reply) {
+        let may_write = if is_stored {
+            connection.held.lets_pass(&reply)
+        } else {
+            let (journal, held) = (&self.residents.journal, &mut self.residents.held);
+            matches!(reply, Reply::Ack { .. }) && stored::may_write(key, connection, ticket, journal, held)
+        };
+        if may_write {
             reply.write(connection.version, connection.output.tail());
             self.residents.metrics.packets_sent.increment();
             return;

@@ -28,6 +28,11 @@ impl Ended {
         self.tickets.contains_key(client_id)
     }
 
+    /// True when there may be one whose ends are all stored.
+    pub(super) fn has_stored(&self, is_stored: impl Fn(Ticket) -> bool) -> bool {
+        self.in_order.front().is_some_and(|(ticket, _)| is_stored(*ticket))
+    }
+
     /// The next client id whose ends are all stored.
     fn next_stored(&mut self, is_stored: impl Fn(Ticket) -> bool) -> Option<ClientId> {
         while let Some((ticket, client_id)) = self.in_order.pop_front_if(|(ticket, _)| is_stored(*ticket)) {

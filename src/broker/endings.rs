@@ -96,6 +96,7 @@ impl Worker {
     /// Ends a connection: tells the client where the version can, parts it from its session, sees to the will, logs one line. What is
     /// in the output is still sent; then the driver closes the socket.
     pub fn end_connection(&mut self, key: ConnectionKey, ending: Ending<'_>, now: Time) {
+        self.forget_ahead(key);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
@@ -341,7 +342,7 @@ impl Worker {
             return;
         };
         let ends_at = connection.ends_at;
-        if ends_at.is_some_and(|at| at <= now) {
+        if ends_at <= now {
             let ending = Ending::Refused(ReasonCode::QuotaExceeded, "storage_failed");
             return self.end_connection(key, ending, now);
         }
@@ -349,8 +350,8 @@ impl Worker {
             return; // another reminder counts
         }
         connection.reminded_at = Time::NEVER;
-        if let Some(at) = ends_at {
-            return self.remind(key, at);
+        if ends_at != Time::NEVER {
+            return self.remind(key, ends_at);
         }
         if let Some(since) = connection.questions.waiting_since() {
             if now.millis_since(since) >= ANSWER_MAX_MS {

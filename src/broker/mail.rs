@@ -118,9 +118,10 @@ impl Worker {
         is_some
     }
 
-    /// True when something was recorded, or is wanted, that the store has not been told: see [`Worker::submit_records`].
+    /// True when something was recorded, or is wanted, that the store has not been told, or when it has told of something: see
+    /// [`Worker::submit_records`] and [`Worker::release_stored`].
     pub fn has_records(&self) -> bool {
-        self.residents.journal.is_worth_taking() || self.residents.paging.has_something()
+        self.residents.journal.is_worth_taking() || self.residents.paging.has_something() || self.has_stored()
     }
 
     /// Gives the store what was recorded. Best done when everything that is there to be read has been: what is given at once is written at
@@ -128,7 +129,9 @@ impl Worker {
     pub fn submit_records(&mut self) {
         self.wait_for_batch();
         if let Some(batch) = self.residents.journal.take() {
-            self.broker.store.submit(self.me, batch);
+            if let Some(up_to) = self.broker.store.submit(self.me, batch) {
+                self.residents.journal.stored(up_to);
+            }
         }
         self.ask_for_contents();
     }

@@ -15,6 +15,7 @@ use crate::protocol::message::{Message, Publication};
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
+use crate::session::ahead::recall;
 use crate::session::delivery::Delivery;
 use crate::session::held::Failed;
 use crate::session::state::Session;
@@ -53,7 +54,7 @@ impl Worker {
     pub(super) fn end_late(&mut self, key: ConnectionKey, now: Time) {
         let at = now.plus_millis(END_LATE_MS);
         if let Some(connection) = self.residents.connections.get_mut(key.0) {
-            connection.ends_at.get_or_insert(at);
+            connection.ends_at = connection.ends_at.min(at);
             self.remind(key, at);
         }
     }
@@ -164,6 +165,20 @@ impl Worker {
 
     fn batches_stored(&mut self, up_to: u64, now: Time) {
         self.residents.journal.stored(up_to);
+        self.release_stored(now);
+    }
+
+    /// True when something waits for a batch that the store has.
+    pub(super) fn has_stored(&self) -> bool {
+        let journal = &self.residents.journal;
+        let first = self.residents.held.front();
+        first.is_some_and(|(ticket, _)| journal.is_stored(*ticket))
+            || self.ended.has_stored(|ticket| journal.is_stored(ticket))
+            || self.residents.has_ready_pages()
+    }
+
+    /// Lets go what waited for batches that the store has.
+    pub fn release_stored(&mut self, now: Time) {
         self.release_ended();
         while let Some((ticket, key)) = self.residents.held.front().copied()
             && self.residents.journal.is_stored(ticket)
@@ -201,6 +216,35 @@ impl Worker {
         }
     }
 
+    /// Takes packets out of an output that were put there in the hope that the store would have one of these batches.
+    fn recall(&mut self, key: ConnectionKey, up_to: u64) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
+        let ticket = connection.ahead.ticket();
+        if self.residents.journal.is_stored(ticket) || ticket.batch() > up_to {
+            return;
+        }
+        let behind = connection.output.cut(connection.ahead.end());
+        let (free, waiting) = recall(&behind, connection.version);
+        connection.output.tail().extend(free);
+        connection.held.put_first(waiting, ticket);
+        self.residents.touch(key);
+    }
+
+    /// Packets that may not leave any more, as their connection ends before the store has what they depend on.
+    pub(super) fn forget_ahead(&mut self, key: ConnectionKey) {
+        if !self.must_wait_to_send(key) {
+            return;
+        }
+        self.submit_records();
+        if self.must_wait_to_send(key)
+            && let Some(connection) = self.residents.connections.get_mut(key.0)
+        {
+            connection.output.cut(connection.ahead.end());
+        }
+    }
+
     /// Batches are not kept for now: publishers whose messages were in them are told so, or cut off.
     fn batches_failed(&mut self, up_to: u64, now: Time) {
         self.residents.journal.told(up_to);
@@ -213,6 +257,7 @@ impl Worker {
             .map(|(_, key)| *key)
             .collect();
         for key in waiting {
+            self.recall(key, up_to);
             let journal = &self.residents.journal;
             let is_failed = |ticket: Ticket| ticket.batch() <= up_to && !journal.is_stored(ticket);
             let Some(connection) = self.residents.connections.get_mut(key.0) else {

@@ -2,7 +2,7 @@
 //!
 //! For each connection: [`Worker::open`]; then [`Worker::receive`] with every read and [`Worker::sent`] after every write; at the end
 //! [`Worker::lost`], or, when [`Worker::status`] says `Closing`, [`Worker::remove`] once the output has been sent. After each call:
-//! write the output of every connection from [`Worker::next_touched`], then [`Worker::send_mail`]; soon, [`Worker::submit_records`]. At [`Worker::next_deadline`]:
+//! write the output of every connection from [`Worker::next_touched`], then [`Worker::send_mail`]; soon, [`Worker::submit_records`] and [`Worker::release_stored`]. At [`Worker::next_deadline`]:
 //! [`Worker::expire`].
 
 use std::collections::VecDeque;
@@ -228,7 +228,11 @@ impl Worker {
         }
         self.see_to_access(now);
         // Once a read is enough: what is accepted a moment too late is told as failed by the store.
-        self.is_refusing = self.residents.journal.is_on() && self.broker.store.standing() == Standing::Refusing;
+        if self.residents.journal.is_on() {
+            let standing = self.broker.store.standing();
+            self.is_refusing = standing == Standing::Refusing;
+            self.residents.journal.is_quick = standing == Standing::Sound && self.broker.store.is_quick();
+        }
         let decode = self.decode;
         let (mut taken, mut is_done) = (0, false);
         while let Some(connection) = self.residents.connections.get_mut(key.0) {
@@ -244,7 +248,7 @@ impl Worker {
                     break;
                 }
             };
-            if connection.questions.is_waiting() || connection.is_held_up() || connection.ends_at.is_some() {
+            if connection.questions.is_waiting() || connection.is_held_up() || connection.ends_at != Time::NEVER {
                 break;
             }
             match codec::decode(&bytes[taken..], version, Role::Server, &decode) {
@@ -333,7 +337,7 @@ impl Worker {
         };
         match &connection.phase {
             Phase::Closing => Status::Closing,
-            _ if connection.questions.is_waiting() || connection.is_held_up() || connection.ends_at.is_some() => {
+            _ if connection.questions.is_waiting() || connection.is_held_up() || connection.ends_at != Time::NEVER => {
                 Status::Waiting
             }
             Phase::Admitted(_) => Status::HandOver(connection.destination),
@@ -376,12 +380,19 @@ impl Worker {
         (matches!(connection.phase, Phase::Closing) && !connection.has_connect).then_some(&*connection.peer.address)
     }
 
-    /// What waits for the network.
+    /// True while a connection's output has to wait until the store has what it depends on; the connection is touched when that is so.
+    pub fn must_wait_to_send(&self, key: ConnectionKey) -> bool {
+        let connection = self.residents.connections.get(key.0);
+        connection.is_some_and(|connection| !self.residents.journal.is_stored(connection.ahead.ticket()))
+    }
+
+    /// What waits for the network; `None` for a connection that is gone, or one that [must wait](Worker::must_wait_to_send).
     pub fn output(&mut self, key: ConnectionKey) -> Option<&mut Output> {
+        let connection = self.residents.connections.get_mut(key.0)?;
         self.residents
-            .connections
-            .get_mut(key.0)
-            .map(|connection| &mut connection.output)
+            .journal
+            .is_stored(connection.ahead.ticket())
+            .then_some(&mut connection.output)
     }
 
     /// The network has taken `count` bytes of the output: makes room, and sends what waited for it.

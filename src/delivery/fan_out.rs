@@ -288,8 +288,11 @@ impl Sender<'_> {
             None => false,
         };
         let mut kept = None;
-        if let (true, Some(id)) = (must_be_kept_first, to.packet_id) {
-            let ticket = self.journal.open_ticket();
+        let ticket = self.journal.open_ticket();
+        let must_wait = must_be_kept_first
+            && !(connection.aliases_out.is_off()
+                && stored::may_write(self.key, connection, ticket, self.journal, self.held));
+        if let (true, Some(id)) = (must_wait, to.packet_id) {
             stored::hold(self.key, connection, Waiting::Publish(id, false), ticket, self.held);
         } else {
             touch(self.key, connection, self.touched, self.buffers);

@@ -12,7 +12,7 @@ use super::paging::Paging;
 use super::receive::ReceiveCheck;
 use super::retained_walk::RetainedWalk;
 use super::slots::Slots;
-use super::stored::{self, HeldConnections, hold};
+use super::stored::{self, HeldConnections, hold, may_write};
 use super::written::{frame_of, write_delivery};
 use crate::metrics::Metrics;
 use crate::protocol::ids::{ConnectionKey, PacketId, SlotKey, Ticket};
@@ -462,8 +462,12 @@ impl Way<'_> {
             delivery.copy = REPLAYED | (id.get() & (REPLAYED - 1));
         }
         let is_stored = stored::sent(self.journal, session, &delivery, id, is_new);
-        if is_stored && qos == QoS::ExactlyOnce {
-            let ticket = self.journal.open_ticket();
+        let ticket = self.journal.open_ticket();
+        // A new topic alias must leave with the packet that brings it, before those that use it.
+        let must_wait = is_stored
+            && qos == QoS::ExactlyOnce
+            && !(connection.aliases_out.is_off() && may_write(self.key, connection, ticket, self.journal, self.held));
+        if must_wait {
             hold(self.key, connection, Waiting::Publish(id, false), ticket, self.held);
         } else {
             self.metrics

@@ -33,6 +33,33 @@ pub fn hold(
     }
 }
 
+/// True when a packet that depends on a ticket may be written: the store has what it depends on, or is quick, and then the output waits
+/// (`session/ahead.rs`). False where the packet has to wait by itself.
+#[inline]
+pub fn may_write(
+    key: ConnectionKey,
+    connection: &mut Connection,
+    ticket: Ticket,
+    journal: &Journal,
+    held: &mut HeldConnections,
+) -> bool {
+    if !connection.held.is_empty() {
+        return false;
+    }
+    if journal.is_stored(ticket) {
+        return true;
+    }
+    let length = connection.output.len();
+    if !journal.is_quick || !connection.ahead.begin(ticket, length, |ticket| journal.is_stored(ticket)) {
+        return false;
+    }
+    if ticket > connection.held_for {
+        connection.held_for = ticket;
+        held.push_back((ticket, key));
+    }
+    true
+}
+
 /// A delivery from a publication that is being routed is sent with that identifier; false where the store does not keep it.
 pub(super) fn sent_now(
     journal: &mut Journal,

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use super::ahead::Ahead;
 use super::decisions::Decisions;
 use super::held::Held;
 use super::output::Output;
@@ -69,8 +70,10 @@ pub struct Connection {
     pub output: Output,
     /// Packets that wait for the store.
     pub held: Rare<Held>,
-    /// The last batch for which the worker looks after what is held.
+    /// The last batch for which the worker looks after what waits.
     pub held_for: Ticket,
+    /// What the output waits for, if packets were put into it that depend on the store.
+    pub ahead: Ahead,
     /// CONNACK is in the output: nothing may leave before it.
     pub has_connack: bool,
     /// The will, until DISCONNECT removes it.
@@ -111,8 +114,8 @@ pub struct Connection {
     pub reminded_at: Time,
     /// Workers that it was handed over by.
     pub hand_overs: u8,
-    /// It is not read any more and ends then: its client was refused what it will try again at once.
-    pub ends_at: Option<Time>,
+    /// Before [`Time::NEVER`]: it is not read any more and ends then, as its client was refused what it will try again at once.
+    pub ends_at: Time,
 }
 
 impl Connection {
@@ -134,6 +137,7 @@ impl Connection {
             output: Output::default(),
             held: Rare::default(),
             held_for: Ticket::DONE,
+            ahead: Ahead::NONE,
             has_connack: false,
             will: None,
             silence_max_ms: 0,
@@ -154,7 +158,7 @@ impl Connection {
             destination: WorkerId(0),
             reminded_at: Time::NEVER,
             hand_overs: 0,
-            ends_at: None,
+            ends_at: Time::NEVER,
         }
     }
 

@@ -135,6 +135,14 @@ impl Held {
         self.waiting.push_back((ticket, packet));
     }
 
+    /// Puts packets before the others, in their order.
+    pub fn put_first(&mut self, packets: Vec<Waiting>, ticket: Ticket) {
+        for packet in packets.into_iter().rev() {
+            self.in_order += usize::from(packet.is_in_order());
+            self.waiting.push_front((ticket, packet));
+        }
+    }
+
     /// Takes the packet whose turn it is, if its ticket is among those `is_stored`; with its ticket.
     pub fn pop_ready(&mut self, is_stored: impl Fn(Ticket) -> bool) -> Option<(Ticket, Waiting)> {
         let ready = self.waiting.pop_front_if(|(ticket, _)| is_stored(*ticket))?;

@@ -2,6 +2,7 @@
 //!
 //! Two lifetimes, two types: a [`connection::Connection`] dies with its network connection, a [`state::Session`] may outlive it.
 
+pub mod ahead;
 pub mod connection;
 pub mod decisions;
 pub mod delivery;

@@ -81,6 +81,14 @@ impl Output {
         }
     }
 
+    /// Takes out everything behind the first `keep` bytes.
+    pub fn cut(&mut self, keep: usize) -> Vec<u8> {
+        let all = self.chunks().collect::<Vec<_>>().concat();
+        self.clear();
+        self.tail.extend_from_slice(&all[..keep.min(all.len())]);
+        all[keep.min(all.len())..].to_vec()
+    }
+
     /// Drops everything that waits.
     pub fn clear(&mut self) {
         *self = Self::default();
@@ -139,7 +147,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bytes_leave_in_the_order_they_came(script in proptest::collection::vec((0u8..3, 0usize..50), 0..100)) {
+        fn bytes_leave_in_the_order_they_came(script in proptest::collection::vec((0u8..4, 0usize..50), 0..100)) {
             let (mut output, mut expected, mut sent) = (Output::default(), Vec::<u8>::new(), Vec::<u8>::new());
             let mut next = 0u8;
             for (what, count) in script {
@@ -147,6 +155,11 @@ mod tests {
                 match what {
                     0 => { output.tail().extend_from_slice(&fresh); expected.extend(fresh); }
                     1 => { expected.extend(&fresh); output.push_shared(fresh.into()); }
+                    2 => {
+                        let behind = output.cut(count);
+                        prop_assert_eq!(output.len() + behind.len(), expected.len() - sent.len());
+                        output.tail().extend(behind);
+                    }
                     _ => {
                         let waiting: Vec<u8> = output.chunks().flatten().copied().collect();
                         prop_assert_eq!(waiting.len(), output.len());

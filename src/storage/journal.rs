@@ -51,6 +51,8 @@ const BATCH_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Journal {
     is_on: bool,
+    /// The store has a batch a moment after it was submitted, as a rule: packets need not wait one by one.
+    pub is_quick: bool,
     numbers: Arc<Numbers>,
     /// Message numbers that are this worker's to give.
     own_messages: std::ops::Range<u64>,
@@ -73,6 +75,7 @@ impl Journal {
     pub fn new(is_on: bool, numbers: Arc<Numbers>) -> Self {
         Self {
             is_on,
+            is_quick: false,
             numbers,
             own_messages: 0..0,
             open: Batch {

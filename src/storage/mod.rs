@@ -72,7 +72,16 @@ pub trait Store: Send + Sync {
 
     /// Takes a worker's batch. A worker's batches are kept in order, and a batch that was submitted before another worker was written
     /// a letter is kept before what that worker submits after reading it.
-    fn submit(&self, from: WorkerId, batch: Batch);
+    ///
+    /// Gives the number up to which the worker's batches are as safe as the store promises, where that is known at once;
+    /// [`StoreEvents::stored`] is not called for it then.
+    fn submit(&self, from: WorkerId, batch: Batch) -> Option<u64>;
+
+    /// True where a batch is safe a moment after it was submitted, as a rule: the broker then makes packets that depend on it before it
+    /// knows, and sends them when it does.
+    fn is_quick(&self) -> bool {
+        false
+    }
 
     /// Takes a part of a snapshot that the store has asked for by [`StoreEvents::snapshot`]. Batches that the worker submitted before
     /// are kept before the snapshot counts.
@@ -140,7 +149,9 @@ impl Store for MemoryStore {
 
     fn attach(&self, _events: Arc<dyn StoreEvents>) {}
 
-    fn submit(&self, _from: WorkerId, _batch: Batch) {}
+    fn submit(&self, _from: WorkerId, _batch: Batch) -> Option<u64> {
+        None
+    }
 
     fn submit_snapshot(&self, _from: WorkerId, _snapshot: SnapshotId, _part: SnapshotPart) {}
 

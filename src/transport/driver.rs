@@ -238,9 +238,17 @@ impl Driver {
             }
             broker.sent(self.here.key, written, local.clock.now());
         }
-        let has_more = local.broker.borrow().has_walks() || local.broker.borrow().has_records();
+        let broker = local.broker.borrow();
+        let (has_more, must_wait) = (
+            broker.has_walks() || broker.has_records(),
+            broker.must_wait_to_send(self.here.key),
+        );
+        drop(broker);
         if has_more {
             local.dispatch();
+        }
+        if must_wait {
+            return Poll::Pending; // it is touched when the store has told
         }
         if self.stream.has_buffered_output() {
             self.stream.poll_flush(cx)

@@ -399,7 +399,11 @@ impl Local {
             self.records_waker
                 .borrow_mut()
                 .get_or_insert_with(|| cx.waker().clone());
-            self.broker.borrow_mut().submit_records();
+            let mut broker = self.broker.borrow_mut();
+            broker.submit_records();
+            broker.release_stored(self.clock.now());
+            drop(broker);
+            self.dispatch();
             Poll::<()>::Pending
         })
         .await;

@@ -225,8 +225,8 @@ impl Store for Slow {
         self.0.attach(events);
     }
 
-    fn submit(&self, from: WorkerId, batch: Batch) {
-        self.0.submit(from, batch);
+    fn submit(&self, from: WorkerId, batch: Batch) -> Option<u64> {
+        self.0.submit(from, batch)
     }
 
     fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart) {

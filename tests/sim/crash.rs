@@ -69,7 +69,7 @@ impl World {
         for _ in 0..400 {
             for worker in 0..self.host.workers.len() {
                 self.host.read_mail(worker, self.now);
-                self.host.submit(worker);
+                self.host.submit(worker, self.now);
             }
             self.host.store.step(self.now);
             if self.host.store.is_closed() {

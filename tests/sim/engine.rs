@@ -348,11 +348,26 @@ impl Store for EngineStore {
         (desk.engine, desk.tools) = (Some(engine), kept);
     }
 
-    fn submit(&self, from: WorkerId, mut batch: Batch) {
+    fn is_quick(&self) -> bool {
+        let desk = self.desk();
+        desk.habits.is_quick && desk.options.sync != SyncMode::Always
+    }
+
+    fn submit(&self, from: WorkerId, mut batch: Batch) -> Option<u64> {
         if let Some(fault) = self.fault.filter(|fault| fault.is_of_records()) {
             fault.spoil(&mut batch);
         }
-        self.desk().inputs.push(Input::Batch(from, batch));
+        let mut desk = self.desk();
+        let desk = &mut *desk;
+        let now = desk.clock();
+        if let Some(engine) = desk.engine.as_mut().filter(|engine| engine.is_calm())
+            && desk.inputs.is_empty()
+            && desk.random.percent(50)
+        {
+            return engine.step_with(from, &batch, now);
+        }
+        desk.inputs.push(Input::Batch(from, batch));
+        None
     }
 
     fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart) {

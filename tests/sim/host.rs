@@ -186,10 +186,18 @@ impl Host {
         };
         self.drivers.insert(link, Driver::new(worker, key, unread));
         self.by_key.insert((worker, key), link);
-        self.dispatch(worker);
+        self.dispatch(worker, now);
     }
 
-    fn dispatch(&mut self, worker: usize) {
+    fn dispatch(&mut self, worker: usize, now: Time) {
+        self.wake_touched(worker);
+        self.workers[worker].send_mail();
+        if self.is_prompt {
+            self.submit(worker, now);
+        }
+    }
+
+    fn wake_touched(&mut self, worker: usize) {
         while let Some(key) = self.workers[worker].next_touched() {
             if let Some(driver) = self
                 .by_key
@@ -199,15 +207,14 @@ impl Host {
                 driver.is_woken = true;
             }
         }
-        self.workers[worker].send_mail();
-        if self.is_prompt {
-            self.submit(worker);
-        }
     }
 
     /// The store gets what a worker has recorded.
-    pub(crate) fn submit(&mut self, worker: usize) {
+    pub(crate) fn submit(&mut self, worker: usize, now: Time) {
         self.workers[worker].submit_records();
+        self.workers[worker].release_stored(now);
+        self.wake_touched(worker);
+        self.workers[worker].send_mail();
     }
 
     /// True when the store has nothing to do, and everything that was recorded.
@@ -219,18 +226,18 @@ impl Host {
         self.saboteur.panics();
         self.saboteur.open_letters(&self.broker, worker);
         self.workers[worker].receive_mail(Waker::noop(), now);
-        self.dispatch(worker);
+        self.dispatch(worker, now);
     }
 
     pub(crate) fn walk(&mut self, worker: usize, now: Time) {
         self.workers[worker].continue_walks(now);
-        self.dispatch(worker);
+        self.dispatch(worker, now);
     }
 
     pub(crate) fn expire(&mut self, worker: usize, now: Time) {
         if self.workers[worker].next_deadline().is_some_and(|at| at <= now) {
             self.workers[worker].expire(now);
-            self.dispatch(worker);
+            self.dispatch(worker, now);
         }
     }
 
@@ -288,7 +295,7 @@ impl Host {
         } else {
             self.by_key.remove(&(worker, driver.key));
         }
-        self.dispatch(worker);
+        self.dispatch(worker, now);
         self.check_bounds(id, ledger);
     }
 
@@ -358,7 +365,7 @@ impl Host {
         driver.unread.extend_from_slice(bytes);
         let taken = self.workers[driver.worker].receive(driver.key, &driver.unread, now);
         driver.unread.drain(..taken);
-        self.dispatch(driver.worker);
+        self.dispatch(driver.worker, now);
     }
 
     /// False when the network connection is gone.

@@ -30,6 +30,8 @@ pub(crate) struct StoreHabits {
     pub is_on_disk: bool,
     /// When what was written is brought to the device.
     pub sync: SyncMode,
+    /// Packets are made before it is known that what they depend on is kept.
+    pub is_quick: bool,
     /// Bytes of queued messages that a new broker has in memory.
     pub memory_bytes: usize,
 }
@@ -480,16 +482,24 @@ impl Store for LogStore {
         assert!(self.events.set(events).is_ok(), "a store is attached once");
     }
 
-    fn submit(&self, from: WorkerId, mut batch: Batch) {
+    fn is_quick(&self) -> bool {
+        self.shelf().habits.is_quick
+    }
+
+    fn submit(&self, from: WorkerId, mut batch: Batch) -> Option<u64> {
         if let Some(fault) = self.fault.filter(|fault| fault.is_of_records()) {
             fault.spoil(&mut batch);
         }
         let number = batch.number;
-        let told = self.shelf().submitted(from, batch);
+        let mut told = self.shelf().submitted(from, batch);
+        let answer = Told::Stored(from, number);
+        let is_answered = self.shelf().habits.is_quick && told.contains(&answer);
+        told.retain(|told| !is_answered || *told != answer);
         self.tell(&told);
         if self.fault == Some(Fault::TellEarly) {
-            self.tell(&[Told::Stored(from, number)]);
+            self.tell(&[answer]);
         }
+        is_answered.then_some(number)
     }
 
     fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart) {

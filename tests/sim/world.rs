@@ -107,6 +107,7 @@ fn store_habits(random: &mut Random) -> StoreHabits {
         snapshots: random.pick(&[0, 5, 50]),
         is_on_disk: random.percent(60),
         sync: random.pick(&[SyncMode::Always, SyncMode::Always, SyncMode::Interval, SyncMode::Os]),
+        is_quick: random.percent(50),
         memory_bytes: random.pick(&[0, 1000, 1 << 30]),
     }
 }
@@ -208,7 +209,7 @@ impl World {
             62..69 => self.host.read_mail(worker, self.now),
             69..74 => self.host.answer(self.now, &mut self.random),
             74..77 => self.host.arrive(worker, self.now),
-            77 => self.host.submit(worker),
+            77 => self.host.submit(worker, self.now),
             78 => self.host.walk(worker, self.now),
             79..82 => self.pass_time(),
             82 => self.close_abandoned(),
@@ -520,7 +521,7 @@ impl World {
             self.host.arrive(worker, self.now);
             self.host.read_mail(worker, self.now);
             self.host.walk(worker, self.now);
-            self.host.submit(worker);
+            self.host.submit(worker, self.now);
         }
         has_moved |= self.host.late.waiting() > 0 || self.host.store.is_busy();
         self.host.answer(self.now, &mut self.random);

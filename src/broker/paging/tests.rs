@@ -113,8 +113,9 @@ impl Store for Shelf {
         assert!(self.events.set(events).is_ok());
     }
 
-    fn submit(&self, from: WorkerId, batch: Batch) {
+    fn submit(&self, from: WorkerId, batch: Batch) -> Option<u64> {
         self.kept().batches.push((from, batch));
+        None
     }
 
     fn submit_snapshot(&self, _from: WorkerId, _snapshot: SnapshotId, part: SnapshotPart) {

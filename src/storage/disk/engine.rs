@@ -111,6 +111,8 @@ pub struct Engine {
     /// Files that are there, but for the current segment: bytes.
     pub(super) present: BTreeMap<FileName, u64>,
     pub(super) workers: Vec<Progress>,
+    /// The worker that is told by the answer to its call.
+    answers: Option<WorkerId>,
     notes: Vec<Note>,
     /// Counts up when syncs under way are of no interest any more.
     pub(super) generation: u64,
@@ -173,6 +175,7 @@ impl Engine {
             prepare_not_before: Time::default(),
             present: recovered.present,
             workers,
+            answers: None,
             notes: Vec::new(),
             generation: 0,
             is_syncing: false,
@@ -207,10 +210,7 @@ impl Engine {
 
     /// Takes what came, and does what is due.
     pub fn step(&mut self, inputs: &mut Vec<Input>, now: Now) {
-        self.now = Now {
-            time: now.time.max(self.now.time),
-            wall: now.wall,
-        };
+        self.begin_step(now);
         let mut loads = Vec::new();
         for input in inputs.drain(..) {
             match input {
@@ -225,6 +225,28 @@ impl Engine {
                 }
             }
         }
+        self.end_step(loads);
+    }
+
+    /// Takes a batch of a worker that waits for the answer: the number up to which its batches are stored, or `None` when they are not for now.
+    pub fn step_with(&mut self, from: WorkerId, batch: &Batch, now: Now) -> Option<u64> {
+        self.begin_step(now);
+        self.take_batch(from, batch);
+        self.answers = Some(from);
+        self.end_step(Vec::new());
+        self.answers = None;
+        let progress = self.workers[usize::from(from.0)];
+        (progress.stored == batch.number).then_some(progress.stored)
+    }
+
+    fn begin_step(&mut self, now: Now) {
+        self.now = Now {
+            time: now.time.max(self.now.time),
+            wall: now.wall,
+        };
+    }
+
+    fn end_step(&mut self, loads: Vec<Job>) {
         self.flush();
         self.tell();
         // What is asked for may be in a batch that has just been written.
@@ -418,7 +440,9 @@ impl Engine {
             }
             if is_kept {
                 progress.stored = progress.submitted;
-                self.events.stored(worker, progress.submitted);
+                if self.answers != Some(worker) {
+                    self.events.stored(worker, progress.submitted);
+                }
             } else if progress.submitted > progress.failed {
                 progress.failed = progress.submitted;
                 self.events.failed(worker, progress.submitted);

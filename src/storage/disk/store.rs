@@ -12,7 +12,7 @@ use super::block::StoreId;
 use super::engine::{Engine, Input, Surroundings};
 use super::files::{Files, LockError, OsFiles};
 use super::jobs::{Done, Job, Jobs, Lane, Tools};
-use super::options::DiskOptions;
+use super::options::{DiskOptions, SyncMode};
 use super::recover::{RecoverError, RecoverMode, Recovered, Report, Visitor, recover};
 use super::status::StoreStatus;
 use super::writer::{MustNotPanic, StoreClock, Writer, wall_millis};
@@ -70,6 +70,8 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct DiskStore {
     writer: Arc<Writer>,
+    /// Nothing is brought to the device before it is told as stored.
+    is_quick: bool,
     /// What the threads are started with.
     start: Mutex<Option<Start>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -137,6 +139,7 @@ impl DiskStore {
         let clock = StoreClock { at, time: opened.time };
         let store = Self {
             writer: Arc::new(Writer::new(clock, options.waiting_max, lock)),
+            is_quick: options.sync != SyncMode::Always,
             start: Mutex::new(Some(Start {
                 options,
                 files,
@@ -209,8 +212,12 @@ impl Store for DiskStore {
         }
     }
 
-    fn submit(&self, from: WorkerId, batch: Batch) {
-        self.writer.submit(from, batch);
+    fn submit(&self, from: WorkerId, batch: Batch) -> Option<u64> {
+        self.writer.submit(from, batch)
+    }
+
+    fn is_quick(&self) -> bool {
+        self.is_quick
     }
 
     fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart) {

@@ -88,6 +88,14 @@ pub(super) fn wall_millis() -> u64 {
         .map_or(0, |since| since.as_millis() as u64)
 }
 
+/// What a worker that tried to write has to say.
+enum Written {
+    /// It did, and the batches up to this one are stored; without a number, they are not for now.
+    Here(Option<u64>),
+    /// That is for the thread.
+    NotHere,
+}
+
 impl Writer {
     pub(super) fn new(clock: StoreClock, waiting_max: u64, lock: Box<dyn Lock>) -> Self {
         Self {
@@ -112,27 +120,32 @@ impl Writer {
         self.is_behind.load(Ordering::Relaxed)
     }
 
-    /// A worker's batch: written here and now where that is quick.
-    pub(super) fn submit(&self, from: WorkerId, batch: Batch) {
-        if let Some(batch) = self.write_here(from, batch) {
-            self.put(Input::Batch(from, batch));
+    /// A worker's batch: written here and now where that is quick; then with what [`Store::submit`](crate::storage::Store::submit) gives.
+    pub(super) fn submit(&self, from: WorkerId, batch: Batch) -> Option<u64> {
+        match self.write_here(from, &batch) {
+            Written::Here(stored) => stored,
+            Written::NotHere => {
+                self.put(Input::Batch(from, batch));
+                None
+            }
         }
     }
 
-    /// Gives the batch back where it would not be quick.
-    fn write_here(&self, from: WorkerId, batch: Batch) -> Option<Batch> {
+    fn write_here(&self, from: WorkerId, batch: &Batch) -> Written {
         if batch.bytes.len() > SMALL_BYTES {
-            return Some(batch);
+            return Written::NotHere;
         }
         let Ok(mut place) = self.engine.try_lock() else {
-            return Some(batch);
+            return Written::NotHere;
         };
         let Some(engine) = place.as_mut().filter(|engine| engine.is_calm() && self.is_calm()) else {
-            return Some(batch);
+            return Written::NotHere;
         };
+        let alarm = MustNotPanic;
         let begin = Instant::now();
-        self.step(engine, &mut vec![Input::Batch(from, batch)], 0);
+        let stored = engine.step_with(from, batch, self.clock.now());
         let took = begin.elapsed();
+        drop(alarm);
         count(&self.status.written_by_workers, 1);
         let wake = match engine.wake() {
             Wake::Now => Time::default(),
@@ -147,7 +160,7 @@ impl Writer {
             queue.sleeps_until = wake;
             self.ready.notify_all();
         }
-        None
+        Written::Here(stored)
     }
 
     /// Nothing waits that must go first, and no slow write is to be paid back.

@@ -87,14 +87,16 @@ pub(super) fn open(directory: &std::path::Path, sync: SyncMode) -> (Arc<DiskStor
     (store, broker, seen)
 }
 
-fn submit(store: &DiskStore, value: u64, bytes: Vec<u8>) {
+fn submit(store: &DiskStore, broker: &dyn StoreEvents, value: u64, bytes: Vec<u8>) {
     let batch = Batch {
         number: value,
         bytes,
         records: 1,
         messages: (value == 1).then(|| (number(1), number(1))),
     };
-    store.submit(WorkerId(0), batch);
+    if let Some(up_to) = store.submit(WorkerId(0), batch) {
+        broker.stored(WorkerId(0), up_to);
+    }
 }
 
 #[test]
@@ -102,9 +104,9 @@ fn what_is_stored_comes_back_and_a_close_leaves_nothing_to_replay() {
     for sync in [SyncMode::Always, SyncMode::Interval, SyncMode::Os] {
         let scratch = tempfile::tempdir().unwrap();
         let (store, broker, _) = open(scratch.path(), sync);
-        submit(&store, 1, message(1, b"first"));
+        submit(&store, &*broker, 1, message(1, b"first"));
         for value in 2..=50 {
-            submit(&store, value, mark(value));
+            submit(&store, &*broker, value, mark(value));
         }
         broker.wait_stored(50);
         let session = SlotKey { slot: 0, generation: 0 };
@@ -138,12 +140,12 @@ fn what_is_stored_comes_back_and_a_close_leaves_nothing_to_replay() {
 fn a_log_that_grows_is_replaced_while_the_broker_works() {
     let scratch = tempfile::tempdir().unwrap();
     let (store, broker, _) = open(scratch.path(), SyncMode::Always);
-    submit(&store, 1, message(1, b"first"));
+    submit(&store, &*broker, 1, message(1, b"first"));
     let mut value = 1;
     while store.status().snapshots.load(Ordering::Relaxed) < 3 {
         value += 1;
         assert!(value < 1_000_000, "it never makes a snapshot: {:?}", store.status());
-        submit(&store, value, message(value, &[0; 1000]));
+        submit(&store, &*broker, value, message(value, &[0; 1000]));
         if value % 50 == 0 {
             broker.wait_stored(value);
         }
@@ -238,7 +240,7 @@ fn a_store_that_cannot_keep_up_says_so_until_it_has_caught_up() {
     const PIECE: usize = 64 * 1024;
     let scratch = tempfile::tempdir().unwrap();
     let (store, broker) = open_slow(scratch.path(), 64 * PIECE as u64);
-    submit(&store, 1, mark(1));
+    submit(&store, &*broker, 1, mark(1));
     broker.wait_calls(1);
     let wait = |bytes: u64| {
         while store.status().waiting_bytes.load(Ordering::Relaxed) > bytes {
@@ -246,18 +248,18 @@ fn a_store_that_cannot_keep_up_says_so_until_it_has_caught_up() {
         }
     };
     for value in 2..=64 {
-        submit(&store, value, message(value, &[0; PIECE]));
+        submit(&store, &*broker, value, message(value, &[0; PIECE]));
     }
     assert!(!store.is_behind(), "63 MiB wait");
     for value in 65..=66 {
-        submit(&store, value, message(value, &[0; PIECE]));
+        submit(&store, &*broker, value, message(value, &[0; PIECE]));
     }
     assert!(store.is_behind());
     broker.allow(1);
     broker.wait_calls(2);
     assert!(store.is_behind(), "they are not done with");
     for value in 67..=96 {
-        submit(&store, value, message(value, &[0; PIECE]));
+        submit(&store, &*broker, value, message(value, &[0; PIECE]));
     }
     broker.allow(2);
     wait(31 * PIECE as u64);
@@ -273,7 +275,7 @@ fn a_store_that_cannot_keep_up_says_so_until_it_has_caught_up() {
 fn a_store_that_one_of_its_threads_lets_go_of_ends_too() {
     let scratch = tempfile::tempdir().unwrap();
     let (store, broker) = open_slow(scratch.path(), u64::MAX);
-    submit(&store, 1, mark(1));
+    submit(&store, &*broker, 1, mark(1));
     broker.wait_calls(1);
     *broker.store.lock().unwrap() = Some(store);
     broker.allow(1);
@@ -309,7 +311,7 @@ fn a_thread_of_the_store_that_panics_ends_the_process() {
             panic!("so that whoever takes it panics");
         })
         .join();
-        submit(&store, 1, mark(1));
+        submit(&store, &*broker, 1, mark(1));
         std::thread::sleep(Duration::from_secs(20));
         return;
     }

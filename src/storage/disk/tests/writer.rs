@@ -5,19 +5,21 @@ use std::sync::atomic::Ordering;
 
 use super::super::options::SyncMode;
 use super::super::store::DiskStore;
-use super::threads::open;
+use super::threads::{Broker, open};
 use super::world::{mark, message};
 use crate::protocol::ids::WorkerId;
-use crate::storage::{Batch, Store};
+use crate::storage::{Batch, Store, StoreEvents};
 
-fn submit(store: &DiskStore, worker: u16, number: u64, bytes: Vec<u8>) {
+fn submit(store: &DiskStore, broker: &Broker, worker: u16, number: u64, bytes: Vec<u8>) {
     let batch = Batch {
         number,
         bytes,
         records: 1,
         messages: None,
     };
-    store.submit(WorkerId(worker), batch);
+    if let Some(up_to) = store.submit(WorkerId(worker), batch) {
+        broker.stored(WorkerId(worker), up_to);
+    }
 }
 
 fn written_by_workers(store: &DiskStore) -> u64 {
@@ -31,14 +33,14 @@ fn small_batches_are_written_by_who_brings_them_and_large_ones_are_not() {
     let mut number = 0;
     while written_by_workers(&store) == 0 {
         number += 1;
-        submit(&store, 0, number, mark(number));
+        submit(&store, &*broker, 0, number, mark(number));
         broker.wait_stored(number);
         assert!(number < 10_000, "nobody ever writes himself: {:?}", store.status());
     }
     for _ in 0..20 {
         number += 1;
         let before = written_by_workers(&store);
-        submit(&store, 0, number, message(number, &[0; 5000]));
+        submit(&store, &*broker, 0, number, message(number, &[0; 5000]));
         assert_eq!(written_by_workers(&store), before);
         broker.wait_stored(number);
     }
@@ -49,7 +51,7 @@ fn where_every_batch_is_synced_no_worker_waits_for_it() {
     let scratch = tempfile::tempdir().unwrap();
     let (store, broker, _) = open(scratch.path(), SyncMode::Always);
     for number in 1..=50 {
-        submit(&store, 0, number, mark(number));
+        submit(&store, &*broker, 0, number, mark(number));
         broker.wait_stored(number);
     }
     assert_eq!(written_by_workers(&store), 0);
@@ -61,10 +63,10 @@ fn what_is_written_here_never_overtakes_what_was_handed_over() {
     let scratch = tempfile::tempdir().unwrap();
     for sync in [SyncMode::Interval, SyncMode::Os] {
         let directory = scratch.path().join(format!("{sync:?}"));
-        let (store, _broker, _) = open(&directory, sync);
+        let (store, broker, _) = open(&directory, sync);
         std::thread::scope(|scope| {
             for worker in 0..2 {
-                let store = Arc::clone(&store);
+                let (store, broker) = (Arc::clone(&store), Arc::clone(&broker));
                 scope.spawn(move || {
                     for number in 1..=BATCHES {
                         let value = number * 2 + u64::from(worker);
@@ -72,7 +74,7 @@ fn what_is_written_here_never_overtakes_what_was_handed_over() {
                         if value % 7 == 0 {
                             bytes.extend(message(value, &[0; 6000]));
                         }
-                        submit(&store, worker, number, bytes);
+                        submit(&store, &*broker, worker, number, bytes);
                     }
                 });
             }
