@@ -343,6 +343,8 @@ metrics! {
     limit_unreleased_bytes: Counter "limits_reached", "limit" = "unreleased_bytes";
     /// Times a limit was reached: passwords that wait to be checked.
     limit_password_checks: Counter "limits_reached", "limit" = "password_checks";
+    /// Clients that were refused because too many tokens waited to be checked.
+    limit_token_checks: Counter "limits_reached", "limit" = "token_checks";
     /// Times a limit was reached: sessions.
     limit_sessions: Counter "limits_reached", "limit" = "sessions";
     /// Times a limit was reached: subscriptions of a session.

@@ -1,7 +1,8 @@
 //! Who may enter through which listener: the ways that it knows, one after the other; the first that decides, decides.
 //!
 //! ```text
-//! certificate of the client, where it says who he is ─► a user name ─► the password file ─► no user name ─► anonymous, where allowed
+//! certificate of the client, where it says who he is ─► a token ─► a user name of the password file ─► any other: who is asked elsewhere
+//!                                                                  └─► no user name ─► anonymous, where allowed; else who is asked elsewhere
 //! ```
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -9,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::password::{PasswordFile, PasswordHash};
+use super::way::{Asked, Question, Way};
 use super::{Answer, Answers, Authenticator, Identity, Refusal, Verdict};
 use crate::protocol::ids::Token;
 use crate::protocol::reason::ReasonCode;
@@ -43,8 +45,13 @@ impl CertificateName {
 pub struct Entrance {
     /// What of a verified certificate of the client is its user name, and no password asked for; `None`: nothing.
     pub certificate_name: Option<CertificateName>,
-    /// Users with passwords; `None` where none are configured: then a user name is believed, where anonymous clients are let in.
+    /// Asked about clients that show a token.
+    pub tokens: Option<Arc<dyn Way>>,
+    /// Users with passwords; `None` where none are configured: then a user name is believed, where anonymous clients are let in and no
+    /// other way is there.
     pub passwords: Option<Arc<PasswordFile>>,
+    /// Asked about clients that nothing else decides about.
+    pub elsewhere: Option<Arc<dyn Way>>,
     /// Clients without a user name are let in.
     pub allows_anonymous: bool,
 }
@@ -52,8 +59,17 @@ pub struct Entrance {
 /// The entrances of all listeners, by their names.
 pub type Entrances = Vec<(Box<str>, Entrance)>;
 
-/// Why a client is refused whose password cannot even wait to be checked.
+impl Entrance {
+    /// Whether a user name that nothing is asked for is believed.
+    pub const fn believes_names(&self) -> bool {
+        self.allows_anonymous && self.passwords.is_none() && self.tokens.is_none() && self.elsewhere.is_none()
+    }
+}
+
+/// Why a client is refused whose password or token cannot even wait to be checked.
 pub const TOO_MANY_CHECKS: &str = "too_many_password_checks";
+/// The same of a token.
+pub const TOO_MANY_TOKEN_CHECKS: &str = "too_many_token_checks";
 
 /// A password that is to be checked; it takes so long that others do it.
 pub struct PasswordCheck {
@@ -174,12 +190,16 @@ impl Chain {
 
 impl Chain {
     /// In MQTT 3.1.1 code 4 is for data that is malformed (table 3.1); mosquitto, too, answers a wrong password with 5.
-    const fn refused_password(&self, version: Version, why: &'static str) -> Verdict {
-        let reason = if version.has_properties() {
+    const fn wrong_password(&self, version: Version) -> ReasonCode {
+        if version.has_properties() {
             self.wrong_password
         } else {
             ReasonCode::NotAuthorized
-        };
+        }
+    }
+
+    const fn refused_password(&self, version: Version, why: &'static str) -> Verdict {
+        let reason = self.wrong_password(version);
         Verdict::Refuse(Refusal { reason, why })
     }
 }
@@ -195,12 +215,27 @@ impl Authenticator for Chain {
         {
             return admit(Some(name), false);
         }
+        let question = Question {
+            request,
+            peer,
+            token,
+            wrong: self.wrong_password(request.version),
+        };
+        if let Some(answer) = ask(entrance.tokens.as_ref(), &question) {
+            return answer;
+        }
+        let elsewhere = entrance.elsewhere.as_ref();
         match (&request.user_name, &entrance.passwords) {
-            (Some(name), Some(file)) => self.check(name, file, request, token),
-            (Some(name), None) if entrance.allows_anonymous => admit(Some(name), true),
-            (Some(_), None) => Answer::Ready(self.refused_password(request.version, "unknown_user")),
+            (Some(name), Some(file)) if elsewhere.is_none() || file.get(name).is_some() => {
+                self.check(name, file, request, token)
+            }
+            (Some(name), None) if entrance.believes_names() => admit(Some(name), true),
             (None, _) if entrance.allows_anonymous => admit(None, false),
-            (None, _) => refuse_with(ReasonCode::NotAuthorized, "anonymous_disabled"),
+            (name, _) => ask(elsewhere, &question).unwrap_or_else(|| match name {
+                Some(_) if entrance.tokens.is_some() => refuse_with(question.wrong, NO_TOKEN),
+                Some(_) => refuse_with(question.wrong, "unknown_user"),
+                None => refuse_with(ReasonCode::NotAuthorized, "anonymous_disabled"),
+            }),
         }
     }
 
@@ -222,23 +257,40 @@ impl Authenticator for Chain {
         if let Some(name) = certified.and_then(|(part, certificate)| part.of(certificate)) {
             return user_name == Some(name);
         }
+        let others = [&entrance.tokens, &entrance.elsewhere];
+        if others.into_iter().flatten().any(|way| way.stands(stamp)) {
+            return true;
+        }
         // As it was decided in `connect`, without the password.
         match (user_name, &entrance.passwords) {
             (Some(name), Some(file)) => file.get(name).is_some_and(|user| user.stamp == stamp),
-            _ => entrance.allows_anonymous,
+            (Some(_), None) => entrance.believes_names(),
+            (None, _) => entrance.allows_anonymous,
         }
     }
 }
 
-/// The stamp of who was let in without a password. Another one's is this by chance once in 2^64.
-const NO_PASSWORD: u64 = 0;
+/// Why a client is refused that shows something else where only tokens are taken.
+pub const NO_TOKEN: &str = "no_token";
+
+/// What a way says; `None` where there is none, or it has nothing to say.
+fn ask(way: Option<&Arc<dyn Way>>, question: &Question<'_>) -> Option<Answer<Verdict>> {
+    match way?.ask(question) {
+        Asked::Said(verdict) => Some(Answer::Ready(verdict)),
+        Asked::Later => Some(Answer::Pending),
+        Asked::NotMine => None,
+    }
+}
+
+/// The stamp of who was let in without a password. A password's is this by chance once in 2^64, another way's never.
+pub const NO_PASSWORD: u64 = 0;
 
 fn admit(user_name: Option<&str>, is_believed: bool) -> Answer<Verdict> {
     Answer::Ready(Verdict::Admit(Identity {
         user_name: user_name.map(Into::into),
         is_believed,
         stamp: Some(NO_PASSWORD),
-        data: None,
+        ..Identity::default()
     }))
 }
 

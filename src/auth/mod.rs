@@ -1,19 +1,22 @@
 //! Layer 3: may he? Who a client is, and what it may do. Mechanisms come as implementations of two traits.
 //!
-//! Who a client is: a [`chain::Chain`] for each listener, over [`password`] files. What it may do: [`rules`] made of [`rule`]s, from
-//! mosquitto's [`acl_file`] or from the configuration.
+//! Who a client is: a [`chain::Chain`] for each listener, over [`password`] files and other [`way`]s. What it may do: [`rules`] made of
+//! [`rule`]s, from mosquitto's [`acl_file`], from the configuration, or brought by the client ([`grants`]).
 
 pub mod acl_file;
 pub mod chain;
 pub mod filter;
+pub mod grants;
 pub mod password;
 pub mod place;
 pub mod rule;
 pub mod rules;
+pub mod way;
 
 use core::fmt;
 use std::sync::Arc;
 
+use self::grants::Grants;
 use crate::protocol::ids::Token;
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
@@ -53,6 +56,10 @@ pub struct Identity {
     pub stamp: Option<u64>,
     /// Data that goes back with success (enhanced authentication).
     pub data: Option<Box<[u8]>>,
+    /// What it brings with it, for as long as it is connected.
+    pub grants: Option<Arc<Grants>>,
+    /// How long it may stay, milliseconds from now; then it is disconnected (0xA0). `None`: as long as it likes.
+    pub lifetime_ms: Option<u64>,
 }
 
 /// Why a client may not enter: a code for the client, a word for the log.
@@ -129,6 +136,8 @@ pub struct Access<'a> {
     pub user_name: Option<&'a str>,
     /// Where it comes from.
     pub peer: &'a Peer,
+    /// What it brought with it.
+    pub grants: Option<&'a Grants>,
 }
 
 impl<'a> Access<'a> {
@@ -138,6 +147,7 @@ impl<'a> Access<'a> {
             client_id: connection.client_name(),
             user_name: connection.user_name.as_deref(),
             peer: &connection.peer,
+            grants: connection.grants.as_deref().and_then(|grants| grants.downcast_ref()),
         }
     }
 }

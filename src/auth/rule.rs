@@ -130,12 +130,36 @@ impl Users {
     }
 }
 
-/// The topics of a rule: a topic filter in which `%u` is the user name and `%c` the client id.
+/// The topics of a rule: a topic filter in which `%u` is the user name, `%c` the client id and `%{claim}` a claim of the client's token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicPattern {
     text: Box<str>,
-    has_user: bool,
-    has_client: bool,
+    /// Of what a filter is put together for each client; nothing where it is the same for all.
+    parts: Box<[Part]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(Box<str>),
+    User,
+    Client,
+    Claim(Box<str>),
+}
+
+impl Part {
+    /// What stands there for one client; `None` where it has no such thing.
+    fn of<'a>(&'a self, who: &Access<'a>) -> Option<&'a str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::User => who.user_name,
+            Self::Client => Some(who.client_id),
+            Self::Claim(name) => who.grants?.claim(name),
+        }
+    }
+
+    const fn is_text(&self) -> bool {
+        matches!(self, Self::Text(_))
+    }
 }
 
 impl TopicPattern {
@@ -147,22 +171,21 @@ impl TopicPattern {
         check(text)?;
         Ok(Self {
             text: text.into(),
-            has_user: false,
-            has_client: false,
+            parts: Box::default(),
         })
     }
 
-    /// A filter with `%u` and `%c` in it.
+    /// A filter with `%u`, `%c` and `%{claim}` in it.
     ///
     /// # Errors
     /// As [`TopicPattern::plain`].
     pub fn parse(text: &str) -> Result<Self, TopicError> {
-        let pattern = Self::plain(text)?;
-        Ok(Self {
-            has_user: text.contains("%u"),
-            has_client: text.contains("%c"),
-            ..pattern
-        })
+        let mut pattern = Self::plain(text)?;
+        let parts = parts(text);
+        if !parts.iter().all(Part::is_text) {
+            pattern.parts = parts.into();
+        }
+        Ok(pattern)
     }
 
     /// As it was written.
@@ -172,56 +195,70 @@ impl TopicPattern {
 
     /// True where something is put in for each client.
     pub const fn has_placeholder(&self) -> bool {
-        self.has_user || self.has_client
+        !self.parts.is_empty()
     }
 
     /// The filter for one client; `None` where the rule does not apply to it.
     ///
     /// A name with `+`, `#` or `/` in it would become more levels, or wildcards. It makes a rule that allows void, and a rule that
     /// denies deny everything from the level on in which the name would stand. One that begins with `$` would make another tree of topics of
-    /// what a placeholder begins, such as `$SYS`: nothing is allowed there.
+    /// what a placeholder begins, such as `$SYS`: nothing is allowed there. All names are put in at once: a user name of `%c` stays one.
     fn filter_for(&self, who: &Access<'_>, effect: Effect) -> Option<Cow<'_, str>> {
         if !self.has_placeholder() {
             return Some(Cow::Borrowed(&self.text));
         }
-        let user = who.user_name.unwrap_or_default();
-        if self.has_user && who.user_name.is_none() {
-            return None;
+        let mut filter = String::with_capacity(self.text.len() + 16);
+        let mut is_unsafe = false;
+        for (at, part) in self.parts.iter().enumerate() {
+            let name = part.of(who)?;
+            let is_put_in = !part.is_text();
+            is_unsafe |= is_put_in && !is_one_level(name);
+            if effect == Effect::Allow && (is_unsafe || (is_put_in && at == 0 && name.starts_with('$'))) {
+                return None;
+            }
+            filter.push_str(name);
         }
-        let is_unsafe = (self.has_user && !is_one_level(user)) || (self.has_client && !is_one_level(who.client_id));
-        let begins = |placeholder, name: &str| self.text.starts_with(placeholder) && name.starts_with('$');
-        if effect == Effect::Allow && (begins("%u", user) || begins("%c", who.client_id)) {
-            return None;
+        if is_unsafe {
+            let before = match self.parts.first() {
+                Some(Part::Text(text)) => text,
+                _ => "",
+            };
+            let level = before.rfind('/').map_or(0, |slash| slash + 1);
+            return Some(Cow::Owned(format!("{}#", &before[..level])));
         }
-        if !is_unsafe {
-            // `%c` first would let a user name of "%c" become the client id: both in one pass.
-            return Some(Cow::Owned(substitute(&self.text, user, who.client_id)));
-        }
-        if effect == Effect::Allow {
-            return None;
-        }
-        let first = self.text.find("%u").into_iter().chain(self.text.find("%c")).min()?;
-        let level = self.text[..first].rfind('/').map_or(0, |slash| slash + 1);
-        Some(Cow::Owned(format!("{}#", &self.text[..level])))
+        Some(Cow::Owned(filter))
     }
 }
 
-fn substitute(text: &str, user: &str, client_id: &str) -> String {
-    let mut out = String::with_capacity(text.len() + user.len() + client_id.len());
+fn parts(text: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut plain = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('%') {
         let (before, from) = rest.split_at(at);
-        out.push_str(before);
-        let (put_in, taken) = match from.as_bytes().get(1) {
-            Some(b'u') => (user, 2),
-            Some(b'c') => (client_id, 2),
-            _ => ("%", 1),
+        plain.push_str(before);
+        let claim = from.strip_prefix("%{").and_then(|from| from.split_once('}'));
+        let (part, behind) = match (from.as_bytes().get(1), claim) {
+            (Some(b'u'), _) => (Part::User, &from[2..]),
+            (Some(b'c'), _) => (Part::Client, &from[2..]),
+            (_, Some((name, behind))) => (Part::Claim(name.into()), behind),
+            _ => {
+                plain.push('%');
+                rest = &from[1..];
+                continue;
+            }
         };
-        out.push_str(put_in);
-        rest = &from[taken..];
+        if !plain.is_empty() {
+            parts.push(Part::Text(std::mem::take(&mut plain).into()));
+        }
+        parts.push(part);
+        rest = behind;
     }
-    out.push_str(rest);
-    out
+    plain.push_str(rest);
+    if !plain.is_empty() {
+        parts.push(Part::Text(plain.into()));
+    }
+    parts
 }
 
 fn is_one_level(name: &str) -> bool {
@@ -237,7 +274,7 @@ fn check(text: &str) -> Result<(), TopicError> {
 }
 
 /// A rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
     /// What it says.
     pub effect: Effect,

@@ -10,6 +10,7 @@ use std::sync::{PoisonError, RwLock};
 use hashbrown::{HashMap, HashSet};
 
 use super::filter::{covers, overlap};
+use super::grants::Grants;
 use super::rule::{Action, Effect, Rule};
 use super::{Access, Answer, Authorizer};
 use crate::protocol::ids::Token;
@@ -134,17 +135,19 @@ impl Rules {
         &self.list
     }
 
-    /// Whether rules hold for a client at all.
+    /// Whether rules hold for a client at all: those of its listener, or its own.
     pub fn govern(&self, who: &Access<'_>) -> bool {
         match &self.scope {
+            _ if who.grants.is_some_and(|grants| grants.rules.is_some()) => true,
             Scope::Everywhere => true,
             Scope::Except(names) => names.iter().all(|name| **name != *who.peer.rules.name),
             Scope::Nowhere => false,
         }
     }
 
-    /// The rules that apply to a client, with their topics for it; in the order of the list within each half.
-    pub fn applying<'a>(&'a self, who: &Access<'_>) -> impl Iterator<Item = (&'a Rule, std::borrow::Cow<'a, str>)> {
+    /// The rules that apply to a client, with their topics for it: those for users by name, all others, and what its token says, each in their
+    /// order.
+    pub fn applying<'a>(&'a self, who: &Access<'a>) -> impl Iterator<Item = (&'a Rule, std::borrow::Cow<'a, str>)> {
         let own = who.user_name.and_then(|user| self.by_user.get(user));
         let own = own.map_or(&[][..], Vec::as_slice);
         let who = *who;
@@ -152,11 +155,12 @@ impl Rules {
         own.iter()
             .chain(&self.general)
             .map(rule)
+            .chain(who.grants.map_or(&[][..], Grants::rules))
             .filter_map(move |rule| Some((rule, rule.filter_for(&who)?)))
     }
 
     /// May a client publish to a topic?
-    pub fn publish(&self, who: &Access<'_>, topic: &str, qos: QoS, retain: bool) -> Decision<'_> {
+    pub fn publish<'a>(&'a self, who: &Access<'a>, topic: &str, qos: QoS, retain: bool) -> Decision<'a> {
         if !self.govern(who) {
             return Decision::of(true, DecidedBy::NotConfigured);
         }
@@ -177,7 +181,7 @@ impl Rules {
     }
 
     /// May a message on a topic be delivered to a client?
-    pub fn receive(&self, who: &Access<'_>, topic: &str) -> Decision<'_> {
+    pub fn receive<'a>(&'a self, who: &Access<'a>, topic: &str) -> Decision<'a> {
         let is_governed = self.govern(who);
         let mut allowed = None;
         for (rule, filter) in self.applying(who).take_while(|_| is_governed) {
@@ -200,7 +204,7 @@ impl Rules {
     }
 
     /// May a client subscribe to a filter? The filter is that of a shared subscription without `$share/GROUP/`.
-    pub fn subscribe(&self, who: &Access<'_>, filter: &str) -> Decision<'_> {
+    pub fn subscribe<'a>(&'a self, who: &Access<'a>, filter: &str) -> Decision<'a> {
         let is_governed = self.govern(who);
         if is_governed && self.wide == WideSubscriptions::Grant {
             return Decision::of(true, DecidedBy::Granted);

@@ -9,6 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tracing::{error, info, warn};
 
 use super::hashing::{HashingOptions, HashingPool};
+use super::pool::AnswersTo;
+use super::token::keys::Keys;
+use super::token::{Issuer, Issuers, TokenWay};
+use super::ways::{Backends, KeysFrom, TokenIssuer, is_for};
 use crate::auth::acl_file::AclFile;
 use crate::auth::chain::{CertificateName, Chain, Entrance, Entrances};
 use crate::auth::password::PasswordFile;
@@ -33,6 +37,8 @@ pub struct AccessOptions {
     pub is_sys_public: bool,
     /// MQTT 5 clients whose user name or password is wrong are told 0x87, as by mosquitto, instead of 0x86.
     pub hides_wrong_password: bool,
+    /// Whose tokens are taken.
+    pub tokens: Vec<TokenIssuer>,
 }
 
 /// Who may enter through one listener.
@@ -57,6 +63,9 @@ const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Changes that are logged one by one.
 const CHANGES_LOGGED_MAX: usize = 20;
 
+const PEM_HINT: &str = "the issuer of tokens has its public key: `openssl pkey -in KEY -pubout`";
+const SECRET_HINT: &str = "`openssl rand -base64 48 > FILE` makes one";
+
 /// What is wrong with a file, or strange about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}{}: {message}", file.display(), line.map_or_else(String::new, |line| format!(":{line}")))]
@@ -76,6 +85,8 @@ pub struct Access {
     pub entrances: Entrances,
     /// What he may do.
     pub rules: Rules,
+    /// Whose tokens are taken on each listener, in their order.
+    pub issuers: Vec<Arc<Issuers>>,
     /// What is strange.
     pub warnings: Vec<AccessProblem>,
 }
@@ -87,18 +98,24 @@ impl AccessOptions {
             .listeners
             .iter()
             .flat_map(|listener| [&listener.password_file, &listener.acl_file]);
-        let all = own.chain([&self.acl_file]).flatten();
+        let keys = self.tokens.iter().filter_map(|issuer| issuer.keys.file());
+        let all = own.chain([&self.acl_file]).flatten().chain(keys);
         let mut files: Vec<_> = all.map(PathBuf::as_path).collect();
         files.sort_unstable();
         files.dedup();
         files
     }
 
-    /// Reads every file. Stamps of users are made with `seed`.
+    /// Reads every file, to look at what they say. Stamps of users are made with `seed`.
     ///
     /// # Errors
     /// All that is wrong with any of them.
     pub fn read(&self, seed: &foldhash::fast::RandomState) -> Result<Access, Vec<AccessProblem>> {
+        self.read_for(seed, &Backends::new(&AnswersTo::default()))
+    }
+
+    /// Reads every file, for a broker with these back ends.
+    fn read_for(&self, seed: &foldhash::fast::RandomState, backends: &Backends) -> Result<Access, Vec<AccessProblem>> {
         let mut reading = Reading {
             seed,
             passwords: Vec::new(),
@@ -107,8 +124,17 @@ impl AccessOptions {
         };
         let mut entrances = Entrances::new();
         let mut rules = self.rules.clone();
+        let all_issuers: Vec<_> = self.tokens.iter().map(|tokens| reading.issuer(tokens)).collect();
+        let mut issuers = Vec::new();
         for listener in &self.listeners {
+            let here = self.tokens.iter().zip(&all_issuers);
+            let here = here.filter(|(tokens, _)| is_for(&tokens.listeners, &listener.name));
+            let here = Arc::new(Issuers::new(here.filter_map(|(_, issuer)| issuer.clone()).collect()));
+            issuers.push(Arc::clone(&here));
+            let tokens = (!here.is_empty()).then(|| Arc::new(TokenWay::new(here, Arc::clone(&backends.tokens))) as _);
             let entrance = Entrance {
+                tokens,
+                elsewhere: None,
                 certificate_name: listener.certificate_name,
                 passwords: listener
                     .password_file
@@ -139,6 +165,7 @@ impl AccessOptions {
             entrances,
             rules: Rules::new(rules, scope, self.wide_subscriptions, self.admins.clone())
                 .with_public_sys(self.is_sys_public),
+            issuers,
             warnings: reading.warnings,
         })
     }
@@ -163,6 +190,35 @@ impl Reading<'_> {
         });
         self.passwords.push((path.to_owned(), file.clone()));
         file
+    }
+
+    fn issuer(&mut self, tokens: &TokenIssuer) -> Option<Arc<Issuer>> {
+        let (path, keys) = match &tokens.keys {
+            KeysFrom::PublicKeys(path) => (path, Keys::from_pem(&self.text(path, PEM_HINT)?, self.seed)),
+            KeysFrom::Secret { file, is_base64 } => (
+                file,
+                Keys::from_secret(&self.text(file, SECRET_HINT)?, *is_base64, self.seed),
+            ),
+            KeysFrom::Jwks(path) => (
+                path,
+                Keys::from_jwks(&self.text(path, "check the path")?, true, self.seed),
+            ),
+        };
+        let strange = |message| AccessProblem {
+            file: path.clone(),
+            line: None,
+            message,
+        };
+        match keys {
+            Ok(keys) => {
+                self.warnings.extend(keys.warnings.iter().cloned().map(strange));
+                Some(Arc::new(Issuer::new(tokens.options.clone(), Arc::new(keys), self.seed)))
+            }
+            Err(message) => {
+                self.problems.push(strange(message));
+                None
+            }
+        }
     }
 
     /// The rules of a file, for these listeners only.
@@ -281,6 +337,7 @@ pub struct LiveAccess {
     chain: Arc<Chain>,
     rules: Arc<LiveRules>,
     seed: foldhash::fast::RandomState,
+    backends: Backends,
     watch: Mutex<Watch>,
 }
 
@@ -316,8 +373,9 @@ impl LiveAccess {
     pub fn start(options: AccessOptions, hashing: &HashingOptions) -> Result<Self, AccessError> {
         let seed = foldhash::fast::RandomState::default();
         let looks = options.looks();
-        let access = options.read(&seed).map_err(AccessError::Files)?;
         let pool = Arc::new(HashingPool::start(hashing)?);
+        let backends = Backends::new(pool.answers());
+        let access = options.read_for(&seed, &backends).map_err(AccessError::Files)?;
         let mut chain = Chain::new(access.entrances, pool, seed.clone());
         if options.hides_wrong_password {
             chain = chain.with_wrong_password(ReasonCode::NotAuthorized);
@@ -326,6 +384,7 @@ impl LiveAccess {
             chain: Arc::new(chain),
             rules: Arc::new(LiveRules::new(access.rules)),
             seed,
+            backends,
             watch: Mutex::new(Watch {
                 read: looks.clone(),
                 seen: looks,
@@ -391,7 +450,7 @@ impl LiveAccess {
     /// `waits`: what changes while it is read is left for another time.
     fn read_again(&self, watch: &mut Watch, looks: Vec<Fingerprint>, waits: bool) -> bool {
         watch.read = looks; // a file that is wrong is told about once
-        let read = watch.options.read(&self.seed);
+        let read = watch.options.read_for(&self.seed, &self.backends);
         if waits && watch.options.looks() != watch.read {
             return false;
         }

@@ -11,6 +11,7 @@ use argon2::{Algorithm, Argon2, Block, Params, Version};
 use sha2::{Digest as _, Sha512};
 use subtle::ConstantTimeEq as _;
 
+use super::pool::AnswersTo;
 use crate::auth::Answers;
 use crate::auth::chain::{PasswordCheck, PasswordChecker};
 use crate::auth::password::{PasswordHash, Scheme};
@@ -106,7 +107,7 @@ fn derive(scheme: Scheme, password: &[u8], salt: &[u8], out: &mut [u8], memory: 
 /// Threads that check passwords. They end when it is dropped.
 pub struct HashingPool {
     checks: SyncSender<PasswordCheck>,
-    answers: Arc<OnceLock<Arc<dyn Answers>>>,
+    answers: AnswersTo,
 }
 
 impl std::fmt::Debug for HashingPool {
@@ -130,6 +131,13 @@ impl HashingPool {
             thread.spawn(move || run(&waiting, &answers))?;
         }
         Ok(Self { checks, answers })
+    }
+}
+
+impl HashingPool {
+    /// Where its answers go: for others whose answers go there, too.
+    pub(super) const fn answers(&self) -> &AnswersTo {
+        &self.answers
     }
 }
 

@@ -2,12 +2,14 @@
 
 use tracing::{info, warn};
 
+use super::authenticate::accept_identity;
 use super::connack::negotiated_keep_alive;
 use super::endings::{Ending, EventKind};
 use super::registry::Claim;
 use super::sys::is_sys;
 use super::worker::Worker;
-use crate::auth::chain::TOO_MANY_CHECKS;
+use crate::auth::chain::{TOO_MANY_CHECKS, TOO_MANY_TOKEN_CHECKS};
+use crate::auth::way::looks_like_token;
 use crate::auth::{Access, Answer, Identity, Refusal, Verdict};
 use crate::codec::encode;
 use crate::delivery::residents::Resident;
@@ -143,9 +145,11 @@ impl Worker {
                     self.send_auth(key, ReasonCode::ContinueAuthentication, Some(&data));
                 }
                 Verdict::Refuse(refusal) => {
-                    connection.user_name = request.user_name.clone();
-                    if refusal.why == TOO_MANY_CHECKS {
-                        self.metrics().limit_password_checks.increment();
+                    connection.user_name = request.user_name.clone().filter(|name| !looks_like_token(name));
+                    match refusal.why {
+                        TOO_MANY_CHECKS => self.metrics().limit_password_checks.increment(),
+                        TOO_MANY_TOKEN_CHECKS => self.metrics().limit_token_checks.increment(),
+                        _ => {}
                     }
                     self.refuse(key, &refusal, now);
                 }
@@ -166,10 +170,8 @@ impl Worker {
         if let Some(assigned) = &assigned {
             connection.client_id = Some(ClientId::new(assigned));
         }
-        connection.user_name = identity.user_name;
-        connection.is_believed = identity.is_believed;
-        connection.stamp = identity.stamp;
-        request.authentication_data = identity.data;
+        request.authentication_data = identity.data.clone();
+        accept_identity(connection, identity, now);
         request.password = None;
         connection.phase = Phase::Admitted(request);
         match self.may_leave_will(key, now) {
@@ -265,6 +267,7 @@ impl Worker {
         self.entering = None;
         self.settle(key, taken.slot, &request, now);
         self.settle_access(key);
+        self.remind_of_expiry(key);
         self.record_session(key, taken.slot);
         let ticket = match self.residents.sessions.get(taken.slot) {
             // A will, too, is there when its client believes so; while the store cannot write, better in without than out.

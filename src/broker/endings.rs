@@ -39,6 +39,8 @@ pub enum Ending<'a> {
     Overflow,
     /// CONNECT did not come in time.
     ConnectTimeout,
+    /// What its client was let in for has ended: the token that it showed.
+    Expired,
     /// The broker stops.
     Shutdown,
     /// An operator wants it.
@@ -54,6 +56,7 @@ impl Ending<'_> {
             Self::TakenOver => Some(ReasonCode::SessionTakenOver),
             Self::Refused(reason, _) | Self::Administrative(reason) => Some(*reason),
             Self::Overflow => Some(ReasonCode::QuotaExceeded),
+            Self::Expired => Some(ReasonCode::MaximumConnectTime),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
         }
     }
@@ -73,6 +76,7 @@ impl Ending<'_> {
             Self::Refused(_, why) => (*why).into(),
             Self::Overflow => "queue full, and the overflow policy is disconnect".into(),
             Self::ConnectTimeout => "no CONNECT in time".into(),
+            Self::Expired => "token_expired".into(),
             Self::Shutdown => "server shutting down".into(),
             Self::Administrative(reason) => reason.name().into(),
         }
@@ -353,6 +357,10 @@ impl Worker {
         if ends_at != Time::NEVER {
             return self.remind(key, ends_at);
         }
+        let expires_at = connection.expires_at;
+        if expires_at <= now && matches!(connection.phase, Phase::Connected) {
+            return self.end_connection(key, Ending::Expired, now);
+        }
         if let Some(since) = connection.questions.waiting_since() {
             if now.millis_since(since) >= ANSWER_MAX_MS {
                 let ending = Ending::Refused(
@@ -362,13 +370,13 @@ impl Worker {
                 return self.end_connection(key, ending, now);
             }
             connection.last_received = now; // it is we who let it wait
-            return self.remind(key, since.plus_millis(ANSWER_MAX_MS));
+            return self.remind(key, since.plus_millis(ANSWER_MAX_MS).min(expires_at));
         }
         match connection.phase {
             Phase::Closing => {}
             Phase::Connected => {
                 if connection.silence_max_ms == 0 {
-                    return;
+                    return self.remind(key, expires_at);
                 }
                 if is_backed_up || connection.is_held_up() {
                     connection.last_received = now; // it is we who do not read
@@ -383,7 +391,7 @@ impl Worker {
                     self.end_connection(key, Ending::Violation(violation), now);
                 } else {
                     let at = connection.last_received.plus_millis(connection.silence_max_ms.into());
-                    self.remind(key, at);
+                    self.remind(key, at.min(expires_at));
                 }
             }
             Phase::Opening | Phase::Authenticating(_) | Phase::Admitted(_) => {

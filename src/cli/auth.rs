@@ -2,16 +2,17 @@
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Exit, output};
-use crate::auth::Access as Who;
-use crate::auth::chain::Entrance;
+use crate::auth::chain::{Entrance, NO_TOKEN};
 use crate::auth::rule::{Action as RuleAction, Effect, Rule};
 use crate::auth::rules::{DecidedBy, Decision, Rules};
+use crate::auth::{Access as Who, Identity};
+use crate::backends::token::{Issuers, now_ms};
 use crate::config::{self, Layers};
 use crate::protocol::qos::QoS;
 use crate::protocol::topic::{TopicFilter, TopicName};
@@ -38,11 +39,15 @@ enum Action {
 Examples:
   sundew auth explain --user alice
   sundew auth explain --user alice --topic home/lamp --action publish
+  sundew auth explain --token-file token.jwt --topic home/lamp
   sundew auth explain --client sensor-7 --address 10.0.0.7 --topic 'home/#' --action subscribe")]
 struct Explain {
     /// The user name; without one: a client that has none
     #[arg(short, long, value_name = "NAME")]
     user: Option<String>,
+    /// A file with the token that the client shows; - for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "user")]
+    token_file: Option<PathBuf>,
     /// The client id
     #[arg(short = 'i', long, value_name = "ID", default_value = "client")]
     client: String,
@@ -102,11 +107,12 @@ impl Explain {
         let options = loaded.config.access_options();
         let read = options.read(&foldhash::fast::RandomState::default());
         let access = read.map_err(|problems| (Exit::Config, problems.iter().map(ToString::to_string).collect()))?;
+        let mut entrances = access.entrances.iter().zip(&access.issuers);
         let entrance = match &self.listener {
-            None => access.entrances.first(),
-            Some(name) => access.entrances.iter().find(|(known, _)| **known == **name),
+            None => entrances.next(),
+            Some(name) => entrances.find(|((known, _), _)| **known == **name),
         };
-        let Some((listener, entrance)) = entrance else {
+        let Some(((listener, entrance), issuers)) = entrance else {
             let known: Vec<_> = access.entrances.iter().map(|(name, _)| &**name).collect();
             return Err((
                 Exit::Usage,
@@ -123,15 +129,30 @@ impl Explain {
                 ..ListenerRules::default()
             }),
         };
-        let who = Who {
-            client_id: &self.client,
-            user_name: self.user.as_deref(),
-            peer: &peer,
-        };
         let mut text = String::new();
         let files = options.listeners.iter().find(|one| one.name == *listener);
         let file = files.and_then(|one| one.password_file.as_ref());
-        let may_enter = self.explain_entrance(entrance, file.map(|file| file.display().to_string()), &mut text);
+        let (may_enter, identity) = match &self.token_file {
+            Some(path) => self.explain_token(path, issuers, &mut text)?,
+            None => {
+                let file = file.map(|file| file.display().to_string());
+                let is_in = self.explain_entrance(entrance, file, &mut text);
+                let user_name = self.user.as_deref().map(Into::into);
+                (
+                    is_in,
+                    Identity {
+                        user_name,
+                        ..Identity::default()
+                    },
+                )
+            }
+        };
+        let who = Who {
+            client_id: &self.client,
+            user_name: identity.user_name.as_deref(),
+            peer: &peer,
+            grants: identity.grants.as_deref(),
+        };
         let is_allowed = match &self.topic {
             None => {
                 list_rules(&access.rules, &who, &mut text);
@@ -142,6 +163,51 @@ impl Explain {
         Ok((text, is_allowed))
     }
 
+    /// Whether the token that a client shows lets it in, and whom it makes of it.
+    fn explain_token(
+        &self,
+        path: &Path,
+        issuers: &Issuers,
+        out: &mut String,
+    ) -> Result<(bool, Identity), (Exit, String)> {
+        let read = if path == Path::new("-") {
+            std::io::read_to_string(std::io::stdin())
+        } else {
+            std::fs::read_to_string(path)
+        };
+        let token = read.map_err(|error| (Exit::Usage, format!("cannot read {}: {error}", path.display())))?;
+        if issuers.is_empty() {
+            let _ = writeln!(
+                out,
+                "the token counts for nothing: no [[auth.jwt]] is for this listener"
+            );
+            return Ok((false, Identity::default()));
+        }
+        Ok(match issuers.check(token.trim(), &self.client, now_ms()) {
+            Err(fault) => {
+                let _ = writeln!(
+                    out,
+                    "the token does not let its client in: reason={}: {fault}",
+                    fault.why()
+                );
+                (false, Identity::default())
+            }
+            Ok((identity, issuer)) => {
+                let (name, options) = (identity.user_name.as_deref().unwrap_or_default(), issuer.options());
+                let ends = match identity.lifetime_ms {
+                    Some(left) => format!("disconnected in {} s", left.div_ceil(1000)),
+                    None => "without an end".into(),
+                };
+                let _ = writeln!(
+                    out,
+                    "{name} may enter: a token that {} takes, the name from its claim {}, {ends}",
+                    options.place, options.user_claim
+                );
+                (true, identity)
+            }
+        })
+    }
+
     /// Whether the client gets in at all, its password taken as right.
     fn explain_entrance(&self, entrance: &Entrance, file: Option<String>, out: &mut String) -> bool {
         let file = file.unwrap_or_default();
@@ -150,9 +216,13 @@ impl Explain {
                 Some(user) => (true, format!("{file}:{}: {}", user.line, user.hash.scheme)),
                 None => (false, format!("reason=unknown_user: not in {file}")),
             },
-            (Some(_), None) if entrance.allows_anonymous => (
+            (Some(_), None) if entrance.believes_names() => (
                 true,
                 "there is no password file, and anonymous clients are let in: the name is believed".into(),
+            ),
+            (Some(_), None) if entrance.tokens.is_some() => (
+                false,
+                format!("reason={NO_TOKEN}: a token is wanted here; see --token-file"),
             ),
             (Some(_), None) => (false, "reason=unknown_user: there is no password file".into()),
             (None, _) if entrance.allows_anonymous => (true, "anonymous clients are let in".into()),

@@ -8,6 +8,7 @@ use super::{
     schema::{self, AccessRule, Anonymous, Auth, Config, Listener},
     suggest,
     value::{Auto, Network, Placed},
+    ways,
 };
 use crate::{
     auth::{
@@ -55,6 +56,7 @@ impl Config {
             hides_wrong_password: auth.refused_login == schema::RefusedLogin::NotAuthorized,
             is_sys_public: self.sys.public,
             admins: admins.map(|name| name.as_str().into()).collect(),
+            tokens: ways::tokens(self),
         }
     }
 
@@ -77,9 +79,15 @@ impl Listener {
         match self.allow_anonymous.unwrap_or(auth.allow_anonymous) {
             Anonymous::Everywhere => true,
             Anonymous::Loopback => self.is_local(),
-            Anonymous::Auto => self.is_local() && self.password_file(auth).is_none(),
+            Anonymous::Auto => self.is_local() && !self.asks_for_names(auth),
             Anonymous::Nowhere => false,
         }
+    }
+
+    /// Whether who has a user name has to prove it.
+    pub fn asks_for_names(&self, auth: &Auth) -> bool {
+        let is_here = |listeners: &[String]| listeners.is_empty() || listeners.contains(&self.display_name());
+        self.password_file(auth).is_some() || auth.jwt.iter().any(|jwt| is_here(&jwt.value.listeners))
     }
 
     /// What of it counts at a start only, and decides who can reach it.
@@ -153,6 +161,7 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
             );
         }
     }
+    ways::check(config, problems);
     check_files(config, problems);
     check_unchecked_names(config, problems);
 }
@@ -207,12 +216,17 @@ fn check_rule(rule: &AccessRule, path: &str, config: &Config, problems: &mut Pro
         ("groups", &rule.groups, groups),
         ("listeners", &rule.listeners, listeners),
     ] {
-        for unknown in written.iter().filter(|one| !known.contains(&one.as_str())) {
-            // A name that was written wrongly is mostly near to one that is there.
-            let near = known.iter().find(|one| suggest::is_near(unknown, one));
-            let hint = near.map_or_else(String::new, |near| format!(" (did you mean {near:?}?)"));
-            problems.error(&format!("{path}.{name}"), format!("there is no {unknown:?}{hint}"));
-        }
+        check_names(&format!("{path}.{name}"), written, &known, problems);
+    }
+}
+
+/// Names of something that is not there.
+pub(super) fn check_names(path: &str, written: &[String], known: &[&str], problems: &mut Problems) {
+    for unknown in written.iter().filter(|one| !known.contains(&one.as_str())) {
+        // A name that was written wrongly is mostly near to one that is there.
+        let near = known.iter().find(|one| suggest::is_near(unknown, one));
+        let hint = near.map_or_else(String::new, |near| format!(" (did you mean {near:?}?)"));
+        problems.error(path, format!("there is no {unknown:?}{hint}"));
     }
 }
 
@@ -222,8 +236,10 @@ fn check_files(config: &Config, problems: &mut Problems) {
     let found = match options.read(&foldhash::fast::RandomState::default()) {
         Ok(access) => {
             for warning in access.warnings {
-                let line = warning.line.unwrap_or(1);
-                problems.warning_at(format!("{}:{line}:1", warning.file.display()), warning.message);
+                match warning.line {
+                    Some(line) => problems.warning_at(format!("{}:{line}:1", warning.file.display()), warning.message),
+                    None => problems.warning(option_of(&warning.file, config).as_str(), warning),
+                }
             }
             return;
         }
@@ -249,6 +265,15 @@ fn option_of(file: &std::path::Path, config: &Config) -> String {
             }
         }
     }
+    for (index, jwt) in config.auth.jwt.iter().enumerate() {
+        let jwt = &jwt.value;
+        let files = [&jwt.key_file, &jwt.secret_file, &jwt.jwks_file];
+        for (name, path) in ways::KEY_FILES.into_iter().zip(files) {
+            if path.as_deref() == Some(file) {
+                return format!("auth.jwt[{index}].{name}");
+            }
+        }
+    }
     let is_users = config.auth.password_file.as_deref() == Some(file);
     (if is_users {
         "auth.password_file"
@@ -262,7 +287,7 @@ fn option_of(file: &std::path::Path, config: &Config) -> String {
 fn check_unchecked_names(config: &Config, problems: &mut Problems) {
     let has_rules = !config.auth.rules.is_empty() || config.auth.acl_file.is_some();
     for (index, listener) in config.listeners.iter().enumerate() {
-        let is_believed = listener.lets_everyone_in(&config.auth) && listener.password_file(&config.auth).is_none();
+        let is_believed = listener.lets_everyone_in(&config.auth) && !listener.asks_for_names(&config.auth);
         if is_believed && (has_rules || listener.acl_file.is_some()) {
             problems.warning(
                 &format!("listeners[{index}]"),

@@ -172,7 +172,7 @@ fn name_listeners(listeners: &mut [Listener], problems: &mut Problems) {
 
 fn check_anonymous(config: &Config, problems: &mut Problems) {
     for (index, listener) in config.listeners.iter().enumerate() {
-        let has_users = listener.password_file(&config.auth).is_some()
+        let has_users = listener.asks_for_names(&config.auth)
             || listener
                 .tls
                 .as_ref()

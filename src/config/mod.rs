@@ -14,6 +14,7 @@ pub mod schema;
 mod suggest;
 mod toml_source;
 pub mod value;
+mod ways;
 
 pub use load::{Layers, Listen, Loaded, load, read_layers};
 pub use problem::{Problem, Severity};

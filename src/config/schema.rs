@@ -13,9 +13,11 @@ use super::{
 
 mod auth;
 mod storage;
+mod ways;
 
 pub use self::auth::{AccessRule, Action, Anonymous, Auth, Effect, RefusedLogin, RefusedPublish, WideSubscriptions};
 pub use self::storage::{OnCorruption, OnFull, Storage, StorageEnabled, Sync};
+pub use self::ways::{Jwt, TokenIn};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

@@ -217,6 +217,44 @@ fn environment_wins_over_the_file_and_flags_over_both() {
 }
 
 #[test]
+fn mistakes_in_tokens_are_found_at_once() {
+    let text = r#"
+[[listeners]]
+name = "mqtt"
+address = "127.0.0.1:0"
+[[auth.jwt]]
+isuer = "https://login.example"
+[[auth.jwt]]
+key_file = "no.pem"
+jwks_file = "no.json"
+secret_base64 = true
+audience = []
+listeners = ["mqt"]
+leeway = "1h"
+token_in = "header"
+"#;
+    let problems = load_text(text).unwrap_err();
+    for part in [
+        "unknown key auth.jwt[0].isuer (did you mean issuer?)",
+        "auth.jwt[0]: it has no keys, add key_file",
+        "auth.jwt[1].jwks_file: there is key_file already",
+        "auth.jwt[1].key_file: ",
+        "auth.jwt[1].secret_base64: it is about secret_file",
+        "auth.jwt[1].audience: it is empty",
+        "auth.jwt[1].listeners: there is no \"mqt\" (did you mean \"mqtt\"?)",
+        "auth.jwt[1].leeway: \"1h\" is out of range",
+        "auth.jwt[1].token_in: expected \"password\" or \"user_name\"",
+        "auth.jwt[1]: every token that these keys have signed",
+    ] {
+        assert!(
+            problems.iter().any(|problem| problem.contains(part)),
+            "{part}: {problems:#?}"
+        );
+    }
+    assert_eq!(problems.len(), 10, "{problems:#?}");
+}
+
+#[test]
 fn the_environment_is_forgiven_unknown_names_but_not_wrong_values() {
     let environment = |name: &str, value: &str| Layers {
         environment: vec![(name.to_owned(), value.to_owned())],
@@ -321,6 +359,7 @@ fn the_reference_is_right_when_everything_is_uncommented() {
     let expected = |problem: &&String| {
         problem.contains("cannot read")
             || problem.contains("this listener speaks mqtt")
+            || problem.contains("take one of them")
             || problem.contains(": warning: ")
     };
     let unexpected: Vec<_> = problems.iter().filter(|problem| !expected(problem)).collect();

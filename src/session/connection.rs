@@ -6,6 +6,7 @@
 //!                           └──┘               └──► adopted there as Admitted
 //! ```
 
+use core::any::Any;
 use std::sync::Arc;
 
 use super::ahead::Ahead;
@@ -58,6 +59,10 @@ pub struct Connection {
     pub is_believed: bool,
     /// What the authenticator let it in for, where that can change.
     pub stamp: Option<u64>,
+    /// What the authenticator said of it beside its name, for the authoriser; nothing that has a meaning here.
+    pub grants: Option<Arc<dyn Any + Send + Sync>>,
+    /// When what it was let in for ends.
+    pub expires_at: Time,
     /// What it was told about topics before.
     pub decisions: Decisions,
     /// Its publications have to be asked about.
@@ -130,6 +135,8 @@ impl Connection {
             user_name: None,
             is_believed: false,
             stamp: None,
+            grants: None,
+            expires_at: Time::NEVER,
             decisions: Decisions::default(),
             is_restricted: true,
             is_watched: true,

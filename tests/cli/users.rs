@@ -266,6 +266,57 @@ fn explain_names_the_rule_that_decides() {
 }
 
 #[test]
+fn explain_says_what_a_token_is_good_for() {
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    let (folder, config) = folder("[[auth.jwt]]\nsecret_file = \"secret\"\nacl_claim = \"acl\"\n");
+    let secret = "a secret of more than thirty-two bytes";
+    std::fs::write(folder.path().join("secret"), secret).unwrap();
+    std::fs::write(folder.path().join("users"), "").unwrap();
+    let write = |exp: u64| {
+        let claims = serde_json::json!({"sub": "alice", "exp": exp, "acl": {"pub": ["home/%u/#"]}});
+        let token = encode(
+            &Header::default(),
+            &claims,
+            &EncodingKey::from_secret(secret.as_bytes()),
+        )
+        .unwrap();
+        std::fs::write(folder.path().join("token"), token + "\n").unwrap();
+    };
+    let token = folder.path().join("token");
+    let path = [
+        "auth",
+        "explain",
+        "-C",
+        config.to_str().unwrap(),
+        "--token-file",
+        token.to_str().unwrap(),
+    ];
+    write(4_000_000_000);
+    let (code, out, _) = sundew(&[&path[..], &["--topic", "home/alice/lamp"]].concat());
+    assert_eq!(code, 0, "{out}");
+    assert!(out.starts_with("alice may enter: a token that "), "{out}");
+    assert!(
+        out.contains("sundew.toml:7 takes, the name from its claim sub, disconnected in "),
+        "{out}"
+    );
+    assert!(
+        out.contains("allowed to publish home/alice/lamp: token claim acl: allows publish on home/%u/#"),
+        "{out}"
+    );
+    let (code, out, _) = sundew(&[&path[..], &["--topic", "home/bob/lamp"]].concat());
+    assert!(
+        code == 1 && out.contains("denied to publish home/bob/lamp: no rule allows it"),
+        "{out}"
+    );
+    write(1);
+    let (code, out, _) = sundew(&path);
+    assert!(
+        code == 1 && out.contains("reason=token_expired: it has expired (exp)"),
+        "{out}"
+    );
+}
+
+#[test]
 fn check_finds_every_mistake_in_users_and_rules_at_once() {
     let wrong = r#"
 acl_file = "acl"

@@ -72,6 +72,63 @@ fn users_have_passwords_and_rights() {
     }
 }
 
+/// A token in the place of a password, over TLS: the example of the README.
+#[test]
+fn a_token_is_taken_for_a_password_over_tls() {
+    use jsonwebtoken::{EncodingKey, Header, encode, get_current_timestamp};
+    let secret = "a secret of more than thirty-two bytes";
+    let program = Program::serve_with(
+        "[[listeners]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n\
+         [listeners.tls]\ncertificate = \"certs/server.pem\"\nkey = \"certs/server.key\"\n\
+         [[auth.jwt]]\nsecret_file = \"secret\"\nacl_claim = \"acl\"\n",
+        &[("secret", secret)],
+    );
+    let token = |from_now: i64| {
+        let claims = serde_json::json!({
+            "sub": "alice", "exp": get_current_timestamp() as i64 + from_now, "acl": {"all": ["home/#"]},
+        });
+        encode(
+            &Header::default(),
+            &claims,
+            &EncodingKey::from_secret(secret.as_bytes()),
+        )
+        .unwrap()
+    };
+    let authority = program.certificate("ca.pem");
+    let trust = ["--cafile", &authority, "-h", "localhost"];
+    let (good, expired) = (token(3600), token(-3600));
+    for version in VERSIONS {
+        let own = [&trust[..], &["-V", version, "-u", "alice", "-P", &good]].concat();
+        let mut subscriber = subscribe(&program, &[&own[..], &["-t", "home/#", "-C", "1"]].concat());
+        publish(
+            &program,
+            &[&own[..], &["-q", "1", "-t", "home/lamp", "-m", "on"]].concat(),
+        );
+        subscriber.lines_until("home/lamp on");
+        subscriber.finish();
+        let port = program.port("plain").to_string();
+        let refused = Command::new("mosquitto_pub")
+            .args(trust)
+            .args([
+                "-p",
+                &port,
+                "-V",
+                version,
+                "-u",
+                "alice",
+                "-P",
+                &expired,
+                "-t",
+                "home/lamp",
+                "-m",
+                "x",
+            ])
+            .output()
+            .unwrap();
+        assert!(!refused.status.success(), "{version}");
+    }
+}
+
 #[test]
 fn a_retained_message_is_there_for_who_comes_late() {
     let program = Program::start();

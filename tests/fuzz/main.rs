@@ -104,6 +104,54 @@ fn files_of_users_and_rules_break_no_promise() {
 }
 
 #[test]
+fn tokens_and_keys_that_nobody_has_signed_break_no_promise() {
+    const SECRET: &str = "a secret of more than thirty-two bytes";
+    for_seeds(4, |random| {
+        const PIECES: &[&str] = &[
+            "{\"alg\":\"HS256\"",
+            "{\"alg\":\"none\"",
+            "\"kid\":\"1\"",
+            "{\"keys\":[",
+            "{\"kty\":\"oct\",\"k\":\"c2VjcmV0\"}",
+            "{\"kty\":\"EC\",\"crv\":\"P-256\",\"x\":\"AA\",\"y\":\"AA\"}",
+            "{\"kty\":\"RSA\",\"n\":\"AQAB\",\"e\":\"AQAB\"}",
+            "]",
+            "}",
+            "{",
+            "[",
+            ",",
+            "\"sub\":\"a\"",
+            "\"exp\":1e308",
+            "\"pub\":[\"a/%u/#\"]",
+            "\"all\":",
+            "\"topic\":\"a\"",
+            "\"permission\":\"allow\"",
+            "7",
+            "null",
+            ".",
+            "eyJhbGciOiJIUzI1NiJ9.",
+            "eyJhbGciOiJub25lIn0.",
+            "e30.",
+            "-----BEGIN PUBLIC KEY-----\n",
+            "-----END PUBLIC KEY-----\n",
+            "MCowBQYDK2VwAyEA",
+        ];
+        let claims = serde_json::json!({"sub": "a", "exp": 4_000_000_000_u64, "acl": {"pub": ["a"]}});
+        let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
+        let real = jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("a token");
+        let mut text = real.clone().into_bytes();
+        targets::tokens(&text, SECRET, &real);
+        mutate(random, &mut text);
+        targets::tokens(&text, SECRET, &real);
+        let mut text = String::new();
+        for _ in 0..random.below(16) {
+            text.push_str(random.pick(PIECES));
+        }
+        targets::tokens(text.as_bytes(), SECRET, &real);
+    });
+}
+
+#[test]
 fn a_log_is_read_whole_and_a_broken_one_breaks_no_promise() {
     for_seeds(20, |random| {
         let mut log = history::log(random);

@@ -1,8 +1,12 @@
 //! What is fuzzed: plain functions over bytes, that panic where a promise is broken. Used by the driver beside this file, which
 //! runs on a stable compiler, and by the wrapper in `cargo-fuzz/`.
 
+use std::sync::Arc;
+
 use sundew::auth::acl_file::AclFile;
 use sundew::auth::password::PasswordFile;
+use sundew::backends::token::keys::Keys;
+use sundew::backends::token::{Issuer, Issuers, TokenOptions, claims};
 use sundew::codec::{DecodeOptions, PACKET_BYTES_MAX, Role, decode as read, encode, frame_length};
 use sundew::protocol::packet::Packet;
 use sundew::protocol::property::{Properties, PropertiesBuf, PropertyId};
@@ -46,6 +50,39 @@ pub(crate) fn access_files(data: &[u8]) {
             }
         }
         Err(problems) => assert!(problems.iter().all(|problem| (1..=lines).contains(&problem.line))),
+    }
+}
+
+/// Reads the bytes as a token, as the keys it could be signed with, and as what its claims say. `real`, signed with `secret`, is the only
+/// token that is taken.
+pub(crate) fn tokens(data: &[u8], secret: &str, real: &str) {
+    let seed = foldhash::fast::FixedState::default();
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let keys = Keys::from_secret(secret, false, &seed).expect("a secret");
+    let issuers = Issuers::new(vec![Arc::new(Issuer::new(
+        TokenOptions::default(),
+        Arc::new(keys),
+        &seed,
+    ))]);
+    match issuers.check(text, "c", 0) {
+        Ok((identity, _)) => {
+            assert_eq!(text, real, "only what was signed is taken");
+            assert!(identity.user_name.is_some() && identity.lifetime_ms.is_some());
+        }
+        Err(fault) => assert!(text != real && !fault.why().is_empty()),
+    }
+    for keys in [Keys::from_jwks(text, true, &seed), Keys::from_pem(text, &seed)] {
+        match keys {
+            Ok(keys) => assert!((1..=64).contains(&keys.list().len())),
+            Err(problem) => assert!(!problem.is_empty()),
+        }
+    }
+    if let Ok(value) = serde_json::from_str(text) {
+        let rules = claims::rules(&value, "fuzz").unwrap_or_default();
+        assert!(rules.len() <= 128);
+        if let serde_json::Value::Object(object) = &value {
+            assert!(claims::values(object).values().all(|value| !value.is_empty()));
+        }
     }
 }
 

@@ -30,4 +30,5 @@ mod silence;
 mod stopping;
 mod subscribe;
 mod sys;
+mod tokens;
 mod will;

@@ -76,6 +76,7 @@ fn chain(text: &str, room: usize) -> (Chain, Arc<Taker>) {
         certificate_name: names_user.then_some(CertificateName::CommonName),
         passwords: has_users.then(|| Arc::clone(&file)),
         allows_anonymous,
+        ..Entrance::default()
     };
     let entrances = vec![
         ("open".into(), entrance(true, false, false)),
@@ -195,6 +196,7 @@ fn who_came_in_without_a_password_stands_as_long_as_that_way_is_open() {
             certificate_name,
             passwords,
             allows_anonymous,
+            ..Entrance::default()
         };
         chain.replace(vec![("open".into(), entrance)]);
     };
@@ -249,5 +251,99 @@ fn a_password_is_not_printed() {
     for printed in [format!("{connect:?}"), format!("{request:?}")] {
         assert!(printed.contains("alice"));
         assert!(!printed.contains(&bytes) && !printed.contains(secret), "{printed}");
+    }
+}
+
+/// A way that decides about what begins so, and stands for what it decided.
+#[derive(Debug)]
+struct Begins(&'static str, u64);
+
+impl Way for Begins {
+    fn ask(&self, question: &Question<'_>) -> Asked {
+        let password = question.request.password.as_deref().unwrap_or_default();
+        match password.strip_prefix(self.0.as_bytes()) {
+            None => Asked::NotMine,
+            Some(b" good") => Asked::Said(Verdict::Admit(Identity {
+                stamp: Some(self.1),
+                ..Identity::default()
+            })),
+            Some(b" later") => Asked::Later,
+            Some(_) => Asked::Said(Verdict::Refuse(Refusal {
+                reason: question.wrong,
+                why: "bad",
+            })),
+        }
+    }
+
+    fn stands(&self, stamp: u64) -> bool {
+        stamp == self.1
+    }
+}
+
+#[test]
+fn a_token_is_looked_at_before_the_password_file_and_who_is_not_in_it_is_looked_for_elsewhere() {
+    let seed = foldhash::fast::RandomState::default();
+    let file = Arc::new(PasswordFile::parse(&format!("alice:{LINE}\n"), &seed).unwrap());
+    let tokens = || Some(Arc::new(Begins("token", 7)) as _);
+    let entrances = vec![
+        (
+            "all".into(),
+            Entrance {
+                tokens: tokens(),
+                passwords: Some(file),
+                elsewhere: Some(Arc::new(Begins("", 8))),
+                ..Entrance::default()
+            },
+        ),
+        (
+            "tokens".into(),
+            Entrance {
+                tokens: tokens(),
+                allows_anonymous: true,
+                ..Entrance::default()
+            },
+        ),
+    ];
+    let taker = Arc::new(Taker(Mutex::default(), 100));
+    let chain = Chain::new(entrances, Arc::clone(&taker) as _, seed);
+    let ask = |listener, user, password: &str| {
+        let request = request(Version::V5, user, Some(password.as_bytes()));
+        match chain.connect(&request, &peer(listener, None), token()) {
+            Answer::Pending => "pending",
+            Answer::Ready(Verdict::Refuse(refusal)) => refusal.why,
+            Answer::Ready(Verdict::Admit(_)) => "in",
+            Answer::Ready(Verdict::Continue(_)) => "continue",
+        }
+    };
+    for (listener, user, password, expected) in [
+        ("all", Some("alice"), "token good", "in"),
+        ("all", Some("alice"), "token bad", "bad"),
+        ("all", None, "token later", "pending"),
+        ("all", Some("alice"), "guess", "pending"), // the file
+        ("all", Some("bob"), " good", "in"),
+        ("all", Some("bob"), "guess", "bad"),
+        ("all", None, " good", "in"),
+        ("tokens", Some("alice"), "token good", "in"),
+        ("tokens", Some("alice"), "guess", NO_TOKEN), // though anonymous clients are let in
+        ("tokens", None, "guess", "in"),
+    ] {
+        assert_eq!(
+            ask(listener, user, password),
+            expected,
+            "{listener} {user:?} {password}"
+        );
+    }
+    assert_eq!(taker.0.lock().unwrap().len(), 1);
+    for (listener, stamp, expected) in [
+        ("all", 7, true),
+        ("all", 8, true),
+        ("all", 9, false),
+        ("tokens", 8, false),
+    ] {
+        assert_eq!(
+            chain.stands(Some("bob"), stamp, &peer(listener, None)),
+            expected,
+            "{listener} {stamp}"
+        );
     }
 }

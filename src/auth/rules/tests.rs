@@ -23,6 +23,7 @@ fn who<'a>(user_name: Option<&'a str>, client_id: &'a str, peer: &'a Peer) -> Ac
         client_id,
         user_name,
         peer,
+        grants: None,
     }
 }
 

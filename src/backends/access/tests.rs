@@ -23,6 +23,7 @@ fn may_publish(rules: &Rules, listener: &str) -> bool {
         }),
     };
     let who = Client {
+        grants: None,
         client_id: "c",
         user_name: None,
         peer: &peer,

@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::{collections::BTreeMap, path::PathBuf};
 
-use super::seconds;
+use super::{Jwt, seconds};
 use crate::config::{
     option::{choice, section},
     value::{Auto, Network, Placed, Topics},
@@ -14,7 +14,7 @@ section! {
     /// of them allows is denied.
     pub struct Auth {
         /// Whether clients without a user name are let in: `true`, `false`, `"loopback"`: only where nobody but this machine can reach
-        /// the listener, or `"auto"`: as `"loopback"`, and nowhere as soon as the listener has a password file.
+        /// the listener, or `"auto"`: as `"loopback"`, and nowhere as soon as the listener has a password file or takes tokens.
         /// Cost: with `true` whoever reaches the port enters.
         allow_anonymous: Anonymous = Anonymous::Auto;
         /// Users and the hashes of their passwords, written by `sundew user` or by mosquitto_passwd. Changes count within a second;
@@ -40,6 +40,9 @@ section! {
         /// How often files of users and rules are looked at; a change counts at the second look, when it has come to rest; `"0s"`:
         /// never, only SIGHUP and `sundew reload` read them again. Cost: a system call a file each time.
         watch_interval: Duration = Duration::from_millis(250), in seconds(0) => seconds(3600);
+        /// JSON Web Tokens (RFC 7519) that clients show in the place of a password: who has one that is valid is whom it names. They are
+        /// looked at before the password file; who shows something else is looked for there.
+        jwt: Vec<Placed<Jwt>> = Vec::new();
         /// Groups of users, to be named in rules. Members of `admin` read `$SYS` from anywhere; others only from this machine. The
         /// groups `anonymous` and `authenticated` are there already: clients without a user name, and with one.
         groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -57,8 +60,8 @@ section! {
         /// Of what. Who may `"subscribe"` may `"receive"`, and who is denied it does not; `"receive"` alone is looked at when a
         /// message is delivered, and makes each delivery to such clients cost that look.
         actions: Vec<Action> = vec![Action::Publish, Action::Subscribe, Action::Receive];
-        /// Topic filters. In them `%u` is the user name and `%c` the client id; one with `+`, `#` or `/` in it fits no rule that
-        /// allows, and for one that denies it is any. Required.
+        /// Topic filters. In them `%u` is the user name, `%c` the client id and `%{claim}` a claim of the client's token; one with `+`, `#`
+        /// or `/` in it fits no rule that allows, and for one that denies it is any. Required.
         topics: Topics = Topics(Vec::new());
         /// Users by name; these, or members of the groups. Default: absent, everybody; `[]` is refused.
         users: Vec<String> = Vec::new();
