@@ -12,6 +12,8 @@ pub enum Exit {
     /// `sundew pub` and `sundew sub`: the broker refused the connection with this return code (before MQTT 5) or reason code. The
     /// numbers that mosquitto's tools have.
     Refused(u8),
+    /// `sundew import`: it is done, but not everything could be carried.
+    NotAllCarried,
     /// `sundew sub -W`: the time is over. The number that mosquitto's tools have.
     TimedOut,
     /// The command line is wrong (EX_USAGE).
@@ -35,6 +37,7 @@ impl From<Exit> for ExitCode {
         Self::from(match exit {
             Exit::Done => 0,
             Exit::Failed => 1,
+            Exit::NotAllCarried => 2,
             Exit::TimedOut => 27,
             Exit::Usage => 64,
             Exit::Data => 65,

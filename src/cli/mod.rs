@@ -13,6 +13,7 @@ mod client;
 mod completions;
 mod descriptors;
 mod exit;
+pub mod import;
 mod man;
 mod message_format;
 mod output;
@@ -52,6 +53,7 @@ enum Command {
     Certs(certs::Arguments),
     Check(check::Arguments),
     Completions(completions::Arguments),
+    Import(import::Arguments),
     Man(man::Arguments),
     #[command(name = "pub")]
     Publish(Box<publish::Arguments>),
@@ -87,6 +89,7 @@ Examples:
   sundew pub -t home/lamp -m on              publish one; options as mosquitto_pub has them
   sundew user add alice                      a user with a password; see `sundew user --help`
   sundew auth explain --user alice           why may she, or may she not? see `sundew auth explain --help`
+  sundew import mosquitto mosquitto.conf     moving from mosquitto; see `sundew import mosquitto --help`
   sundew store verify                        is what the broker keeps sound? see `sundew store --help`
   sundew bench pairs                         how fast is a broker, any broker? see `sundew bench --help`
 
@@ -101,6 +104,7 @@ Signals:
 Exit codes:
    0  ended as asked
    1  it did not work, is damaged, or is denied; pub, sub: other numbers: the broker's refusal, as mosquitto's tools have it
+   2  import: not everything could be carried; what could not is listed
   27  sub -W: the time is over
   64  the command line is wrong
   65  files of the store are damaged and storage.on_corruption refuses that, or they are of a newer version
@@ -132,6 +136,7 @@ fn run(cli: Cli) -> Exit {
         Some(Command::Certs(arguments)) => certs::run(arguments),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Completions(arguments)) => completions::run(&arguments, &mut Cli::command()),
+        Some(Command::Import(arguments)) => import::run(&arguments),
         Some(Command::Man(arguments)) => man::run(&arguments, Cli::command()),
         Some(Command::Publish(arguments)) => publish::run(&arguments),
         Some(Command::Reload(arguments)) => reload::run(&arguments),

@@ -1,0 +1,237 @@
+//! mosquitto's files of passwords and of rules, as Sundew reads them: what it would stumble over is taken out and said.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::grammar::Place;
+use super::outcome::{Outcome, Weight};
+use crate::auth::acl_file::AclFile;
+use crate::auth::filter::overlap;
+use crate::auth::password::{PasswordHash, wrong_with_name};
+use crate::auth::rule::{Effect, Rule};
+
+/// The lines of a password file that Sundew can use.
+///
+/// mosquitto reads up to the second colon, passes over lines that are wrong with a warning, and of several lines of a user the last
+/// one counts.
+pub fn passwords(file: &str, text: &str, out: &mut Outcome) -> String {
+    let file: Arc<str> = file.into();
+    let mut users: Vec<(String, Option<String>)> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    for (number, line) in (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(text).lines()) {
+        let place = || {
+            Some(Place {
+                file: Arc::clone(&file),
+                line: number,
+            })
+        };
+        if line.starts_with('#') || line.trim().is_empty() {
+            users.push((line.trim_end().to_owned(), None));
+            continue;
+        }
+        let mut parts = line.split(':');
+        let name = parts.next().unwrap_or_default().trim();
+        let Some(hash) = parts.next().map(str::trim) else {
+            let what = "no colon in this line; mosquitto passes over it, too".to_owned();
+            out.remark(Weight::LeftOut, place(), what);
+            continue;
+        };
+        let hash = of_go_auth(hash).unwrap_or_else(|| hash.to_owned());
+        if let Some(wrong) = wrong_with_name(name) {
+            out.remark(Weight::NotCarried, place(), format!("user {name:?}: {wrong}"));
+            continue;
+        }
+        if let Err(error) = PasswordHash::parse(&hash) {
+            let what = format!("user {name:?}: {error}; mosquitto refuses this user, too");
+            out.remark(Weight::LeftOut, place(), what);
+            continue;
+        }
+        if let Some(earlier) = known.insert(name.to_owned(), users.len()) {
+            let what = format!("user {name:?} has several lines; this one counts");
+            out.remark(Weight::LeftOut, place(), what);
+            users[earlier] = (String::new(), None);
+        }
+        users.push((name.to_owned(), Some(hash)));
+    }
+    let mut kept = String::new();
+    for (name, hash) in users {
+        match hash {
+            Some(hash) => kept.push_str(&format!("{name}:{hash}\n")),
+            None if name.is_empty() => {}
+            None => kept.push_str(&format!("{name}\n")),
+        }
+    }
+    kept
+}
+
+/// `PBKDF2$sha512$ROUNDS$SALT$HASH` of mosquitto-go-auth, which the Home Assistant add-on has, as `$7$` of mosquitto: the same numbers.
+fn of_go_auth(hash: &str) -> Option<String> {
+    let mut parts = hash.strip_prefix("PBKDF2$sha512$")?.split('$');
+    let (rounds, salt, hash) = (parts.next()?, parts.next()?, parts.next()?);
+    // Its salts are base64, or a text that is taken as it is.
+    let salt = match STANDARD.decode(salt) {
+        Ok(_) => salt.to_owned(),
+        Err(_) => STANDARD.encode(salt),
+    };
+    Some(format!("$7${rounds}${salt}${hash}"))
+}
+
+/// The names of the users in a password file.
+pub fn names(passwords: &str) -> Vec<&str> {
+    let lines = passwords.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| Some(line.split_once(':')?.0)).collect()
+}
+
+/// The lines of an ACL file, those that Sundew does not read as comments. `users`: who can enter.
+pub fn rules(file: &str, text: &str, users: &[&str], out: &mut Outcome) -> String {
+    let place = |line| {
+        Some(Place {
+            file: file.into(),
+            line,
+        })
+    };
+    let problems = AclFile::parse(file, text).err().unwrap_or_default();
+    let mut kept = String::new();
+    for (number, line) in (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(text).lines()) {
+        match problems.iter().find(|problem| problem.line == number) {
+            Some(problem) => {
+                let what = format!("{}: {}", line.trim(), problem.message);
+                out.remark(Weight::NotCarried, place(number), what);
+                kept.push_str(&format!("# not carried: {line}\n"));
+            }
+            None => kept.push_str(&format!("{line}\n")),
+        }
+    }
+    if let Ok(read) = AclFile::parse(file, &kept) {
+        read.warnings
+            .into_iter()
+            .for_each(|warning| out.remark(Weight::Note, place(warning.line), warning.message));
+        differences(file, &read.rules, users, out);
+    }
+    kept
+}
+
+/// What the same lines mean elsewhere than in mosquitto.
+fn differences(file: &str, rules: &[Rule], users: &[&str], out: &mut Outcome) {
+    let place = |rule: &Rule| {
+        let line = rule.place.rsplit_once(':').and_then(|(_, line)| line.parse().ok());
+        line.map(|line| Place {
+            file: file.into(),
+            line,
+        })
+    };
+    let any_name = |rule: &Rule| rule.topics.as_str().replace("%u", "+").replace("%c", "+");
+    let is_pattern = |rule: &Rule| rule.users.is_everyone();
+    for denied in rules
+        .iter()
+        .filter(|rule| rule.effect == Effect::Deny && is_pattern(rule))
+    {
+        let opposed = rules.iter().find(|rule| {
+            rule.effect == Effect::Allow
+                && !is_pattern(rule)
+                && overlap(&levels_only(&any_name(denied)), rule.topics.as_str())
+        });
+        if let Some(allowed) = opposed {
+            let what = format!(
+                "pattern deny {}: it wins over line {} here; mosquitto asks the topics of a user first, and patterns after them",
+                denied.topics.as_str(),
+                place(allowed).map_or(0, |place| place.line)
+            );
+            out.remark(Weight::NotCarried, place(denied), what);
+        }
+    }
+    let slashed: Vec<_> = users.iter().filter(|name| name.contains('/')).collect();
+    let allows = |rule: &&Rule| rule.effect == Effect::Allow && rule.topics.has_placeholder();
+    for rule in rules.iter().filter(allows) {
+        let topics = rule.topics.as_str();
+        if topics.contains("%u") && !slashed.is_empty() {
+            let what =
+                format!("pattern {topics}: nothing is allowed by it to users with a / in their name: {slashed:?}");
+            out.remark(Weight::NotCarried, place(rule), what);
+        }
+        if topics.contains("%c") {
+            let what = format!("pattern {topics}: nothing is allowed by it to client ids with a / in them");
+            out.remark(Weight::Note, place(rule), what);
+        }
+    }
+}
+
+/// A level in which a wildcard is not alone is any level.
+fn levels_only(filter: &str) -> String {
+    let levels = filter.split('/');
+    let levels: Vec<_> = levels
+        .map(|level| {
+            if level.len() > 1 && level.contains(['+', '#']) {
+                "+"
+            } else {
+                level
+            }
+        })
+        .collect();
+    levels.join("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "$7$101$r02FpQM6Al2pzMki$644//s1o1Wnoh+VSi4K82qd5XhHK4buXE+daF2wEmPq23FrhHIvz89QvBcSuJ8zfqvvTsLFAzirEbEYOEa6Cow==";
+
+    fn remarks(out: &Outcome) -> Vec<String> {
+        out.remarks.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn lines_of_passwords_that_mosquitto_passes_over_are_left_out() {
+        let mut out = Outcome::default();
+        let other = HASH.replacen("101", "102", 1);
+        let text =
+            format!("# ours\r\nalice:{HASH}\r\n bob :{HASH}:more\nplain:secret\nnothing\nempty:\nalice:{other}\n");
+        let kept = passwords("pw", &text, &mut out);
+        assert_eq!(kept, format!("# ours\nbob:{HASH}\nalice:{other}\n"));
+        assert_eq!(names(&kept), ["bob", "alice"]);
+        let said = remarks(&out);
+        assert_eq!(said.len(), 4, "{said:?}");
+        assert!(
+            said[0].starts_with("pw:4: left out: user \"plain\": the password is not hashed"),
+            "{said:?}"
+        );
+        assert!(out.is_whole(), "mosquitto refuses all of them, too");
+        assert!(!said.join(" ").contains("secret"), "a password is not shown");
+    }
+
+    #[test]
+    fn hashes_of_go_auth_are_mosquittos_in_other_words() {
+        let hash = "644//s1o1Wnoh+VSi4K82qd5XhHK4buXE+daF2wEmPq23FrhHIvz89QvBcSuJ8zfqvvTsLFAzirEbEYOEa6Cow==";
+        let text = format!("ha:PBKDF2$sha512$101$r02FpQM6Al2pzMki${hash}\n");
+        assert_eq!(passwords("pw", &text, &mut Outcome::default()), format!("ha:{HASH}\n"));
+    }
+
+    #[test]
+    fn what_rules_mean_differently_is_said() {
+        let mut out = Outcome::default();
+        let text = "user alice\ntopic readwrite home/#\npattern deny home/%u/secret\npattern deny other/%c\ntopic reed a\n\
+                    topic read $share/g/a\npattern read own/%u\n";
+        let kept = rules("acl", text, &["alice", "a/b"], &mut out);
+        assert!(AclFile::parse("acl", &kept).is_ok(), "{kept}");
+        assert_eq!(kept.lines().count(), 7, "lines keep their numbers");
+        let said = remarks(&out);
+        assert!(said[0].starts_with("acl:5: not carried: topic reed a: "), "{said:?}");
+        assert!(
+            said[1].starts_with("acl:6: not carried: topic read $share/g/a: "),
+            "{said:?}"
+        );
+        assert!(
+            said[2].starts_with("acl:3: not carried: pattern deny home/%u/secret: it wins over line 2"),
+            "{said:?}"
+        );
+        assert!(
+            said[3].starts_with("acl:7: not carried: pattern own/%u: nothing is allowed by it to users with a /"),
+            "{said:?}"
+        );
+        assert_eq!(said.len(), 4, "{said:?}");
+    }
+}

@@ -1,0 +1,323 @@
+//! Who may enter through which listener, and what he may do. What cannot be carried closes; it never opens.
+
+use super::access_files::{names, passwords, rules};
+use super::files::{self, Folder};
+use super::grammar::{Line, MosquittoConf, Section};
+use super::listeners::{Listener, is_local_only};
+use super::outcome::{Outcome, Table, quoted};
+use super::plugins::{self, Plugin};
+
+/// A file beside the configuration, with the line that it comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Made {
+    name: String,
+    from: String,
+}
+
+/// What is true of one listener.
+#[derive(Debug)]
+struct Door {
+    passwords: Option<Made>,
+    rules: Option<Made>,
+    lets_everyone_in: bool,
+    /// Why; a line, or a reason.
+    from: String,
+    /// A line says so.
+    is_said: bool,
+}
+
+/// Sets what the listeners differ in on them, and returns what they have in common.
+pub(super) fn carry(
+    conf: &MosquittoConf,
+    listeners: &mut [Listener<'_>],
+    folder: &Folder,
+    out: &mut Outcome,
+) -> Common {
+    plugins::remarks(conf, out);
+    let doors: Vec<_> = listeners
+        .iter()
+        .map(|listener| door(conf, listener, folder, out))
+        .collect();
+    let mut auth = Table::new("[auth]", "");
+    let is_certified = listeners.iter().any(|listener| listener.is_certified);
+    let files = [("password_file", is_certified), ("acl_file", false)];
+    for (key, is_for_each) in files {
+        let made = |door: &Door| {
+            if key == "acl_file" {
+                door.rules.clone()
+            } else {
+                door.passwords.clone()
+            }
+        };
+        let first = doors.first().and_then(made);
+        if let (Some(first), false) = (&first, is_for_each)
+            && doors
+                .iter()
+                .all(|door| made(door).map(|made| made.name) == Some(first.name.clone()))
+        {
+            auth.text(key, &first.name, &first.from);
+            continue;
+        }
+        for (listener, door) in listeners.iter_mut().zip(&doors) {
+            if let Some(made) = made(door) {
+                listener.tables[0].text(key, &made.name, &made.from);
+            }
+        }
+    }
+    anonymous(listeners, &doors, &mut auth);
+    if let Some(made) = doors.iter().find_map(|door| door.rules.as_ref()) {
+        let from = format!(
+            "{}: mosquitto grants every subscription, and looks when it delivers",
+            made.from
+        );
+        auth.text("wide_subscriptions", "grant", from);
+    }
+    let is_governed = doors.iter().any(|door| door.rules.is_some());
+    Common {
+        auth,
+        is_sys_public: !is_governed && listeners.iter().any(|listener| !listener.is_local),
+        mqtt: of_clients(conf, listeners, out),
+    }
+}
+
+/// What all listeners have in common.
+#[derive(Debug)]
+pub(super) struct Common {
+    /// `[auth]`.
+    pub(super) auth: Table,
+    /// Everybody reads `$SYS`, from afar, too.
+    pub(super) is_sys_public: bool,
+    /// Options of `[mqtt]`: key, value, where from.
+    pub(super) mqtt: Vec<(&'static str, String, String)>,
+}
+
+/// Where the settings stand that a listener may have of its own.
+fn scope<'a>(conf: &'a MosquittoConf, listener: &Listener<'a>) -> &'a Section {
+    if conf.per_listener.is_some() {
+        listener.section
+    } else {
+        &conf.broker
+    }
+}
+
+fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mut Outcome) -> Door {
+    let scope = scope(conf, listener);
+    let plugins = plugins::of_listener(conf, listener.number);
+    let find = |wanted: fn(&Plugin) -> Option<&Line>| plugins.iter().find_map(wanted);
+    let other = find(|plugin| match plugin {
+        Plugin::Other(line) | Plugin::DynamicSecurity(line) => Some(line),
+        _ => None,
+    });
+    let of_plugin = find(|plugin| match plugin {
+        Plugin::Passwords(line) => Some(line),
+        _ => None,
+    });
+    let password_line = scope.get("password_file").or(of_plugin);
+    let (passwords, users) = match password_line.filter(|_| !listener.is_certified) {
+        Some(line) => {
+            let (made, text) = password_file(line, folder, out);
+            (Some(made), text)
+        }
+        None => (None, String::new()),
+    };
+    let of_plugin = find(|plugin| match plugin {
+        Plugin::Rules(line) => Some(line),
+        _ => None,
+    });
+    let rules = match (scope.get("acl_file").or(of_plugin), other) {
+        (Some(line), _) => Some(acl_file(line, &names(&users), folder, out)),
+        (None, Some(line)) => Some(nothing(line, out)),
+        (None, None) => None,
+    };
+    let said = listener
+        .section
+        .get("listener_allow_anonymous")
+        .or_else(|| scope.get("allow_anonymous"));
+    let place = said.map(|line| line.place.to_string());
+    let (lets_everyone_in, from) = match (said.and_then(Line::is_true), other) {
+        _ if listener.is_certified => (false, "clients are who their certificates say".to_owned()),
+        (_, Some(line)) => (false, format!("{}: not carried", line.place)),
+        _ if is_local_only(conf) => (true, "no listener: this machine only".to_owned()),
+        (Some(value), None) => (value, place.clone().unwrap_or_default()),
+        (None, None) => (false, "mosquitto's default where there are listeners".to_owned()),
+    };
+    Door {
+        passwords,
+        rules,
+        lets_everyone_in,
+        from,
+        is_said: place.is_some(),
+    }
+}
+
+fn anonymous(listeners: &mut [Listener<'_>], doors: &[Door], auth: &mut Table) {
+    let by_default = |listener: &Listener<'_>, door: &Door| listener.is_local && door.passwords.is_none();
+    let is_needed =
+        |listener: &Listener<'_>, door: &Door| door.is_said || by_default(listener, door) != door.lets_everyone_in;
+    let Some(first) = doors.first() else { return };
+    if doors.iter().all(|door| door.lets_everyone_in == first.lets_everyone_in) {
+        let needed = listeners
+            .iter()
+            .zip(doors)
+            .find(|(listener, door)| is_needed(listener, door));
+        if let Some((_, door)) = needed {
+            auth.set("allow_anonymous", door.lets_everyone_in, &door.from);
+        }
+        return;
+    }
+    for (listener, door) in listeners.iter_mut().zip(doors) {
+        if is_needed(listener, door) {
+            listener.tables[0].set("allow_anonymous", door.lets_everyone_in, &door.from);
+        }
+    }
+}
+
+/// A password file for the directory, and what is in it.
+fn password_file(line: &Line, folder: &Folder, out: &mut Outcome) -> (Made, String) {
+    let made = |name| Made {
+        name,
+        from: line.place.to_string(),
+    };
+    let path = std::path::PathBuf::from(&line.value);
+    if let Some(known) = out
+        .files
+        .iter()
+        .find(|file| file.made_for.as_ref() == Some(&line.place))
+    {
+        return (made(known.name.clone()), known.text.clone());
+    }
+    let read = folder
+        .file(line, out)
+        .map(|path| files::read(&path).map(|text| (path, text)));
+    let (from, text) = match read {
+        Some(Ok((path, text))) => {
+            let kept = passwords(&path.display().to_string(), &text, out);
+            (Some(path), kept)
+        }
+        Some(Err(error)) => {
+            out.not_carried(line, error);
+            (None, NOBODY.to_owned())
+        }
+        None => (None, NOBODY.to_owned()),
+    };
+    let wanted = path
+        .file_name()
+        .map_or_else(|| "users".into(), |name| name.to_string_lossy());
+    let name = out.add_file(&wanted, text.clone(), from.as_deref(), true);
+    out.set_made_for(&name, &line.place);
+    (made(name), text)
+}
+
+const NOBODY: &str = "# nobody enters until there are users: sundew user add NAME --file FILE\n";
+const NOTHING: &str = "# nothing is allowed until there are rules, such as: pattern readwrite %u/#\n";
+
+fn acl_file(line: &Line, users: &[&str], folder: &Folder, out: &mut Outcome) -> Made {
+    let made = |name| Made {
+        name,
+        from: line.place.to_string(),
+    };
+    if let Some(known) = out
+        .files
+        .iter()
+        .find(|file| file.made_for.as_ref() == Some(&line.place))
+    {
+        return made(known.name.clone());
+    }
+    let read = folder
+        .file(line, out)
+        .map(|path| files::read(&path).map(|text| (path, text)));
+    let (from, text) = match read {
+        Some(Ok((path, text))) => {
+            let kept = rules(&path.display().to_string(), &text, users, out);
+            (Some(path), kept)
+        }
+        Some(Err(error)) => {
+            out.not_carried(line, error);
+            (None, NOTHING.to_owned())
+        }
+        None => (None, NOTHING.to_owned()),
+    };
+    let path = std::path::Path::new(&line.value);
+    let wanted = path
+        .file_name()
+        .map_or_else(|| "acl".into(), |name| name.to_string_lossy());
+    let name = out.add_file(&wanted, text, from.as_deref(), false);
+    out.set_made_for(&name, &line.place);
+    made(name)
+}
+
+/// Where a plug-in decided.
+fn nothing(line: &Line, out: &mut Outcome) -> Made {
+    let known = out
+        .files
+        .iter()
+        .find(|file| file.made_for.as_ref() == Some(&line.place));
+    let name = known.map(|file| file.name.clone());
+    let name = name.unwrap_or_else(|| {
+        let name = out.add_file("acl", NOTHING.to_owned(), None, false);
+        out.set_made_for(&name, &line.place);
+        name
+    });
+    Made {
+        name,
+        from: format!("{}: not carried", line.place),
+    }
+}
+
+/// What mosquitto has for each listener and Sundew for all.
+fn of_clients(
+    conf: &MosquittoConf,
+    listeners: &[Listener<'_>],
+    out: &mut Outcome,
+) -> Vec<(&'static str, String, String)> {
+    let mut options = Vec::new();
+    let zero: Vec<_> = listeners
+        .iter()
+        .map(|listener| scope(conf, listener).get("allow_zero_length_clientid"))
+        .collect();
+    let is_off = |line: &Option<&Line>| line.is_some_and(|line| line.is_true() == Some(false));
+    if let Some(line) = zero.iter().copied().find(is_off).flatten() {
+        if zero.iter().all(is_off) {
+            options.push(("allow_empty_client_id", "false".to_owned(), line.place.to_string()));
+        } else {
+            out.not_carried(line, "it is for all listeners or none here: mqtt.allow_empty_client_id");
+        }
+    }
+    let prefixes = listeners.iter().map(|listener| {
+        let own = listener.section.get("listener_auto_id_prefix");
+        own.or_else(|| scope(conf, listener).get("auto_id_prefix"))
+    });
+    agreed(
+        "assigned_client_id_prefix",
+        prefixes.collect(),
+        |line| Some(quoted(&line.value)),
+        &mut options,
+        out,
+    );
+    let aliases = listeners.iter().map(|listener| listener.section.get("max_topic_alias"));
+    let number = |line: &Line| Some(line.word().parse::<u16>().ok()?.to_string());
+    agreed("topic_alias_max", aliases.collect(), number, &mut options, out);
+    options
+}
+
+/// An option that is for all listeners: that of the first, and where another one says something else, that is not carried.
+fn agreed(
+    key: &'static str,
+    lines: Vec<Option<&Line>>,
+    value: impl Fn(&Line) -> Option<String>,
+    options: &mut Vec<(&'static str, String, String)>,
+    out: &mut Outcome,
+) {
+    let Some(first) = lines.iter().copied().flatten().next() else {
+        return;
+    };
+    match value(first) {
+        Some(value) => options.push((key, value, first.place.to_string())),
+        None => out.not_carried(first, "its value is not one that mosquitto takes"),
+    }
+    if let Some(line) = lines.iter().copied().flatten().find(|line| line.value != first.value) {
+        out.not_carried(line, format!("it is the same for all listeners here: mqtt.{key}"));
+    } else if lines.iter().any(Option::is_none) {
+        out.note(first, format!("it is the same for all listeners here: mqtt.{key}"));
+    }
+}

@@ -1,0 +1,296 @@
+use super::*;
+
+/// A folder with files, and what comes of its `mosquitto.conf`: the configuration, remarks, files.
+fn import(files: &[(&str, &str)]) -> (String, Vec<String>, Outcome) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text.replace("@", &folder.path().display().to_string())).unwrap();
+    }
+    let path = folder.path().join("mosquitto.conf");
+    let text = files::read(&path).unwrap();
+    let mut out = Outcome::default();
+    configuration(&path, &text, &mut out);
+    let short = |text: String| text.replace(&format!("{}/", folder.path().display()), "");
+    out.remarks.sort_by_key(|remark| remark.weight);
+    let remarks = out.remarks.iter().map(|remark| short(remark.to_string())).collect();
+    let configuration = short(out.configuration("mosquitto.conf"));
+    (configuration, remarks, out)
+}
+
+/// Without the first line and what aligns comments.
+fn lines(configuration: &str) -> Vec<String> {
+    let lines = configuration.lines().skip(1).filter(|line| !line.is_empty());
+    lines
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+#[test]
+fn each_line_says_where_it_comes_from_and_defaults_are_not_repeated() {
+    let conf = "pid_file /run/mosquitto.pid\npersistence true\npersistence_location /var/lib/mosquitto/\n\
+                log_dest stdout\nlog_type error\nlog_type warning\nlistener 1883\nlistener 9001\nprotocol websockets\n\
+                allow_anonymous true\nmax_queued_messages 500\nmax_inflight_messages 0\nqueue_qos0_messages true\n\
+                persistent_client_expiration 2w\nmessage_size_limit 1000\nsys_interval 60\nmax_connections -1\n";
+    let (configuration, remarks, out) = import(&[("mosquitto.conf", conf)]);
+    let expected = [
+        "[[listeners]]",
+        "address = [\"0.0.0.0:1883\", \"[::]:1883\"] # mosquitto.conf:7",
+        "[[listeners]]",
+        "address = [\"0.0.0.0:9001\", \"[::]:9001\"] # mosquitto.conf:8",
+        "protocol = \"websocket\" # mosquitto.conf:9",
+        "[auth]",
+        "allow_anonymous = true # mosquitto.conf:10",
+        "[limits]",
+        "packet_bytes_max = \"66545B\" # mosquitto.conf:15",
+        "[mqtt]",
+        "max_inflight = 65535 # mosquitto.conf:12",
+        "session_expiry_max = \"14days\" # mosquitto.conf:14",
+        "session_expiry_v3 = \"14days\" # mosquitto.conf:14",
+        "[queue]",
+        "messages_max = 500 # mosquitto.conf:11",
+        "policy = \"drop_newest\" # mosquitto.conf:11: mosquitto drops what comes then",
+        "qos0_offline = true # mosquitto.conf:13",
+        "[log]",
+        "target = \"stdout\" # mosquitto.conf:4",
+        "level = \"warn\" # mosquitto.conf:6",
+        "[sys]",
+        "interval = \"60s\" # mosquitto.conf:16",
+        "public = true # mosquitto's default: every client may read $SYS",
+    ];
+    assert_eq!(lines(&configuration), expected);
+    assert!(out.is_whole(), "{remarks:?}");
+    assert_eq!(remarks.len(), 4, "{remarks:?}");
+    assert!(
+        remarks[1].starts_with("mosquitto.conf:1: left out: pid_file /run/mosquitto.pid: "),
+        "{remarks:?}"
+    );
+}
+
+#[test]
+fn without_a_listener_only_this_machine_gets_in() {
+    for (conf, expected) in [
+        ("", "\"127.0.0.1:1883\", \"[::1]:1883\""),
+        ("port 1884\n", "\"0.0.0.0:1884\", \"[::]:1884\""),
+        ("bind_address 192.0.2.1\n", "\"192.0.2.1:1883\""),
+        (
+            "port 1884\nbind_address localhost\nsocket_domain ipv4\n",
+            "\"127.0.0.1:1884\"",
+        ),
+    ] {
+        let (configuration, ..) = import(&[("mosquitto.conf", conf)]);
+        assert!(configuration.contains(expected), "{conf}: {configuration}");
+        // What Sundew does by itself needs no word; where mosquitto refuses, one is needed on the loopback.
+        assert_eq!(
+            configuration.contains("allow_anonymous = false"),
+            conf.contains("localhost"),
+            "{conf}{configuration}"
+        );
+    }
+}
+
+#[test]
+fn listeners_have_settings_of_their_own_where_they_differ() {
+    let conf = "per_listener_settings true\nlistener 1883 127.0.0.1\nallow_anonymous true\nlistener 8883\n\
+                password_file @/passwd\nacl_file @/acl\nlistener 0 /run/m.sock\nallow_anonymous false\n";
+    let (configuration, remarks, out) = import(&[
+        ("mosquitto.conf", conf),
+        (
+            "passwd",
+            "a:$6$c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==\n",
+        ),
+        ("acl", "user a\ntopic #\n"),
+    ]);
+    let expected = [
+        "[[listeners]]",
+        "address = \"127.0.0.1:1883\" # mosquitto.conf:2",
+        "allow_anonymous = true # mosquitto.conf:3",
+        "[[listeners]]",
+        "address = [\"0.0.0.0:8883\", \"[::]:8883\"] # mosquitto.conf:4",
+        "password_file = \"passwd\" # mosquitto.conf:5",
+        "acl_file = \"acl\" # mosquitto.conf:6",
+        "[[listeners]]",
+        "address = \"unix:/run/m.sock\" # mosquitto.conf:7",
+        "allow_anonymous = false # mosquitto.conf:8",
+        "[auth]",
+        "wide_subscriptions = \"grant\" # mosquitto.conf:6: mosquitto grants every subscription, and looks when it delivers",
+    ];
+    assert_eq!(lines(&configuration), expected);
+    assert!(remarks.is_empty(), "{remarks:?}");
+    assert_eq!(
+        out.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(),
+        ["passwd", "acl"]
+    );
+}
+
+/// What is not carried must not let anybody in who was kept out.
+#[test]
+fn what_cannot_be_carried_closes() {
+    let open = "allow_anonymous true\nlistener 1883\n";
+    for (more, expected) in [
+        (
+            "plugin /usr/lib/some.so\nplugin_opt_password hunter2\n",
+            vec!["allow_anonymous = false", "acl_file = \"acl\""],
+        ),
+        (
+            "psk_hint x\n",
+            vec!["allow_anonymous = false", "address = \"127.0.0.1:1883\""],
+        ),
+        (
+            "bind_interface eth7\n",
+            vec!["address = [\"127.0.0.1:1883\", \"[::1]:1883\"]"],
+        ),
+        ("password_file /nowhere/passwd\n", vec!["password_file = \"passwd\""]),
+        ("acl_file /nowhere/acl\n", vec!["acl_file = \"acl\""]),
+        (
+            "use_identity_as_username true\ncertfile @/c.pem\nkeyfile @/c.key\n",
+            vec![
+                "allow_anonymous = false",
+                "user_name = \"common_name\"",
+                "client_certificate = \"required\"",
+            ],
+        ),
+        (
+            "certfile @/c.pem\nkeyfile @/c.key\nrequire_certificate true\n",
+            vec!["client_certificate = \"required\""],
+        ),
+        ("enable_proxy_protocol 2\n", vec!["trusted = [\"127.0.0.1\", \"::1\"]"]),
+    ] {
+        let (configuration, remarks, out) = import(&[
+            ("mosquitto.conf", &format!("{open}{more}")),
+            ("c.pem", ""),
+            ("c.key", ""),
+        ]);
+        for expected in expected {
+            assert!(
+                configuration.contains(expected),
+                "{more}: no {expected} in\n{configuration}"
+            );
+        }
+        assert!(
+            more.starts_with("use_identity") || !out.is_whole(),
+            "{more}: {remarks:?}"
+        );
+        assert!(!remarks.join("\n").contains("hunter2"), "{remarks:?}");
+    }
+}
+
+#[test]
+fn what_sundew_does_not_have_is_listed_with_its_line() {
+    let conf = "listener 1883\nmount_point site/\nuse_username_as_clientid true\nclientid_prefixes dev-\n\
+                max_inflight_bytes 100\nupgrade_outgoing_qos true\nlog_dest topic\nflobble 7\nmax_keepalive soon\n\
+                connection cloud\naddress cloud.example:8883\nremote_username me\nremote_password hunter2\ntopic # out 1\n\
+                allow_anonymous true\nhttp_dir /var/www\nciphers DEFAULT\nauth_opt_x y\n";
+    let (configuration, remarks, _) = import(&[("mosquitto.conf", conf)]);
+    let not_carried: Vec<_> = remarks
+        .iter()
+        .filter(|remark| remark.contains(": not carried: "))
+        .collect();
+    let at: Vec<_> = not_carried
+        .iter()
+        .filter_map(|remark| remark.split(':').nth(1))
+        .collect();
+    assert_eq!(
+        at,
+        ["2", "3", "16", "17", "4", "5", "6", "9", "7", "8", "18", "10"],
+        "{not_carried:#?}"
+    );
+    for expected in [
+        "# Not carried yet, the bridge of mosquitto.conf:10:",
+        "#   address cloud.example:8883",
+        "#   remote_password (a password)",
+    ] {
+        assert!(configuration.contains(expected), "{configuration}");
+    }
+    assert!(!configuration.contains("hunter2") && !remarks.join("\n").contains("hunter2"));
+}
+
+/// Compose files mount ./config as /mosquitto/config.
+#[test]
+fn files_of_a_container_are_found_beside_the_configuration() {
+    let conf = "listener 1883\npassword_file /mosquitto/config/passwd # users\ninclude_dir /mosquitto/config/conf.d\n";
+    let (configuration, remarks, out) = import(&[
+        ("mosquitto.conf", conf),
+        ("passwd", "# none\n"),
+        (
+            "conf.d/more.conf",
+            "max_connections 7\nlistener 1884\nallow_anonymous false\n",
+        ),
+    ]);
+    assert!(out.is_whole(), "{remarks:?}");
+    assert!(remarks[0].ends_with("it is not there, passwd was taken"), "{remarks:?}");
+    assert!(
+        configuration.contains("[\"0.0.0.0:1884\", \"[::]:1884\"]  # conf.d/more.conf:2"),
+        "{configuration}"
+    );
+    // max_connections stands in a file of its own, so it is for the default listener, which that opens.
+    assert!(
+        configuration.contains("connections_max = 7") && configuration.matches("[[listeners]]").count() == 3,
+        "{configuration}"
+    );
+}
+
+/// As the Home Assistant add-on makes it.
+#[test]
+fn go_auth_has_files_that_are_carried() {
+    let conf = "user root\nlog_dest stdout\npersistence true\npersistence_location /data/\n\
+                auth_plugin /usr/share/mosquitto/go-auth.so\nauth_opt_backends files,http\nauth_opt_hasher pbkdf2\n\
+                auth_opt_cache true\nauth_opt_files_password_path @/pw\nauth_opt_http_host 127.0.0.1\nlistener 1883\nprotocol mqtt\n\
+                listener 1884\nprotocol websockets\n";
+    let hash = "PBKDF2$sha512$100$c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
+    let (configuration, remarks, out) = import(&[("mosquitto.conf", conf), ("pw", &format!("addons:{hash}\n"))]);
+    assert!(
+        configuration.contains("password_file = \"pw\"  # mosquitto.conf:9"),
+        "{configuration}"
+    );
+    assert!(
+        !configuration.contains("allow_anonymous = true") && !configuration.contains("acl_file"),
+        "{configuration}"
+    );
+    assert!(
+        out.files[0].text.starts_with("addons:$7$100$c2FsdHNhbHQ=$"),
+        "{}",
+        out.files[0].text
+    );
+    assert!(
+        remarks[0].starts_with("mosquitto.conf:10: not carried: auth_opt_http_host 127.0.0.1: the back end http"),
+        "{remarks:?}"
+    );
+}
+
+#[test]
+fn files_of_users_and_rules_are_known_by_what_is_in_them() {
+    for (text, kind) in [
+        ("# c\nalice:$7$101$a$b\n", Kind::Passwords),
+        ("topic read a/#\nuser alice\npattern write %u/#\n", Kind::Rules),
+        ("user mosquitto\nlistener 1883\n", Kind::Configuration),
+        ("", Kind::Configuration),
+    ] {
+        assert_eq!(kind_of(text), kind, "{text}");
+    }
+}
+
+#[test]
+fn nothing_is_replaced_without_force_and_mosquittos_own_files_never() {
+    let folder = tempfile::tempdir().unwrap();
+    let (target, source) = (folder.path().join("out"), folder.path().join("passwd"));
+    std::fs::write(&source, "of mosquitto").unwrap();
+    let mut out = Outcome::default();
+    out.add_file("passwd", "new".into(), Some(&source), true);
+    files::write(&target, "one".into(), &out.files, false).unwrap();
+    assert!(
+        files::write(&target, "two".into(), &out.files, false)
+            .unwrap_err()
+            .contains("--force")
+    );
+    assert_eq!(std::fs::read_to_string(target.join(CONFIGURATION)).unwrap(), "one");
+    files::write(&target, "two".into(), &out.files, true).unwrap();
+    assert_eq!(std::fs::read_to_string(target.join(CONFIGURATION)).unwrap(), "two");
+    assert!(
+        files::write(folder.path(), "x".into(), &out.files, true)
+            .unwrap_err()
+            .contains("mosquitto's own")
+    );
+    assert_eq!(std::fs::read_to_string(&source).unwrap(), "of mosquitto");
+}

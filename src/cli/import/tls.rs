@@ -1,0 +1,227 @@
+//! TLS of a listener. Certificates and keys stay where they are, so that they are renewed where they are.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::files::{self, Folder};
+use super::grammar::{Line, Section};
+use super::listeners::Listener;
+use super::outcome::{Outcome, Table};
+
+/// Adds `[listeners.tls]`, where mosquitto encrypts.
+pub(super) fn carry(listener: &mut Listener<'_>, folder: &Folder, out: &mut Outcome) {
+    let section = listener.section;
+    let (Some(certificate), Some(key)) = (section.get("certfile"), section.get("keyfile")) else {
+        let alone = ["certfile", "keyfile", "cafile", "capath", "crlfile", "tls_version"];
+        for line in section
+            .options
+            .iter()
+            .filter(|line| alone.contains(&line.name.as_str()))
+        {
+            out.left_out(line, "without certfile and keyfile mosquitto does not encrypt");
+        }
+        return;
+    };
+    let mut table = Table::new("[listeners.tls]", "");
+    let path = |line: &Line, out: &mut Outcome| {
+        let said = || std::path::absolute(&line.value).unwrap_or_else(|_| line.value.clone().into());
+        folder.file(line, out).unwrap_or_else(said)
+    };
+    let authorities = section.get("cafile").and_then(|line| folder.file(line, out));
+    let own = path(certificate, out);
+    let (own, from) = chain(&own, authorities.as_deref(), certificate, section, out);
+    table.text("certificate", &own.display().to_string(), from);
+    table.text("key", &path(key, out).display().to_string(), &key.place);
+    clients(listener, &mut table, authorities.as_deref(), folder, out);
+    if let Some(line) = section.get("tls_version") {
+        match line.word() {
+            "tlsv1.3" => table.text("version_min", "1.3", &line.place),
+            "tlsv1.2" => out.left_out(line, "it is the oldest that Sundew speaks"),
+            _ => out.not_carried(line, "Sundew speaks TLS 1.2 and 1.3: older ones are not safe"),
+        }
+    }
+    listener.tables.push(table);
+}
+
+/// Whether clients show certificates, and what comes of them.
+fn clients(
+    listener: &mut Listener<'_>,
+    table: &mut Table,
+    authorities: Option<&Path>,
+    folder: &Folder,
+    out: &mut Outcome,
+) {
+    let section = listener.section;
+    let required = section.is_set("require_certificate");
+    let named = [
+        ("use_identity_as_username", "common_name"),
+        ("use_subject_as_username", "subject"),
+    ];
+    let named = named
+        .into_iter()
+        .find_map(|(name, part)| Some((section.is_set(name)?, part)));
+    if required.is_none() && named.is_none() {
+        if let Some(line) = section.get("crlfile") {
+            out.left_out(line, "nobody is asked for a certificate");
+        }
+        if let Some(line) = section.get("cafile").or(section.get("capath")) {
+            out.left_out(line, "nobody is asked for a certificate");
+        }
+        return;
+    }
+    let in_folder = section.get("capath").filter(|_| authorities.is_none());
+    if let (Some(line), Some(path)) = (section.get("cafile"), authorities) {
+        table.text("client_ca", &path.display().to_string(), &line.place);
+    } else if let Some(line) = in_folder {
+        if let Some(name) = joined(line, folder, out) {
+            table.text("client_ca", &name, &line.place);
+        }
+    } else if let Some(line) = section.get("cafile") {
+        table.text("client_ca", &line.value, &line.place);
+    } else if let Some(line) = required {
+        out.not_carried(
+            line,
+            "no cafile says which certificates are good; nobody gets in until client_ca is there",
+        );
+    }
+    let from = required
+        .or(named.map(|(line, _)| line))
+        .map(|line| line.place.to_string());
+    table.text("client_certificate", "required", from.unwrap_or_default());
+    if let Some((line, part)) = named {
+        table.text("user_name", part, &line.place);
+        listener.is_certified = true;
+        if required.is_none() {
+            out.note(
+                line,
+                "mosquitto refuses everybody here, as it asks for no certificate; Sundew asks for one",
+            );
+        }
+        if part == "subject" {
+            out.note(line, "subjects are written \"C=GB, O=Example, CN=name\" here, CN=name,O=Example,C=GB in mosquitto: see to `user` lines of rules");
+        }
+    }
+    if let Some(line) = section.get("crlfile") {
+        let path = folder.file(line, out).unwrap_or_else(|| PathBuf::from(&line.value));
+        table.text("client_crl", &path.display().to_string(), &line.place);
+    }
+}
+
+/// The authorities of a directory in one file.
+fn joined(line: &Line, folder: &Folder, out: &mut Outcome) -> Option<String> {
+    let directory = folder.file(line, out)?;
+    let entries = fs::read_dir(&directory)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()));
+    let is_certificate = |path: &PathBuf| path.extension().is_some_and(|end| end == "pem" || end == "crt");
+    let mut paths: Vec<_> = entries.filter(is_certificate).collect();
+    paths.sort();
+    let texts: Vec<_> = paths.iter().filter_map(|path| files::read(path).ok()).collect();
+    if texts.is_empty() {
+        out.not_carried(line, "there is no .pem or .crt in it");
+        return None;
+    }
+    out.note(
+        line,
+        "its certificates are in one file now; a new one is to be added there",
+    );
+    Some(out.add_file("client-ca.pem", texts.join("\n"), Some(&directory), false))
+}
+
+/// The file with the certificate and those between it and its authority. mosquitto finds them in `cafile`, too (OpenSSL looks there for
+/// what a chain lacks); Sundew sends what is in one file.
+fn chain(
+    own: &Path,
+    authorities: Option<&Path>,
+    line: &Line,
+    section: &Section,
+    out: &mut Outcome,
+) -> (PathBuf, String) {
+    let as_it_is = (own.to_owned(), line.place.to_string());
+    let (Ok(text), Some(authorities)) = (fs::read_to_string(own), authorities) else {
+        return as_it_is;
+    };
+    let Ok(more) = fs::read_to_string(authorities) else {
+        return as_it_is;
+    };
+    let missing = intermediates(&text, &more);
+    if missing.is_empty() {
+        return as_it_is;
+    }
+    // As certbot has it: the whole chain beside the certificate, renewed together with it.
+    let whole = own.with_file_name("fullchain.pem");
+    let is_same = |whole: &str| certificates(whole).first() == certificates(&text).first();
+    if fs::read_to_string(&whole).is_ok_and(|text| is_same(&text)) {
+        out.note(
+            line,
+            format!(
+                "mosquitto takes the rest of the chain from cafile; {} has all of it",
+                whole.display()
+            ),
+        );
+        return (whole, line.place.to_string());
+    }
+    let joined = format!("{}\n{}\n", text.trim_end(), missing.join("\n"));
+    let name = own
+        .file_name()
+        .map_or_else(|| "chain.pem".into(), |name| name.to_string_lossy().into_owned());
+    let name = out.add_file(&format!("chain-{name}"), joined, None, false);
+    out.note(
+        line,
+        format!(
+            "mosquitto takes the rest of the chain from cafile; {name} has all of it, renew it with the certificate"
+        ),
+    );
+    let cafile = section
+        .get("cafile")
+        .map_or_else(String::new, |line| format!(", {}", line.place));
+    (PathBuf::from(name), format!("{}{cafile}", line.place))
+}
+
+/// Those of `more` that stand between the last certificate of `text` and its authority.
+fn intermediates(text: &str, more: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let Some(mut last) = certificates(text).pop() else {
+        return found;
+    };
+    let more = certificates(more);
+    while found.len() < more.len() {
+        let next = more
+            .iter()
+            .find(|one| one.subject == last.issuer && one.subject != one.issuer && **one != last);
+        match next {
+            Some(next) if !found.contains(&next.text) => {
+                found.push(next.text.clone());
+                last = next.clone();
+            }
+            _ => break,
+        }
+    }
+    found
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Certificate {
+    text: String,
+    subject: Vec<u8>,
+    issuer: Vec<u8>,
+}
+
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
+const END: &str = "-----END CERTIFICATE-----";
+
+fn certificates(pem: &str) -> Vec<Certificate> {
+    let parts = pem.split(BEGIN).skip(1).filter_map(|part| part.split_once(END));
+    let read = |(body, _): (&str, _)| {
+        use base64::Engine as _;
+        let base64: String = body.split_whitespace().collect();
+        let der = base64::engine::general_purpose::STANDARD.decode(base64).ok()?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
+        Some(Certificate {
+            text: format!("{BEGIN}\n{}\n{END}", body.trim()),
+            subject: parsed.subject().as_raw().to_vec(),
+            issuer: parsed.issuer().as_raw().to_vec(),
+        })
+    };
+    parts.filter_map(read).collect()
+}
