@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a deadline is a time of the clock")]
 
+mod migration;
 mod mosquitto;
 mod mqttjs;
 mod operator;

@@ -59,10 +59,10 @@ struct Mosquitto {
 
 const EXAMPLES: &str = "\
 Examples:
-  sundew import mosquitto /etc/mosquitto/mosquitto.conf                         look at what would come of it
-  sundew import mosquitto /etc/mosquitto/mosquitto.conf --output /etc/sundew    write it
+  sundew import mosquitto mosquitto.conf                       look at what would come of it
+  sundew import mosquitto mosquitto.conf -o /etc/sundew        write it
   sundew check /etc/sundew/sundew.toml
-  sundew import mosquitto passwd acl --output .                                 users and rules alone";
+  sundew import mosquitto passwd acl -o .                      users and rules alone";
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
     let From::Mosquitto(arguments) = &arguments.from;
