@@ -252,6 +252,8 @@ metrics! {
     dropped_not_authorized: Counter "messages_dropped", "reason" = "not_authorized";
     /// Messages or deliveries that reached nobody: the subscriber may no longer read the topic.
     dropped_not_readable: Counter "messages_dropped", "reason" = "not_readable";
+    /// Messages or deliveries that reached nobody: the publisher of a retained message may no longer publish it.
+    dropped_source_not_authorized: Counter "messages_dropped", "reason" = "source_not_authorized";
     /// Messages or deliveries that reached nobody: QoS 0 for a client that is not connected.
     dropped_offline_qos0: Counter "messages_dropped", "reason" = "offline_qos0";
     /// Messages or deliveries that reached nobody: the session ended while they waited.

@@ -247,6 +247,21 @@ impl Authenticator for Chain {
         self.generation.load(Ordering::Acquire)
     }
 
+    fn lists(&self, user_name: &str, peer: &Peer) -> Option<bool> {
+        let entrances = self.current();
+        if let Some((_, entrance)) = entrances.iter().find(|(name, _)| **name == *peer.rules.name) {
+            let certified = entrance.certificate_name.zip(peer.certificate.as_deref());
+            if certified.and_then(|(part, certificate)| part.of(certificate)).is_some() {
+                return None;
+            }
+            return Some(entrance.passwords.as_ref()?.get(user_name).is_some());
+        }
+        // The listener is not there any more: he may be in any list.
+        let mut files = entrances.iter().filter_map(|(_, entrance)| entrance.passwords.as_ref());
+        let mut files = [files.next()?].into_iter().chain(files);
+        Some(files.any(|file| file.get(user_name).is_some()))
+    }
+
     fn stands(&self, user_name: Option<&str>, stamp: u64, peer: &Peer) -> bool {
         let entrances = self.current();
         let Some((_, entrance)) = entrances.iter().find(|(name, _)| **name == *peer.rules.name) else {

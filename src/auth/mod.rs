@@ -101,6 +101,13 @@ pub trait Authenticator: Send + Sync {
         0
     }
 
+    /// Whether this user is in the list of users by which such a client is let in; `None` where there is no such list, or he is let in
+    /// by something else. Answers from memory.
+    fn lists(&self, user_name: &str, peer: &Peer) -> Option<bool> {
+        let _ = (user_name, peer);
+        None
+    }
+
     /// Whether a client would still be let in, for what it was let in for then.
     fn stands(&self, user_name: Option<&str>, stamp: u64, peer: &Peer) -> bool {
         let _ = (user_name, stamp, peer);
@@ -197,6 +204,19 @@ pub trait Authorizer: Send + Sync {
     fn watches(&self, who: &Access<'_>, filter: TopicFilter<'_>) -> bool {
         let _ = (who, filter);
         false
+    }
+
+    /// Whether [`Authorizer::retained`] may have something to say at all.
+    fn judges_retained(&self) -> bool {
+        false
+    }
+
+    /// May a message that it has published, and that is retained, still be given to others? Of the client is known what a
+    /// [`Source`](crate::protocol::source::Source) has, and it may be long gone; `had_grants` where it had some, of which no more is known.
+    /// Asked in the middle of a delivery: answers from memory.
+    fn retained(&self, who: &Access<'_>, had_grants: bool, topic: TopicName<'_>, qos: QoS) -> bool {
+        let _ = (who, had_grants, topic, qos);
+        true
     }
 
     /// May messages on this topic be delivered to it? Asked in the middle of a delivery: answers from memory.

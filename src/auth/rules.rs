@@ -16,6 +16,7 @@ use super::{Access, Answer, Authorizer};
 use crate::protocol::ids::Token;
 use crate::protocol::qos::QoS;
 use crate::protocol::topic::{TopicFilter, TopicName, matches};
+use crate::session::peer::{ListenerRules, Peer};
 
 /// What becomes of a subscription to more than its client may receive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct Rules {
     wide: WideSubscriptions,
     admins: HashSet<Box<str>, foldhash::fast::RandomState>,
     is_sys_public: bool,
+    /// Listeners that there are; empty where that is not known.
+    listeners: Vec<Box<str>>,
 }
 
 /// Rules that allow everything, as where none are configured.
@@ -120,7 +123,15 @@ impl Rules {
             wide,
             admins: admins.into_iter().collect(),
             is_sys_public: false,
+            listeners: Vec::new(),
         }
+    }
+
+    /// Tells the names of all listeners.
+    #[must_use]
+    pub fn with_listeners(mut self, names: Vec<Box<str>>) -> Self {
+        self.listeners = names;
+        self
     }
 
     /// Lets every client read `$SYS` that no rule denies it.
@@ -178,6 +189,30 @@ impl Rules {
             }
         }
         by_rule(allowed)
+    }
+
+    /// May a client still publish what is retained of it? One that came by a listener that is not there any more may do what it may by any.
+    /// One that brought rights of its own (`had_grants`) may do what no rule denies: what they were is not known any more.
+    pub fn retained(&self, who: &Access<'_>, had_grants: bool, topic: &str, qos: QoS) -> bool {
+        let may = |who: &Access<'_>| {
+            let decision = self.publish(who, topic, qos, true);
+            decision.is_allowed || (had_grants && matches!(decision.by, DecidedBy::NoRule))
+        };
+        let is_known = self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *who.peer.rules.name);
+        if is_known {
+            return may(who);
+        }
+        self.listeners.iter().any(|name| {
+            let rules = ListenerRules {
+                name: name.to_string(),
+                ..ListenerRules::default()
+            };
+            let peer = Peer {
+                rules: Arc::new(rules),
+                ..who.peer.clone()
+            };
+            may(&Access { peer: &peer, ..*who })
+        })
     }
 
     /// May a message on a topic be delivered to a client?
@@ -329,6 +364,14 @@ impl Authorizer for LiveRules {
 
     fn watches(&self, who: &Access<'_>, filter: TopicFilter<'_>) -> bool {
         self.current().watches(who, filter.filter())
+    }
+
+    fn judges_retained(&self) -> bool {
+        self.current().scope != Scope::Nowhere
+    }
+
+    fn retained(&self, who: &Access<'_>, had_grants: bool, topic: TopicName<'_>, qos: QoS) -> bool {
+        self.current().retained(who, had_grants, topic.as_str(), qos)
     }
 
     fn receive(&self, who: &Access<'_>, topic: TopicName<'_>) -> bool {

@@ -164,7 +164,8 @@ impl AccessOptions {
         Ok(Access {
             entrances,
             rules: Rules::new(rules, scope, self.wide_subscriptions, self.admins.clone())
-                .with_public_sys(self.is_sys_public),
+                .with_public_sys(self.is_sys_public)
+                .with_listeners(self.listeners.iter().map(|listener| listener.name.clone()).collect()),
             issuers,
             warnings: reading.warnings,
         })

@@ -10,6 +10,7 @@ use super::{Broker, Mail};
 use crate::auth::{Access, Answer, Answers, Verdict};
 use crate::protocol::ids::{ConnectionKey, Token, WorkerId};
 use crate::protocol::reason::ReasonCode;
+use crate::protocol::source::{Source, SourceBuf};
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicFilter;
 use crate::session::connection::Phase;
@@ -83,6 +84,37 @@ impl Worker {
         let has_waiting = resident.session.outbound.in_flight() > 0 || !resident.outbox.is_empty();
         connection.is_watched = is_watched || (is_restricted && has_waiting);
         connection.is_restricted = is_restricted;
+    }
+
+    /// Who the client of a connection is, for what it publishes to be retained: once for all of that.
+    pub(super) fn source_of(&mut self, key: ConnectionKey) -> Option<Arc<SourceBuf>> {
+        let connection = self.residents.connections.get_mut(key.0)?;
+        if connection.source.is_none() {
+            let (peer, user_name) = (&connection.peer, connection.user_name.as_deref());
+            // What a token says of him is in no list.
+            let has_grants = connection.grants.is_some();
+            let lists = |user| !has_grants && self.broker.authenticator.lists(user, peer) == Some(true);
+            let source = SourceBuf::new(&Source {
+                user_name,
+                is_listed: user_name.is_some_and(lists),
+                has_grants,
+                client_id: connection.client_name(),
+                listener: &peer.rules.name,
+                ip: peer.ip,
+            });
+            connection.source = Some(Arc::new(source));
+        }
+        connection.source.clone()
+    }
+
+    /// Notes in the will of a connection whose it is.
+    pub(super) fn sign_will(&mut self, key: ConnectionKey) {
+        let source = self.source_of(key);
+        if let Some(connection) = self.residents.connections.get_mut(key.0)
+            && let (Some(will), Some(source)) = (&mut connection.will, source)
+        {
+            will.set_source(source);
+        }
     }
 
     /// A will that its client may not leave any more is taken away.

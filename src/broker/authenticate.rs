@@ -94,6 +94,7 @@ pub(super) fn accept_identity(connection: &mut Connection, identity: Identity, n
     connection.is_believed = identity.is_believed;
     connection.stamp = identity.stamp;
     connection.grants = identity.grants.map(|grants| grants as _);
+    connection.source = None;
     connection.expires_at = identity
         .lifetime_ms
         .map_or(Time::NEVER, |lifetime| now.plus_millis(lifetime));

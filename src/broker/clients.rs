@@ -471,6 +471,7 @@ impl Worker {
         });
         connection.aliases_out = OutboundAliases::new(request.topic_alias_maximum.min(options.topic_alias_maximum_out));
         connection.will.clone_from(&request.will);
+        let has_retained_will = request.will.as_ref().is_some_and(|will| will.message().retain);
         connection.last_received = now;
         // One and a half times the keep alive [MQTT-3.1.2-22], and a second more for the shortest, which a busy radio misses easily.
         connection.silence_max_ms = keep_alive * 1500 + if (1..10).contains(&keep_alive) { 1000 } else { 0 };
@@ -480,6 +481,9 @@ impl Worker {
         let silence_max_ms = connection.silence_max_ms;
         if silence_max_ms > 0 {
             self.remind(key, now.plus_millis(silence_max_ms.into()));
+        }
+        if has_retained_will {
+            self.sign_will(key);
         }
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
             return;

@@ -29,6 +29,8 @@ pub struct BrokerOptions {
     /// A client before MQTT 5 that may not publish to a topic is disconnected; default false: it is acknowledged and its message
     /// dropped [MQTT311-3.3.5-2].
     pub closes_refused_publish: bool,
+    /// A retained message is not delivered to new subscribers once its publisher may not publish it any more; default true.
+    pub checks_retained_source: bool,
     /// Highest QoS; default 2.
     pub maximum_qos: QoS,
     /// Retained messages; default true.
@@ -111,6 +113,7 @@ impl Default for BrokerOptions {
             retained: RetainedLimits::default(),
             qos2_delivery: Qos2Delivery::Publish,
             closes_refused_publish: false,
+            checks_retained_source: true,
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
             wildcard_subscriptions: true,

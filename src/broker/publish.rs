@@ -97,6 +97,7 @@ impl Worker {
             self.refuse_publish(key, publish, topic, now);
             return Flow::Done;
         }
+        let source = if publish.retain { self.source_of(key) } else { None };
         let mut scratch = std::mem::take(&mut self.scratch);
         let publication = Publication {
             topic,
@@ -113,6 +114,7 @@ impl Worker {
                 worker: self.me,
                 key: slot,
             }),
+            source: source.as_ref(),
         };
         self.accept(key, publish, &publication, now);
         self.scratch = scratch;

@@ -201,6 +201,7 @@ impl Worker {
                 properties: Properties::EMPTY,
                 expires_at: None,
                 publisher: None,
+                source: None,
             };
             self.route(&publication, None, now);
             self.sys.published.insert(topic, value);

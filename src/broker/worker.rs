@@ -19,6 +19,7 @@ use crate::codec::{self, DecodeOptions, Role};
 use crate::delivery::frames::FrameBuffer;
 use crate::delivery::receive::ReceiveCheck;
 use crate::delivery::residents::{Residents, STALL_MS};
+use crate::delivery::source_check::SourceCheck;
 use crate::metrics::Metrics;
 use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey, Ticket, Token, WorkerId};
 use crate::protocol::packet::{Packet, PacketType};
@@ -125,6 +126,11 @@ impl Worker {
             residents: Residents::new(
                 delivery,
                 ReceiveCheck::new(Arc::clone(&broker.authorizer)),
+                SourceCheck::new(
+                    Arc::clone(&broker.authenticator),
+                    Arc::clone(&broker.authorizer),
+                    broker.options.checks_retained_source,
+                ),
                 journal,
                 metrics,
             ),

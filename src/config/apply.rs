@@ -32,6 +32,7 @@ impl Config {
         BrokerOptions {
             decode: self.decode_options(),
             delivery: self.delivery_options(),
+            checks_retained_source: self.auth.check_retained_source,
             closes_refused_publish: self.auth.refused_publish == schema::RefusedPublish::Disconnect,
             qos2_delivery: match mqtt.qos2_delivery {
                 schema::Qos2Delivery::Publish => Qos2Delivery::Publish,

@@ -10,5 +10,6 @@ pub mod receive;
 pub mod residents;
 pub mod retained_walk;
 pub mod slots;
+pub mod source_check;
 pub mod stored;
 mod written;

@@ -12,6 +12,7 @@ use super::paging::Paging;
 use super::receive::ReceiveCheck;
 use super::retained_walk::RetainedWalk;
 use super::slots::Slots;
+use super::source_check::SourceCheck;
 use super::stored::{self, HeldConnections, hold, may_write};
 use super::written::{frame_of, write_delivery};
 use crate::metrics::Metrics;
@@ -120,6 +121,8 @@ pub struct Residents {
     pub options: DeliveryOptions,
     /// Whether what is delivered may be received.
     pub receive: ReceiveCheck,
+    /// Whether what is retained may still be delivered.
+    pub sources: SourceCheck,
     /// What is to survive goes here.
     pub journal: Journal,
     /// Connections with packets that wait for the store, in the order of their batches.
@@ -140,6 +143,7 @@ impl Residents {
     pub fn new(
         options: DeliveryOptions,
         receive: ReceiveCheck,
+        sources: SourceCheck,
         journal: Journal,
         metrics: Arc<CachePadded<Metrics>>,
     ) -> Self {
@@ -152,6 +156,7 @@ impl Residents {
             metrics,
             options,
             receive,
+            sources,
             journal,
             held: HeldConnections::new(),
             paging: Paging::default(),
@@ -317,6 +322,7 @@ impl Residents {
         let mut way = Way {
             key: connection_key,
             receive: &self.receive,
+            sources: &mut self.sources,
             journal: &mut self.journal,
             held: &mut self.held,
             metrics: &self.metrics,
@@ -367,6 +373,7 @@ const REPLAYED: u16 = 0x4000;
 struct Way<'a> {
     key: ConnectionKey,
     receive: &'a ReceiveCheck,
+    sources: &'a mut SourceCheck,
     journal: &'a mut Journal,
     held: &'a mut HeldConnections,
     metrics: &'a Metrics,
@@ -424,22 +431,27 @@ impl Way<'_> {
         true
     }
 
-    /// Sends a delivery that waited. One that expired, may not be received, or is too large for the client, is dropped here and
+    /// Sends a delivery that waited. One that expired, may not be received, is retained of somebody who may not publish it any more,
+    /// or is too large for the client, is dropped here and
     /// counted. `is_new` where the store has not heard of it.
     fn send(&mut self, connection: &mut Connection, session: &mut Session, mut delivery: Delivery, is_new: bool) {
         let is_acknowledged = delivery.qos.is_acknowledged();
         let is_expired = delivery.message.is_expired(self.now);
         let placeholder = is_acknowledged.then_some(PacketId::FIRST);
         let is_forbidden = !self.receive.allows(connection, delivery.message.topic());
-        let is_too_large = !is_expired && !is_forbidden && connection.packet_bytes_max != u32::MAX && {
+        // Who has subscribed already got it when its publisher might publish it.
+        let is_void = is_new && !self.sources.allows(&delivery.message);
+        let is_too_large = !is_expired && !is_forbidden && !is_void && connection.packet_bytes_max != u32::MAX && {
             let frame = frame_of(&delivery.message, &delivery, placeholder, false, self.now);
             frame.encoded_len(connection.version) > connection.packet_bytes_max as usize
         };
-        if is_expired || is_too_large || is_forbidden {
+        if is_expired || is_too_large || is_forbidden || is_void {
             if is_expired {
                 self.metrics.dropped_expired.increment();
             } else if is_forbidden {
                 self.metrics.dropped_not_readable.increment();
+            } else if is_void {
+                self.metrics.dropped_source_not_authorized.increment();
             } else {
                 record_too_large(connection, delivery.message.topic().as_str(), self.metrics);
             }

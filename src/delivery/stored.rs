@@ -50,7 +50,11 @@ pub fn may_write(
         return true;
     }
     let length = connection.output.len();
-    if !journal.is_quick || !connection.ahead.begin(ticket, length, |ticket| journal.is_stored(ticket)) {
+    if !journal.is_quick
+        || !connection
+            .ahead
+            .begin(ticket, length, |ticket| journal.is_stored(ticket))
+    {
         return false;
     }
     if ticket > connection.held_for {

@@ -1,5 +1,6 @@
 //! Application messages: borrowed while they are routed, owned where they must be kept.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use super::ids::{MessageNumber, SessionKey};
 use super::property::{Properties, PropertiesBuf, PropertyId};
 use super::qos::QoS;
+use super::source::SourceBuf;
 use super::time::Time;
 use super::topic::TopicName;
 
@@ -28,6 +30,8 @@ pub struct Publication<'a> {
     pub expires_at: Option<Time>,
     /// Who published it, for No Local; `None` for the broker itself.
     pub publisher: Option<SessionKey>,
+    /// Who published it, for the right to it later: of what may be retained.
+    pub source: Option<&'a Arc<SourceBuf>>,
 }
 
 impl Publication<'_> {
@@ -40,12 +44,13 @@ impl Publication<'_> {
         block.extend_from_slice(self.payload);
         Message {
             block: block.into(),
-            topic_bytes: topic.len() as u32,
+            topic_bytes: topic.len() as u16, // at most 65,535 [MQTT-4.7.3-3]
             properties_bytes: properties.len() as u32,
             qos: self.qos,
             retain: self.retain,
             expires_at: self.expires_at,
             publisher: self.publisher,
+            source: self.source.cloned(),
             number: None,
             mark: SnapshotMark::default(),
         }
@@ -58,7 +63,7 @@ impl Publication<'_> {
 pub struct Message {
     /// Topic, properties and payload, one after the other.
     block: Bytes,
-    topic_bytes: u32,
+    topic_bytes: u16,
     properties_bytes: u32,
     /// The QoS it was published with.
     pub qos: QoS,
@@ -68,6 +73,8 @@ pub struct Message {
     pub expires_at: Option<Time>,
     /// Who published it, for No Local.
     pub publisher: Option<SessionKey>,
+    /// Who published it, for the right to it later: of what may be retained.
+    pub source: Option<Arc<SourceBuf>>,
     /// Its number, where a store has it or may get it.
     pub number: Option<MessageNumber>,
     /// Who has put it into which snapshot last.
@@ -92,12 +99,16 @@ impl Message {
 
     /// Payload.
     pub fn payload(&self) -> &[u8] {
-        &self.block[(self.topic_bytes + self.properties_bytes) as usize..]
+        &self.block[self.payload_start()..]
     }
 
     /// The payload as a reference to the kept block, for a vectored write.
     pub fn shared_payload(&self) -> Bytes {
-        self.block.slice((self.topic_bytes + self.properties_bytes) as usize..)
+        self.block.slice(self.payload_start()..)
+    }
+
+    const fn payload_start(&self) -> usize {
+        self.topic_bytes as usize + self.properties_bytes as usize
     }
 
     /// Bytes it occupies: topic, properties and payload, plus a flat share for bookkeeping.
@@ -117,7 +128,7 @@ impl Message {
 
     /// The message as it was when it was published.
     pub fn view(&self) -> Publication<'_> {
-        let (topic, rest) = self.block.split_at(self.topic_bytes as usize);
+        let (topic, rest) = self.block.split_at(self.topic_bytes.into());
         let (properties, payload) = rest.split_at(self.properties_bytes as usize);
         // The block was made from a topic name, so it is one: its characters are not looked at again.
         let topic = simdutf8::basic::from_utf8(topic).map_or(TopicName::BROKEN, TopicName::from_parsed);
@@ -129,6 +140,7 @@ impl Message {
             properties: Properties::from_checked(properties),
             expires_at: self.expires_at,
             publisher: self.publisher,
+            source: self.source.as_ref(),
         }
     }
 }
@@ -171,8 +183,10 @@ mod tests {
             properties: block.view(),
             expires_at: Some(Time(5)),
             publisher: None,
+            source: None,
         };
         let message = publication.to_message();
+        assert_eq!(size_of::<Message>(), 96, "each message in memory costs that");
         let view = message.view();
         assert_eq!(view.topic.as_str(), "a/b");
         assert_eq!(view.payload, b"hello");

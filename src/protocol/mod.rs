@@ -7,6 +7,7 @@ pub mod property;
 pub mod qos;
 pub mod reason;
 pub mod repeat;
+pub mod source;
 pub mod time;
 pub mod topic;
 pub mod version;

@@ -129,7 +129,12 @@ mod tests {
     fn what_depends_on_the_store_waits_and_the_rest_may_leave() {
         for version in [Version::V311, Version::V5] {
             let mut bytes = Vec::new();
-            let acks = [PacketType::PubAck, PacketType::PubRec, PacketType::PubRel, PacketType::PubComp];
+            let acks = [
+                PacketType::PubAck,
+                PacketType::PubRec,
+                PacketType::PubRel,
+                PacketType::PubComp,
+            ];
             for (kind, number) in acks.into_iter().zip(1..) {
                 bytes.extend(publish(QoS::AtLeastOnce, version));
                 write_ack(kind, id(number), ReasonCode::Success, version, &mut bytes);

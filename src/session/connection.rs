@@ -19,6 +19,7 @@ use super::request::ConnectRequest;
 use super::topic_alias::{InboundAliases, OutboundAliases};
 use super::will::Will;
 use crate::protocol::ids::{ClientId, SlotKey, Ticket, WorkerId};
+use crate::protocol::source::SourceBuf;
 use crate::protocol::time::Time;
 use crate::protocol::version::Version;
 
@@ -63,6 +64,8 @@ pub struct Connection {
     pub grants: Option<Arc<dyn Any + Send + Sync>>,
     /// When what it was let in for ends.
     pub expires_at: Time,
+    /// Who it is, for what it published and is retained; made when it publishes such a thing.
+    pub source: Option<Arc<SourceBuf>>,
     /// What it was told about topics before.
     pub decisions: Decisions,
     /// Its publications have to be asked about.
@@ -137,6 +140,7 @@ impl Connection {
             stamp: None,
             grants: None,
             expires_at: Time::NEVER,
+            source: None,
             decisions: Decisions::default(),
             is_restricted: true,
             is_watched: true,

@@ -64,6 +64,7 @@ pub(crate) mod tests {
             properties: Properties::EMPTY,
             expires_at: None,
             publisher: None,
+            source: None,
         };
         Delivery {
             message: Arc::new(publication.to_message()),

@@ -77,6 +77,7 @@ mod tests {
             properties: Properties::EMPTY,
             expires_at: None,
             publisher: None,
+            source: None,
         };
         publication.to_message()
     }

@@ -6,13 +6,14 @@ use crate::protocol::ids::SessionKey;
 use crate::protocol::message::{Message, Publication, forwarded_properties};
 use crate::protocol::packet;
 use crate::protocol::property::{PropertiesBuf, PropertyId};
+use crate::protocol::source::SourceBuf;
 use crate::protocol::time::Time;
 
 /// A will message, kept for as long as the connection lives and its delay runs.
 #[derive(Clone, Debug)]
 pub struct Will(Arc<Kept>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Kept {
     message: Message,
     expiry_secs: Option<u32>,
@@ -31,6 +32,7 @@ impl Will {
             properties: forwarded_properties(will.properties, &mut scratch),
             expires_at: None,
             publisher: None,
+            source: None,
         };
         Self::restored(
             publication.to_message(),
@@ -46,6 +48,11 @@ impl Will {
             expiry_secs,
             delay_secs,
         }))
+    }
+
+    /// Notes whose it is.
+    pub fn set_source(&mut self, source: Arc<SourceBuf>) {
+        Arc::make_mut(&mut self.0).message.source = Some(source);
     }
 
     /// Will delay interval, seconds.

@@ -28,6 +28,7 @@ mod report;
 mod restored;
 mod retained;
 mod session;
+mod sources;
 
 use std::sync::Arc;
 
@@ -39,11 +40,13 @@ pub use self::report::{Lost, Names, Report};
 pub use self::restored::{Restored, RestoredDelivery, RestoredSession, RestoredSubscription, RestoredWill};
 use self::retained::RetainedTopics;
 use self::session::{DeliveryState, SessionState};
+use self::sources::Sources;
 use super::record::{
     Content, DeliveryRecord, MessageRecord, Progress, Record, SessionRecord, SubscriptionRecord, WillRecord,
 };
 use crate::protocol::ids::{MessageNumber, PacketId, SessionKey, SessionNumber};
 use crate::protocol::message::{Message, Publication};
+use crate::protocol::source::SourceBuf;
 use crate::protocol::time::Time;
 
 /// Bounds of an [`Image`].
@@ -68,6 +71,7 @@ pub struct Image {
     sessions: HashMap<SessionNumber, SessionState, RandomState>,
     messages: Messages,
     retained: RetainedTopics,
+    sources: Sources,
     /// Counts up with every delivery that is put at an end.
     position: u64,
     last_session: u64,
@@ -82,6 +86,7 @@ impl Image {
             sessions: HashMap::default(),
             messages: Messages::new(options.memory_bytes_max),
             retained: RetainedTopics::default(),
+            sources: Sources::default(),
             position: 0,
             last_session: 0,
             last_message: 0,
@@ -165,12 +170,13 @@ impl Image {
     }
 
     fn will(&mut self, record: &WillRecord<'_>) {
+        let source = record.content.source.map(|source| self.sources.shared(&source));
         if let Some(session) = self.known(record.session) {
             session.will = Some(RestoredWill {
                 due: record.due,
                 delay_secs: record.delay_secs,
                 expiry_secs: record.expiry_secs,
-                message: to_message(&record.content, None, Time::NEVER),
+                message: message_of(&record.content, None, Time::NEVER, source.as_ref()),
             });
         }
     }
@@ -187,19 +193,21 @@ impl Image {
             self.received(session, id, None);
         }
         let topic = record.content.topic;
+        let source = record.content.source.map(|source| self.sources.shared(&source));
+        let source = source.as_ref();
         // Shared with who has it already.
         let mut made = self
             .messages
             .content(record.number)
             .filter(|made| made.topic() == topic);
         if let Some(order) = record.retained {
-            self.retained.set(order, topic, || share(&mut made, record));
+            self.retained.set(order, topic, || share(&mut made, record, source));
         }
         if record.deliveries.0.is_empty() {
             // Only its content: a snapshot's deliveries will name it.
             if record.retained.is_none() && record.received.is_none() {
                 self.messages
-                    .keep(record.number, record.expires_at, || share(&mut made, record));
+                    .keep(record.number, record.expires_at, || share(&mut made, record, source));
             }
             return;
         }
@@ -208,14 +216,20 @@ impl Image {
         }
         for delivery in record.deliveries.iter() {
             match delivery {
-                Ok(delivery) => self.deliver(record, &delivery, &mut made),
+                Ok(delivery) => self.deliver(record, &delivery, &mut made, source),
                 Err(error) => self.lost.unreadable(error),
             }
         }
     }
 
     /// A message's delivery: its session gets it.
-    fn deliver(&mut self, record: &MessageRecord<'_>, delivery: &DeliveryRecord<'_>, made: &mut Option<Arc<Message>>) {
+    fn deliver(
+        &mut self,
+        record: &MessageRecord<'_>,
+        delivery: &DeliveryRecord<'_>,
+        made: &mut Option<Arc<Message>>,
+        source: Option<&Arc<SourceBuf>>,
+    ) {
         self.last_session = self.last_session.max(delivery.session.0.get());
         let Some(session) = self.sessions.get_mut(&delivery.session) else {
             self.lost.delivery(delivery.session, Some(record.content.topic));
@@ -229,7 +243,7 @@ impl Image {
             .is_none()
         {
             self.messages
-                .refer(record.number, record.expires_at, || share(made, record));
+                .refer(record.number, record.expires_at, || share(made, record, source));
         }
     }
 
@@ -283,13 +297,24 @@ impl Image {
 }
 
 /// The message of a record: made once, shared by all who have it.
-fn share(made: &mut Option<Arc<Message>>, record: &MessageRecord<'_>) -> Arc<Message> {
-    let message = || Arc::new(to_message(&record.content, Some(record.number), record.expires_at));
-    Arc::clone(made.get_or_insert_with(message))
+fn share(made: &mut Option<Arc<Message>>, record: &MessageRecord<'_>, source: Option<&Arc<SourceBuf>>) -> Arc<Message> {
+    let make = || message_of(&record.content, Some(record.number), record.expires_at, source);
+    Arc::clone(made.get_or_insert_with(|| Arc::new(make())))
 }
 
 /// A message that was published before the broker was started.
 pub(crate) fn to_message(content: &Content<'_>, number: Option<MessageNumber>, expires_at: Time) -> Message {
+    let source = content.source.map(|source| Arc::new(SourceBuf::new(&source)));
+    message_of(content, number, expires_at, source.as_ref())
+}
+
+/// The same, with a source that is shared.
+fn message_of(
+    content: &Content<'_>,
+    number: Option<MessageNumber>,
+    expires_at: Time,
+    source: Option<&Arc<SourceBuf>>,
+) -> Message {
     let publication = Publication {
         topic: content.topic,
         payload: content.payload,
@@ -298,6 +323,7 @@ pub(crate) fn to_message(content: &Content<'_>, number: Option<MessageNumber>, e
         properties: content.properties,
         expires_at: (expires_at != Time::NEVER).then_some(expires_at),
         publisher: Some(SessionKey::FORMER),
+        source,
     };
     let mut message = publication.to_message();
     message.number = number;

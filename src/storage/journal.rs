@@ -309,6 +309,7 @@ mod tests {
             properties: Properties::EMPTY,
             expires_at: None,
             publisher: None,
+            source: None,
         };
         journal.end_message(MessageRecord::of(number, &message));
         assert!(!journal.has_deliveries(), "it has been routed");

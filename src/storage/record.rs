@@ -1,4 +1,4 @@
-//! The records of a store, as values and as bytes. Form 1.
+//! The records of a store, as values and as bytes. Form 2: as form 1, and what is retained, or a will, may say who published it.
 //!
 //! Each record is `length` (u32, little endian, of what follows), `kind` (u8), body. In a body, numbers are LEB128 varints, texts and
 //! binaries a varint length and the bytes, moments [`Time`] + 1 as a varint with 0 for [`Time::NEVER`]. Nothing behind the last field.
@@ -6,6 +6,7 @@
 //! A record says how something *is*, so it may be applied twice, and a log may be applied on a state that is newer than the log's begin.
 
 mod bytes;
+mod source;
 mod unreleased;
 
 use smallvec::SmallVec;
@@ -17,6 +18,7 @@ use crate::protocol::message::Publication;
 use crate::protocol::packet::{RetainHandling, SubscriptionOptions};
 use crate::protocol::property::Properties;
 use crate::protocol::qos::QoS;
+use crate::protocol::source::Source;
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicName;
 
@@ -109,6 +111,8 @@ pub struct Content<'a> {
     pub qos: QoS,
     /// Retain flag it was published with.
     pub retain: bool,
+    /// Who published it, of what may be retained; `None` where it is not known, as in form 1.
+    pub source: Option<Source<'a>>,
 }
 
 /// See [`Record::Message`].
@@ -386,19 +390,23 @@ impl<'a> WillRecord<'a> {
     }
 }
 
+/// Set in the first byte of a content, above QoS and retain: behind the payload stands who published it.
+const HAS_SOURCE: u8 = 1 << 3;
+
 impl<'a> Content<'a> {
     fn bits(&self) -> u8 {
-        self.qos.bits() | u8::from(self.retain) << 2
+        self.qos.bits() | u8::from(self.retain) << 2 | if self.source.is_some() { HAS_SOURCE } else { 0 }
     }
 
     /// What a publication says.
-    pub const fn of(publication: &Publication<'a>) -> Self {
+    pub fn of(publication: &Publication<'a>) -> Self {
         Self {
             topic: publication.topic,
             properties: publication.properties,
             payload: publication.payload,
             qos: publication.qos,
             retain: publication.retain,
+            source: publication.source.map(|source| source.view()),
         }
     }
 
@@ -407,11 +415,14 @@ impl<'a> Content<'a> {
         put_binary(out, self.topic.as_bytes());
         put_binary(out, self.properties.as_bytes());
         put_binary(out, self.payload);
+        if let Some(source) = &self.source {
+            source::encode(source, out);
+        }
     }
 
     fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
         let bits = from.byte()?;
-        if bits > 7 {
+        if bits > 15 {
             return Err(RecordError::Field("content"));
         }
         let topic = TopicName::parse(from.text("topic")?).map_err(|_| RecordError::Field("topic"))?;
@@ -421,6 +432,10 @@ impl<'a> Content<'a> {
             payload: from.binary()?,
             qos: qos(bits & 3)?,
             retain: bits & 4 != 0,
+            source: match bits & HAS_SOURCE {
+                0 => None,
+                _ => Some(source::decode(from)?),
+            },
         })
     }
 }
@@ -459,6 +474,9 @@ impl<'a> MessageRecord<'a> {
         out.extend_from_slice(topic);
         put_binary(out, properties);
         put_binary(out, content.payload);
+        if let Some(source) = &content.source {
+            source::encode(source, out);
+        }
         out.extend_from_slice(self.deliveries.0);
     }
 

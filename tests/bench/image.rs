@@ -57,6 +57,7 @@ fn history(sessions: u64) -> Vec<u8> {
                 payload: &payload,
                 qos: QoS::AtLeastOnce,
                 retain: true,
+                source: None,
             },
             deliveries: Deliveries(&deliveries),
         })

@@ -175,6 +175,7 @@ fn messages(count: u32) -> Vec<Arc<Message>> {
             properties: properties.view(),
             expires_at: None,
             publisher: None,
+            source: None,
         };
         Arc::new(publication.to_message())
     };

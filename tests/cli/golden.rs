@@ -9,6 +9,7 @@ use sundew::protocol::message::Message;
 use sundew::protocol::packet::SubscriptionOptions;
 use sundew::protocol::property::{PropertiesBuf, PropertyId};
 use sundew::protocol::qos::QoS;
+use sundew::protocol::source::Source;
 use sundew::protocol::time::Time;
 use sundew::protocol::topic::TopicName;
 use sundew::storage::disk::{DiskOptions, DiskStore, StorageOptions, offline, recover, start};
@@ -21,11 +22,26 @@ use sundew::storage::{Batch, RetainedCursor, SnapshotId, Store, StoreEvents};
 use super::store::{copy_directory, lines, store};
 use super::*;
 
-/// What has happened to each directory of form 1.
+/// The forms that there have been; the last is the one that is written.
+const FORMS: std::ops::RangeInclusive<u8> = 1..=FORM;
+const FORM: u8 = 2;
+
+/// What has happened to each directory of a form.
 const DIRECTORIES: &[&str] = &["whole", "torn", "corrupt", "zero", "missing", "snapshot", "closed"];
 
+fn golden_of(form: u8, name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    folder.join(form.to_string()).join(name)
+}
+
+/// A directory of the form that is written.
 fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/1").join(name)
+    golden_of(FORM, name)
+}
+
+/// Every directory of every form.
+fn all() -> impl Iterator<Item = (u8, &'static str)> {
+    FORMS.flat_map(|form| DIRECTORIES.iter().map(move |name| (form, *name)))
 }
 
 /// What the commands say of a directory: what is in it, and whether it is sound.
@@ -39,19 +55,20 @@ fn said(directory: &Path) -> String {
 
 #[test]
 fn every_form_is_still_read_whole_and_damaged() {
-    for name in DIRECTORIES {
-        let expected = fs::read_to_string(golden(&format!("{name}.txt"))).unwrap();
-        assert!(said(&golden(name)) == expected, "{name}");
+    for (form, name) in all() {
+        let expected = fs::read_to_string(golden_of(form, &format!("{name}.txt"))).unwrap();
+        assert!(said(&golden_of(form, name)) == expected, "{form} {name}");
     }
 }
 
 #[test]
 fn a_broker_starts_with_what_can_be_read_of_every_form() {
-    for name in DIRECTORIES {
+    for (form, name) in all() {
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("data");
-        copy_directory(&golden(name), &copy);
-        let printed = |what| store(&["inspect", "-d", golden(name).to_str().unwrap(), "--what", what]).1;
+        let directory = golden_of(form, name);
+        copy_directory(&directory, &copy);
+        let printed = |what| store(&["inspect", "-d", directory.to_str().unwrap(), "--what", what]).1;
         let mut parts = Parts::default();
         start::open(Some(StorageOptions::in_directory(&copy)), 1, &mut parts).unwrap();
         let report = &parts.restored.report;
@@ -61,7 +78,7 @@ fn a_broker_starts_with_what_can_be_read_of_every_form() {
             printed("queues").lines().count(),
             "{name}"
         );
-        let is_damaged = !matches!(*name, "whole" | "torn" | "closed");
+        let is_damaged = !matches!(name, "whole" | "torn" | "closed");
         assert_eq!(!report.lost.is_empty(), is_damaged, "{name}");
     }
 }
@@ -82,31 +99,32 @@ fn a_directory_of_a_newer_form_is_refused_and_nothing_in_it_is_touched() {
         .unwrap();
     let mut bytes = fs::read(newest).unwrap();
     for header in bytes[..128].chunks_mut(64) {
-        header[8] = 2;
+        header[8] = FORM + 1;
         let crc = crc32c::crc32c(&header[..60]);
         header[60..].copy_from_slice(&crc.to_le_bytes());
     }
     fs::write(newest, &bytes).unwrap();
+    let newer = format!("form {}", FORM + 1);
     let said = |action: &str| store(&[action, "-d", copy.to_str().unwrap()]);
     for action in ["inspect", "verify", "compact"] {
         let (code, _, error) = said(action);
         let name = newest.file_name().unwrap().to_str().unwrap();
         assert!(
-            code == 1 && error.contains(name) && error.contains("form 2"),
+            code == 1 && error.contains(name) && error.contains(&newer),
             "{action}: {error}"
         );
     }
     let refused = start::open(Some(StorageOptions::in_directory(&copy)), 1, &mut Parts::default());
-    assert!(refused.unwrap_err().to_string().contains("form 2"));
+    assert!(refused.unwrap_err().to_string().contains(&newer));
     assert_eq!(fs::read(newest).unwrap(), bytes);
 }
 
 #[test]
 fn a_compaction_keeps_what_can_be_read_and_puts_the_rest_aside() {
-    for name in DIRECTORIES {
+    for (form, name) in all() {
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("data");
-        copy_directory(&golden(name), &copy);
+        copy_directory(&golden_of(form, name), &copy);
         let text = copy.to_str().unwrap();
         // The moment at which something expires may move by a millisecond: the two clocks are not read in one instant.
         let state = |what| {
@@ -123,7 +141,7 @@ fn a_compaction_keeps_what_can_be_read_and_puts_the_rest_aside() {
         let (code, verdict, _) = store(&["verify", "-d", text]);
         assert_eq!(code, 0, "{name}: {verdict}");
         let aside = fs::read_dir(copy.join("quarantine")).map_or(0, Iterator::count);
-        let expected = usize::from(matches!(*name, "corrupt" | "zero" | "snapshot"));
+        let expected = usize::from(matches!(name, "corrupt" | "zero" | "snapshot"));
         assert!(aside >= expected, "{name}: {aside} files");
     }
 }
@@ -268,10 +286,39 @@ fn accounts() -> Vec<u8> {
             payload: b"gone",
             qos: QoS::AtLeastOnce,
             retain: true,
+            source: Some(anna()),
         },
     })
     .encode(&mut out);
     out
+}
+
+/// A user of a list.
+fn anna() -> Source<'static> {
+    Source {
+        user_name: Some("anna"),
+        is_listed: true,
+        has_grants: false,
+        client_id: "panel",
+        listener: "tcp:1883",
+        ip: Some([192, 168, 1, 7].into()),
+    }
+}
+
+/// Of what is retained, every second one is of Anna, others of an anonymous client, and of some it is not known.
+fn source_of(number: u64) -> Option<Source<'static>> {
+    match number % 20 {
+        0 | 10 => Some(anna()),
+        5 => Some(Source {
+            user_name: None,
+            is_listed: false,
+            has_grants: false,
+            client_id: "sensor ü",
+            listener: "tls",
+            ip: Some([0xFD00, 0, 0, 0, 0, 0, 0, 1].into()),
+        }),
+        _ => None,
+    }
 }
 
 /// Messages to Ann, every third one to Bob too, every fifth one retained, every tenth one with properties and bytes that are no text.
@@ -317,6 +364,7 @@ fn messages(numbers: std::ops::RangeInclusive<u64>) -> Vec<u8> {
                 payload: &payload,
                 qos: QoS::ExactlyOnce,
                 retain: number % 5 == 0,
+                source: source_of(number),
             },
             deliveries: Deliveries(&deliveries),
         })
@@ -355,6 +403,7 @@ fn acknowledgements() -> Vec<u8> {
             payload: b"",
             qos: QoS::AtLeastOnce,
             retain: true,
+            source: Some(anna()),
         },
         deliveries: Deliveries::default(),
     })

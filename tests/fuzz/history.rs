@@ -4,6 +4,7 @@ use sundew::protocol::ids::{MessageNumber, PacketId, SessionNumber};
 use sundew::protocol::packet::SubscriptionOptions;
 use sundew::protocol::property::{PropertiesBuf, PropertyId};
 use sundew::protocol::qos::QoS;
+use sundew::protocol::source::Source;
 use sundew::protocol::time::Time;
 use sundew::protocol::topic::TopicName;
 use sundew::storage::record::{
@@ -35,6 +36,18 @@ pub(crate) fn log(random: &mut Random) -> Vec<u8> {
             payload: random.pick(&[&b""[..], b"x", b"a payload that is a little longer"]),
             qos: QoS::AtLeastOnce,
             retain: random.once_in(2),
+            source: random.once_in(2).then(|| Source {
+                user_name: random.pick(&[None, Some(""), Some("anna")]),
+                is_listed: random.once_in(2),
+                has_grants: random.once_in(2),
+                client_id: random.pick(&["", "ü"]),
+                listener: "tcp",
+                ip: random.pick(&[
+                    None,
+                    Some([10, 0, 0, 1].into()),
+                    Some([0xFD00, 0, 0, 0, 0, 0, 0, 1].into()),
+                ]),
+            }),
         };
         match random.below(14) {
             0..=2 => Record::Session(SessionRecord {

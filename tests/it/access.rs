@@ -19,6 +19,7 @@ use crate::client::Client;
 use crate::wire::{Connect, Publish, Will};
 
 mod random;
+mod retained;
 mod sessions;
 
 /// Made by mosquitto_passwd 2.0.11; the passwords are `secret`, `pass word` and, by -H sha512, `test`.

@@ -91,6 +91,7 @@ fn a_program_can_disconnect_a_client_and_publish() {
             properties: Default::default(),
             expires_at: None,
             publisher: None,
+            source: None,
         };
         broker.server.publish(message.to_message());
         client.expect_text("a", "from inside");

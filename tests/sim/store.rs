@@ -328,6 +328,7 @@ impl Shelf {
             properties: message.content.properties,
             expires_at: (message.expires_at != Time::NEVER).then_some(message.expires_at),
             publisher: Some(SessionKey::FORMER),
+            source: None,
         };
         let mut message = publication.to_message();
         message.number = Some(number);

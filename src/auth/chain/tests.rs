@@ -347,3 +347,24 @@ fn a_token_is_looked_at_before_the_password_file_and_who_is_not_in_it_is_looked_
         );
     }
 }
+
+/// Whether a user is in a list that he is let in by; of a listener that is gone, in any.
+#[test]
+fn who_is_listed() {
+    let (chain, _) = chain(&format!("carol:{LINE}\n"), 1);
+    let entrances = chain.current();
+    let lists = |user, listener: &str, certificate| chain.lists(user, &peer(listener, certificate));
+    for listener in entrances.iter().filter(|(_, entrance)| entrance.passwords.is_some()) {
+        assert_eq!(lists("carol", &listener.0, None), Some(true));
+        assert_eq!(lists("dave", &listener.0, None), Some(false));
+        let is_certified = listener.1.certificate_name.is_some();
+        assert_eq!(lists("carol", &listener.0, Some("carol")).is_none(), is_certified);
+    }
+    for listener in entrances.iter().filter(|(_, entrance)| entrance.passwords.is_none()) {
+        assert_eq!(lists("carol", &listener.0, None), None);
+    }
+    assert_eq!(lists("carol", "gone", None), Some(true));
+    assert_eq!(lists("dave", "gone", None), Some(false));
+    chain.replace(Vec::new());
+    assert_eq!(chain.lists("carol", &peer("gone", None)), None, "there is no list");
+}

@@ -373,3 +373,49 @@ proptest! {
         }
     }
 }
+
+/// What is retained is judged by the listener it came by, and where that is gone by any.
+#[test]
+fn what_is_retained_survives_the_renaming_of_a_listener_and_no_more() {
+    let at = |listener: &str| Peer {
+        rules: Arc::new(ListenerRules {
+            name: listener.into(),
+            ..ListenerRules::default()
+        }),
+        ..peer("192.0.2.1")
+    };
+    let rules = |listeners: [&str; 2]| {
+        let mut list = AclFile::parse("acl", "topic write home/#\n").unwrap().rules;
+        list.iter_mut()
+            .for_each(|rule| rule.listeners = vec![listeners[0].into()]);
+        let scope = Scope::Everywhere;
+        Rules::new(list, scope, WideSubscriptions::Refuse, Vec::new()).with_listeners(listeners.map(Into::into).into())
+    };
+    let may = |rules: &Rules, listener, topic| {
+        let peer = at(listener);
+        rules.retained(&who(None, "c", &peer), false, topic, QoS::AtMostOnce)
+    };
+    let before = rules(["tcp:1883", "other"]);
+    assert!(may(&before, "tcp:1883", "home/x") && !may(&before, "tcp:1883", "x"));
+    assert!(!may(&before, "other", "home/x"), "it is there, and allows nothing");
+    let after = rules(["tcp:1884", "other"]);
+    assert!(may(&after, "tcp:1883", "home/x") && !may(&after, "tcp:1883", "x"));
+}
+
+/// What a token allowed is not known any more; what the rules deny is.
+#[test]
+fn what_is_retained_of_a_token_s_bearer_is_held_back_by_a_rule_that_denies() {
+    let rules = of_file(
+        "user anna\ntopic write home/#\ntopic deny home/safe\n",
+        WideSubscriptions::Refuse,
+    );
+    let far = peer("192.0.2.1");
+    let may = |had_grants, topic| rules.retained(&who(Some("anna"), "c", &far), had_grants, topic, QoS::AtMostOnce);
+    for (topic, without, with) in [
+        ("home/a", true, true),
+        ("home/safe", false, false),
+        ("other", false, true),
+    ] {
+        assert_eq!((may(false, topic), may(true, topic)), (without, with), "{topic}");
+    }
+}

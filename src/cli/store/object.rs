@@ -8,6 +8,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::protocol::message::Publication;
 use crate::protocol::property::{Properties, PropertyValue};
+use crate::protocol::source::Source;
 use crate::protocol::time::Time;
 use crate::storage::record::Content;
 
@@ -91,23 +92,39 @@ impl Object {
         match std::str::from_utf8(content.payload) {
             Ok(text) => self.text("payload", text),
             Err(_) => self.text("payload_base64", &STANDARD.encode(content.payload)),
+        };
+        if let Some(source) = &content.source {
+            self.raw("source", &source_object(source));
         }
+        self
     }
 
     pub(super) fn publication(&mut self, view: &Publication<'_>) -> &mut Self {
-        self.content(&Content {
-            topic: view.topic,
-            properties: view.properties,
-            payload: view.payload,
-            qos: view.qos,
-            retain: view.retain,
-        })
+        self.content(&Content::of(view))
     }
 
     pub(super) fn end(&mut self) -> String {
         self.text.push('}');
         std::mem::take(&mut self.text)
     }
+}
+
+/// Who published it.
+fn source_object(source: &Source<'_>) -> String {
+    let mut object = Object::new(Stamp::default());
+    if let Some(user_name) = source.user_name {
+        object.text("user", user_name).flag("listed", source.is_listed);
+    }
+    object
+        .text("client_id", source.client_id)
+        .text("listener", source.listener);
+    if source.has_grants {
+        object.flag("granted", true);
+    }
+    if let Some(ip) = source.ip {
+        object.text("address", &ip.to_string());
+    }
+    object.end()
 }
 
 /// A member for each property, user properties as a list of pairs.

@@ -30,6 +30,10 @@ section! {
         /// What a client of MQTT 3.1 or 3.1.1 is told that may not publish to a topic: `"acknowledge"`: nothing, its message is dropped and
         /// counted, or `"disconnect"`: its connection ends. MQTT 5 clients are told 0x87. [MQTT311-3.3.5-2] Cost: it believes it was published.
         refused_publish: RefusedPublish = RefusedPublish::Acknowledge;
+        /// Whether a retained message is held back once its publisher may not publish it any more, or is no user any more: new
+        /// subscribers do not get it, until he may again. What is retained of a version that did not keep who published it, is
+        /// delivered. Cost: where there are rules, a look at those of its publisher for each that is delivered.
+        check_retained_source: bool = true;
         /// What an MQTT 5 client is told whose user name or password is wrong: `"bad_password"` (0x86), or `"not_authorized"` (0x87), as
         /// mosquitto says. Older ones are told 5. Which of the two was wrong, only the log says. Cost: none.
         refused_login: RefusedLogin = RefusedLogin::BadPassword;

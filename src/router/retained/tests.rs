@@ -23,6 +23,7 @@ fn message(topic: &str, payload: &str, expires_at: Option<Time>) -> Arc<Message>
         properties: properties.view(),
         expires_at,
         publisher: Some(PUBLISHER),
+        source: None,
     };
     Arc::new(publication.to_message())
 }

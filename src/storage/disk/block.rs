@@ -1,4 +1,5 @@
-//! The form of the store's files, version 1. What is written here is enough to write a reader.
+//! The form of the store's files, version 2. What is written here is enough to write a reader. Version 1 has the same files, and records that
+//! do not say who published what is retained; both are read, and the files of one directory may be of either.
 //!
 //! Numbers are little endian. CRC is CRC-32C (Castagnoli, as in iSCSI). There are two kinds of files, with the same form:
 //! segments of the log, `segment-<number, 20 digits>.log`, and snapshots, `snapshot-<number, 20 digits>.snap` (`.tmp` while it is made).
@@ -8,7 +9,7 @@
 //! | at | bytes | what |
 //! | --: | --: | --- |
 //! | 0 | 8 | `SUNDEW\r\n` |
-//! | 8 | 2 | form version: 1 |
+//! | 8 | 2 | form version: 1 or 2 |
 //! | 10 | 1 | kind: 1 segment, 2 snapshot |
 //! | 11 | 5 | zero |
 //! | 16 | 8 | number: of a segment, counting up from 1; of a snapshot, the number of the first segment that is *not* in it |
@@ -56,7 +57,10 @@ pub const BLOCK_HEADER_BYTES: usize = 56;
 pub const BLOCK_MAGIC: &[u8; 4] = b"BLK1";
 
 const FILE_MAGIC: &[u8; 8] = b"SUNDEW\r\n";
-const FORM_VERSION: u16 = 1;
+/// What is written.
+const FORM_VERSION: u16 = 2;
+/// What is read: this one, and all up to [`FORM_VERSION`].
+const FORM_VERSION_OLDEST: u16 = 1;
 
 /// What kind of file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,7 +170,7 @@ impl FileHeader {
             return Err(HeaderError::Damaged);
         }
         let version = u16::from_le_bytes([one[8], one[9]]);
-        if version != FORM_VERSION {
+        if !(FORM_VERSION_OLDEST..=FORM_VERSION).contains(&version) {
             return Err(HeaderError::Version(version));
         }
         let kind = match one[10] {

@@ -133,12 +133,5 @@ impl Parts<'_> {
 }
 
 fn content(message: &Message) -> Content<'_> {
-    let view = message.view();
-    Content {
-        topic: view.topic,
-        properties: view.properties,
-        payload: view.payload,
-        qos: view.qos,
-        retain: view.retain,
-    }
+    Content::of(&message.view())
 }

@@ -103,6 +103,7 @@ mod tests {
                 properties: Properties::EMPTY,
                 expires_at: None,
                 publisher: None,
+                source: None,
             };
             Arc::new(publication.to_message())
         });

@@ -108,6 +108,7 @@ fn content<'a>(topic: &'a str, payload: &'a str) -> Content<'a> {
         payload: payload.as_bytes(),
         qos: QoS::ExactlyOnce,
         retain: false,
+        source: None,
     }
 }
 

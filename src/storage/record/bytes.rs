@@ -84,6 +84,12 @@ impl<'a> Reader<'a> {
         Ok(*byte)
     }
 
+    pub(super) fn array<const BYTES: usize>(&mut self) -> Result<[u8; BYTES], RecordError> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or(RecordError::Short)?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+
     pub(super) fn number(&mut self) -> Result<u64, RecordError> {
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {

@@ -37,7 +37,27 @@ fn content(properties: &PropertiesBuf) -> Content<'_> {
         payload: b"hello",
         qos: QoS::ExactlyOnce,
         retain: true,
+        source: None,
     }
+}
+
+fn sources() -> [Option<Source<'static>>; 3] {
+    let source = Source {
+        user_name: Some(""),
+        is_listed: true,
+        has_grants: false,
+        client_id: "ü",
+        listener: "tcp:1883",
+        ip: Some([10, 1, 2, 3].into()),
+    };
+    let other = Source {
+        user_name: None,
+        is_listed: false,
+        has_grants: true,
+        ip: Some([0xFD00, 0, 0, 0, 0, 0, 0, 1].into()),
+        ..source
+    };
+    [Some(source), Some(other), Some(Source { ip: None, ..other })]
 }
 
 fn deliveries() -> [DeliveryRecord<'static>; 2] {
@@ -84,6 +104,15 @@ fn every_kind_reads_as_it_was_written() {
         content: content(&properties),
         deliveries: Deliveries(&encoded),
     };
+    for source in sources() {
+        round_trip(&Record::Message(MessageRecord {
+            content: Content {
+                source,
+                ..whole.content
+            },
+            ..whole
+        }));
+    }
     assert_eq!(
         whole.deliveries.iter().collect::<Result<Vec<_>, _>>(),
         Ok(deliveries.to_vec())

@@ -82,6 +82,7 @@ fn fill(directory: &Path) {
             properties: Properties::EMPTY,
             expires_at: None,
             publisher: None,
+            source: None,
         };
         let message = MessageRecord::of(MessageNumber::new(number).unwrap(), &message);
         Record::Message(MessageRecord {

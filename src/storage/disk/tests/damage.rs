@@ -223,12 +223,12 @@ fn a_file_of_another_store_is_not_mixed_in() {
 #[test]
 fn a_newer_form_is_not_touched() {
     let files = MemoryFiles::default();
-    let mut bytes = b"SUNDEW\r\n\x02\x00\x01".to_vec();
+    let mut bytes = b"SUNDEW\r\n\x03\x00\x01".to_vec();
     bytes.resize(60, 0);
     bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
     files.set_bytes(&FileName::segment(1).text(), [bytes.clone(), bytes].concat());
     let error = read(&files, RecoverMode::Repair).unwrap_err();
-    assert!(error.to_string().contains("form 2"), "{error}");
+    assert!(error.to_string().contains("form 3"), "{error}");
 }
 
 #[test]

@@ -83,6 +83,7 @@ pub(super) fn message(number: u64, payload: &[u8]) -> Vec<u8> {
             payload,
             qos: QoS::AtLeastOnce,
             retain: false,
+            source: None,
         },
         deliveries: Deliveries(&[]),
     })

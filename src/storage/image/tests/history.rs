@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::source::Source;
 
 /// What a state says, of a model or of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,7 +76,11 @@ impl From<Restored> for State {
             };
             (session.number.0.get(), state)
         };
-        let retained = restored.retained.iter();
+        let retained = restored.retained.iter().inspect(|message| {
+            let number = message.number.unwrap().0.get();
+            let source = message.source.as_ref().map(|source| source.view());
+            assert_eq!(source, source_of(number, &number.to_string()));
+        });
         Self {
             retained: retained
                 .map(|message| (message.topic().as_str().into(), message.number.unwrap().0.get()))
@@ -418,6 +423,18 @@ fn received(routed: &[PacketId], unreleased: &[(PacketId, Message)]) -> BTreeMap
     routed.iter().map(|id| (id.get(), None)).chain(unreleased).collect()
 }
 
+/// Every second message tells who published it: a client with its number for a name.
+fn source_of(message: u64, client_id: &str) -> Option<Source<'_>> {
+    (message % 2 == 0).then_some(Source {
+        user_name: Some("anna"),
+        is_listed: true,
+        has_grants: false,
+        client_id,
+        listener: "tcp",
+        ip: None,
+    })
+}
+
 fn message_record(
     message: u64,
     topic: &str,
@@ -432,7 +449,10 @@ fn message_record(
         expires_at: Time::NEVER,
         retained,
         received: None,
-        content: content(topic, payload),
+        content: Content {
+            source: source_of(message, &message.to_string()),
+            ..content(topic, payload)
+        },
         deliveries: Deliveries(&deliveries),
     }))
 }
