@@ -6,21 +6,20 @@
 //! A record says how something *is*, so it may be applied twice, and a log may be applied on a state that is newer than the log's begin.
 
 mod bytes;
+mod content;
 mod source;
 mod unreleased;
 
 use smallvec::SmallVec;
 
 use self::bytes::{Head, Reader, put, put_binary, put_time};
+pub use self::content::Content;
 pub use self::unreleased::UnreleasedRecord;
 use crate::protocol::ids::{MessageNumber, PacketId, SessionNumber};
 use crate::protocol::message::Publication;
 use crate::protocol::packet::{RetainHandling, SubscriptionOptions};
-use crate::protocol::property::Properties;
 use crate::protocol::qos::QoS;
-use crate::protocol::source::Source;
 use crate::protocol::time::Time;
-use crate::protocol::topic::TopicName;
 
 /// Something that a broker which starts again has to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,23 +95,6 @@ pub struct WillRecord<'a> {
     pub expiry_secs: Option<u32>,
     /// The message.
     pub content: Content<'a>,
-}
-
-/// What a message says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Content<'a> {
-    /// Topic name.
-    pub topic: TopicName<'a>,
-    /// Properties that are passed on.
-    pub properties: Properties<'a>,
-    /// Payload.
-    pub payload: &'a [u8],
-    /// QoS it was published with.
-    pub qos: QoS,
-    /// Retain flag it was published with.
-    pub retain: bool,
-    /// Who published it, of what may be retained; `None` where it is not known, as in form 1.
-    pub source: Option<Source<'a>>,
 }
 
 /// See [`Record::Message`].
@@ -390,56 +372,6 @@ impl<'a> WillRecord<'a> {
     }
 }
 
-/// Set in the first byte of a content, above QoS and retain: behind the payload stands who published it.
-const HAS_SOURCE: u8 = 1 << 3;
-
-impl<'a> Content<'a> {
-    fn bits(&self) -> u8 {
-        self.qos.bits() | u8::from(self.retain) << 2 | if self.source.is_some() { HAS_SOURCE } else { 0 }
-    }
-
-    /// What a publication says.
-    pub fn of(publication: &Publication<'a>) -> Self {
-        Self {
-            topic: publication.topic,
-            properties: publication.properties,
-            payload: publication.payload,
-            qos: publication.qos,
-            retain: publication.retain,
-            source: publication.source.map(|source| source.view()),
-        }
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.bits());
-        put_binary(out, self.topic.as_bytes());
-        put_binary(out, self.properties.as_bytes());
-        put_binary(out, self.payload);
-        if let Some(source) = &self.source {
-            source::encode(source, out);
-        }
-    }
-
-    fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
-        let bits = from.byte()?;
-        if bits > 15 {
-            return Err(RecordError::Field("content"));
-        }
-        let topic = TopicName::parse(from.text("topic")?).map_err(|_| RecordError::Field("topic"))?;
-        Ok(Self {
-            topic,
-            properties: Properties::from_checked(from.binary()?),
-            payload: from.binary()?,
-            qos: qos(bits & 3)?,
-            retain: bits & 4 != 0,
-            source: match bits & HAS_SOURCE {
-                0 => None,
-                _ => Some(source::decode(from)?),
-            },
-        })
-    }
-}
-
 impl<'a> MessageRecord<'a> {
     /// A message that nobody is to get yet.
     pub fn of(number: MessageNumber, publication: &Publication<'a>) -> Self {
@@ -474,9 +406,7 @@ impl<'a> MessageRecord<'a> {
         out.extend_from_slice(topic);
         put_binary(out, properties);
         put_binary(out, content.payload);
-        if let Some(source) = &content.source {
-            source::encode(source, out);
-        }
+        content.encode_source(out);
         out.extend_from_slice(self.deliveries.0);
     }
 

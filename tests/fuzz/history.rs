@@ -36,18 +36,7 @@ pub(crate) fn log(random: &mut Random) -> Vec<u8> {
             payload: random.pick(&[&b""[..], b"x", b"a payload that is a little longer"]),
             qos: QoS::AtLeastOnce,
             retain: random.once_in(2),
-            source: random.once_in(2).then(|| Source {
-                user_name: random.pick(&[None, Some(""), Some("anna")]),
-                is_listed: random.once_in(2),
-                has_grants: random.once_in(2),
-                client_id: random.pick(&["", "ü"]),
-                listener: "tcp",
-                ip: random.pick(&[
-                    None,
-                    Some([10, 0, 0, 1].into()),
-                    Some([0xFD00, 0, 0, 0, 0, 0, 0, 1].into()),
-                ]),
-            }),
+            source: some_source(random),
         };
         match random.below(14) {
             0..=2 => Record::Session(SessionRecord {
@@ -127,4 +116,19 @@ fn delivery(random: &mut Random, session: SessionNumber) -> DeliveryRecord<'stat
         identifiers: random.once_in(3).then_some(7).into_iter().collect(),
         group: random.once_in(3).then_some(("g", "a")),
     }
+}
+
+fn some_source(random: &mut Random) -> Option<Source<'static>> {
+    random.once_in(2).then(|| Source {
+        user_name: random.pick(&[None, Some(""), Some("anna")]),
+        is_listed: random.once_in(2),
+        has_grants: random.once_in(2),
+        client_id: random.pick(&["", "ü"]),
+        listener: "tcp",
+        ip: random.pick(&[
+            None,
+            Some([10, 0, 0, 1].into()),
+            Some([0xFD00, 0, 0, 0, 0, 0, 0, 1].into()),
+        ]),
+    })
 }

@@ -104,6 +104,8 @@ def options(described, sections, missing):
             sections["mqtt"].append("retain_available = %s" % json.dumps(value))
         elif key == "sys_interval":
             sections["sys"].append('interval = "%ds"' % value)
+        elif key == "check_retain_source":
+            sections["auth"].append("check_retained_source = %s" % json.dumps(value))
         elif key == "queue_qos0_messages":
             sections["queue"].append("qos0_offline = %s" % json.dumps(value))
         elif key not in ("set_tcp_nodelay", "connection_messages", "per_listener_settings"):

@@ -425,7 +425,7 @@ fn received(routed: &[PacketId], unreleased: &[(PacketId, Message)]) -> BTreeMap
 
 /// Every second message tells who published it: a client with its number for a name.
 fn source_of(message: u64, client_id: &str) -> Option<Source<'_>> {
-    (message % 2 == 0).then_some(Source {
+    message.is_multiple_of(2).then_some(Source {
         user_name: Some("anna"),
         is_listed: true,
         has_grants: false,
