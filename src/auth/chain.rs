@@ -106,7 +106,7 @@ pub trait PasswordChecker: Send + Sync {
 /// An authenticator with a chain for each listener, which can be replaced while clients are connected.
 pub struct Chain {
     entrances: RwLock<Arc<Entrances>>,
-    generation: AtomicU64,
+    generation: Arc<AtomicU64>,
     checker: Arc<dyn PasswordChecker>,
     /// What an MQTT 5 client is told whose user name or password is wrong.
     wrong_password: ReasonCode,
@@ -127,7 +127,7 @@ impl Chain {
     pub fn new(entrances: Entrances, checker: Arc<dyn PasswordChecker>, seed: foldhash::fast::RandomState) -> Self {
         Self {
             entrances: RwLock::new(Arc::new(entrances)),
-            generation: AtomicU64::new(0),
+            generation: Arc::default(),
             checker,
             wrong_password: ReasonCode::BadUserNameOrPassword,
             seed,
@@ -138,6 +138,13 @@ impl Chain {
     #[must_use]
     pub const fn with_wrong_password(mut self, reason: ReasonCode) -> Self {
         self.wrong_password = reason;
+        self
+    }
+
+    /// Counts its generations there, where others move it, too: ways whose answers may be other ones than before.
+    #[must_use]
+    pub fn with_generation(mut self, generation: Arc<AtomicU64>) -> Self {
+        self.generation = generation;
         self
     }
 

@@ -119,6 +119,9 @@ pub trait Authenticator: Send + Sync {
 pub trait Answers: Send + Sync {
     /// Of [`Authenticator::connect`] or [`Authenticator::continue_with`]. False when nobody waits any more: the broker is gone.
     fn verdict(&self, token: Token, verdict: Verdict) -> bool;
+
+    /// What [`Authenticator::generation`] or [`Authorizer::generation`] says has moved: whoever has nothing to do looks who has to go.
+    fn access_changed(&self) {}
 }
 
 /// One AUTH packet of a client.

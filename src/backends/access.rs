@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use super::hashing::{HashingOptions, HashingPool};
 use super::pool::AnswersTo;
 use super::token::keys::Keys;
-use super::token::{Issuer, Issuers, TokenWay};
+use super::token::{Issuer, Issuers, KeySource, TokenWay};
 use super::ways::{Backends, KeysFrom, TokenIssuer, is_for};
 use crate::auth::acl_file::AclFile;
 use crate::auth::chain::{CertificateName, Chain, Entrance, Entrances};
@@ -124,7 +124,11 @@ impl AccessOptions {
         };
         let mut entrances = Entrances::new();
         let mut rules = self.rules.clone();
-        let all_issuers: Vec<_> = self.tokens.iter().map(|tokens| reading.issuer(tokens)).collect();
+        let all_issuers: Vec<_> = self
+            .tokens
+            .iter()
+            .map(|tokens| reading.issuer(tokens, backends))
+            .collect();
         let mut issuers = Vec::new();
         for listener in &self.listeners {
             let here = self.tokens.iter().zip(&all_issuers);
@@ -193,33 +197,45 @@ impl Reading<'_> {
         file
     }
 
-    fn issuer(&mut self, tokens: &TokenIssuer) -> Option<Arc<Issuer>> {
-        let (path, keys) = match &tokens.keys {
-            KeysFrom::PublicKeys(path) => (path, Keys::from_pem(&self.text(path, PEM_HINT)?, self.seed)),
-            KeysFrom::Secret { file, is_base64 } => (
-                file,
-                Keys::from_secret(&self.text(file, SECRET_HINT)?, *is_base64, self.seed),
-            ),
-            KeysFrom::Jwks(path) => (
-                path,
-                Keys::from_jwks(&self.text(path, "check the path")?, true, self.seed),
-            ),
+    fn issuer(&mut self, tokens: &TokenIssuer, backends: &Backends) -> Option<Arc<Issuer>> {
+        let keys = match &tokens.keys {
+            KeysFrom::Url(options) => {
+                let ca_file = options.client.ca_file.as_deref().unwrap_or(Path::new(&options.url));
+                let url = backends.jwks(options, self.seed);
+                KeySource::Url(url.map_err(|message| self.strange(ca_file, message)).ok()?)
+            }
+            KeysFrom::PublicKeys(path) => {
+                let text = self.text(path, PEM_HINT)?;
+                self.fixed(path, Keys::from_pem(&text, self.seed))?
+            }
+            KeysFrom::Secret { file, is_base64 } => {
+                let text = self.text(file, SECRET_HINT)?;
+                self.fixed(file, Keys::from_secret(&text, *is_base64, self.seed))?
+            }
+            KeysFrom::Jwks(path) => {
+                let text = self.text(path, "check the path")?;
+                self.fixed(path, Keys::from_jwks(&text, true, self.seed))?
+            }
         };
-        let strange = |message| AccessProblem {
-            file: path.clone(),
+        Some(Arc::new(Issuer::new(tokens.options.clone(), keys, self.seed)))
+    }
+
+    fn fixed(&mut self, path: &Path, keys: Result<Keys, String>) -> Option<KeySource> {
+        let keys = keys.map_err(|message| self.strange(path, message)).ok()?;
+        self.warnings.extend(keys.warnings.iter().map(|message| AccessProblem {
+            file: path.to_owned(),
+            line: None,
+            message: message.clone(),
+        }));
+        Some(KeySource::Fixed(Arc::new(keys)))
+    }
+
+    fn strange(&mut self, path: &Path, message: String) {
+        self.problems.push(AccessProblem {
+            file: path.to_owned(),
             line: None,
             message,
-        };
-        match keys {
-            Ok(keys) => {
-                self.warnings.extend(keys.warnings.iter().cloned().map(strange));
-                Some(Arc::new(Issuer::new(tokens.options.clone(), Arc::new(keys), self.seed)))
-            }
-            Err(message) => {
-                self.problems.push(strange(message));
-                None
-            }
-        }
+        });
     }
 
     /// The rules of a file, for these listeners only.
@@ -377,7 +393,9 @@ impl LiveAccess {
         let pool = Arc::new(HashingPool::start(hashing)?);
         let backends = Backends::new(pool.answers());
         let access = options.read_for(&seed, &backends).map_err(AccessError::Files)?;
-        let mut chain = Chain::new(access.entrances, pool, seed.clone());
+        backends.start(&access.issuers);
+        let mut chain =
+            Chain::new(access.entrances, pool, seed.clone()).with_generation(Arc::clone(&backends.generation));
         if options.hides_wrong_password {
             chain = chain.with_wrong_password(ReasonCode::NotAuthorized);
         }
@@ -462,6 +480,7 @@ impl LiveAccess {
                 }
                 log_changes(&self.chain.current(), &access.entrances);
                 info!(rules = access.rules.list().len(), "users and rules read again");
+                self.backends.start(&access.issuers);
                 self.rules.replace(access.rules);
                 self.chain.replace(access.entrances);
                 true

@@ -4,6 +4,8 @@
 
 pub mod access;
 pub mod hashing;
+pub mod http;
+pub mod jwks;
 pub mod pool;
 pub mod token;
 pub mod user_file;

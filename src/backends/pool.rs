@@ -73,10 +73,14 @@ fn run(waiting: &Mutex<Receiver<Job>>, answers: &AnswersTo) {
         // Taken by whoever comes first; held only while there is nothing to do.
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = next else { return };
-        let Some(answers) = answers.get() else { continue };
-        // One question that nobody can answer is not the end of all: its client waits until it is refused.
-        if catch_unwind(AssertUnwindSafe(|| job(&**answers))).is_err() {
-            error!("a question of authentication was not answered: this is a fault of the broker, please report it");
-        }
+        perform(job, answers);
+    }
+}
+
+/// Does a job. One question that nobody can answer is not the end of all: its client waits until it is refused.
+pub(super) fn perform(job: Job, answers: &AnswersTo) {
+    let Some(answers) = answers.get() else { return };
+    if catch_unwind(AssertUnwindSafe(|| job(&**answers))).is_err() {
+        error!("a question of authentication was not answered: this is a fault of the broker, please report it");
     }
 }

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use serde_json::Value;
 
+use super::jwks::JwksUrl;
 use super::pool::Pool;
 use crate::auth::chain::TOO_MANY_TOKEN_CHECKS;
 use crate::auth::grants::Grants;
@@ -200,18 +201,43 @@ fn object(part: &str) -> Option<Claims> {
     }
 }
 
+/// Where the keys of an issuer come from.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// They are these, until configuration or files are read again.
+    Fixed(Arc<Keys>),
+    /// They are fetched.
+    Url(Arc<JwksUrl>),
+}
+
+impl KeySource {
+    fn keys(&self) -> Arc<Keys> {
+        match self {
+            Self::Fixed(keys) => Arc::clone(keys),
+            Self::Url(url) => url.keys(),
+        }
+    }
+
+    fn last(&self) -> Arc<Keys> {
+        match self {
+            Self::Fixed(keys) => Arc::clone(keys),
+            Self::Url(url) => url.last(),
+        }
+    }
+}
+
 /// An issuer of tokens.
 #[derive(Debug)]
 pub struct Issuer {
     options: TokenOptions,
-    keys: Arc<Keys>,
+    keys: KeySource,
     /// What is wanted of its tokens, as a number: who was let in for something else does not stand.
     terms: u64,
 }
 
 impl Issuer {
     /// Of these keys.
-    pub fn new(options: TokenOptions, keys: Arc<Keys>, seed: &impl BuildHasher) -> Self {
+    pub fn new(options: TokenOptions, keys: KeySource, seed: &impl BuildHasher) -> Self {
         let mut wanted = options.clone();
         wanted.place = "".into(); // a line more above it changes nothing
         let terms = seed.hash_one(wanted);
@@ -229,7 +255,7 @@ impl Issuer {
 
     /// Whether one of its keys is that.
     fn stands(&self, stamp: u64) -> bool {
-        self.keys.list().iter().any(|key| self.stamp_of(key) == stamp)
+        self.keys.last().list().iter().any(|key| self.stamp_of(key) == stamp)
     }
 
     fn is_of(&self, claims: &Claims) -> bool {
@@ -238,9 +264,8 @@ impl Issuer {
     }
 
     fn check(&self, token: &Parsed<'_>, client_id: &str, now_ms: u64) -> Result<Identity, TokenFault> {
-        let key = self
-            .keys
-            .signer(token.key_id.as_deref(), token.algorithm, token.message, token.signature)?;
+        let keys = self.keys.keys();
+        let key = keys.signer(token.key_id.as_deref(), token.algorithm, token.message, token.signature)?;
         let lifetime_ms = self.lifetime_ms(&token.claims, now_ms)?;
         let options = &self.options;
         if !options.audiences.is_empty() && !self.is_for_us(&token.claims) {
@@ -337,6 +362,31 @@ impl Issuers {
         Ok((identity, issuer))
     }
 
+    /// Whose keys have to be fetched, in the order of the issuers.
+    pub fn urls(&self) -> impl Iterator<Item = &Arc<JwksUrl>> {
+        self.0.iter().filter_map(|issuer| match &issuer.keys {
+            KeySource::Url(url) => Some(url),
+            KeySource::Fixed(_) => None,
+        })
+    }
+
+    /// Whose keys may have changed since, where a token names one that is not known.
+    fn url_for(&self, token: &str) -> Option<&Arc<JwksUrl>> {
+        let parsed = Parsed::of(token)?;
+        match &self.0.iter().find(|issuer| issuer.is_of(&parsed.claims))?.keys {
+            KeySource::Url(url) => Some(url),
+            KeySource::Fixed(_) => None,
+        }
+    }
+
+    fn verdict(&self, shown: &str, client_id: &str, wrong: ReasonCode) -> Result<Verdict, TokenFault> {
+        match self.check(shown, client_id, now_ms()) {
+            Ok((identity, _)) => Ok(Verdict::Admit(identity)),
+            Err(fault @ (TokenFault::UnknownKey | TokenFault::NoKeys)) => Err(fault),
+            Err(fault) => Ok(Verdict::Refuse(fault.refusal(wrong))),
+        }
+    }
+
     /// The token that a client shows, where it shows one: as its password, or, where that is wanted, as its user name.
     fn shown(&self, request: &ConnectRequest) -> Option<Box<str>> {
         let is_taken = |is_user_name| self.0.iter().any(|issuer| issuer.options.is_user_name == is_user_name);
@@ -371,25 +421,47 @@ impl Way for TokenWay {
         let (token, wrong) = (question.token, question.wrong);
         let (issuers, client_id) = (Arc::clone(&self.issuers), request.client_id.clone());
         let is_taken = self.pool.run(Box::new(move |answers| {
-            let verdict = match issuers.check(&shown, &client_id, now_ms()) {
-                Ok((identity, _)) => Verdict::Admit(identity),
-                Err(fault) => Verdict::Refuse(fault.refusal(wrong)),
+            let fault = match issuers.verdict(&shown, &client_id, wrong) {
+                Ok(verdict) => {
+                    answers.verdict(token, verdict);
+                    return;
+                }
+                Err(fault) => fault,
             };
-            answers.verdict(token, verdict);
+            let refuse = |fault: TokenFault| Verdict::Refuse(fault.refusal(wrong));
+            let Some(url) = issuers.url_for(&shown).cloned() else {
+                answers.verdict(token, refuse(fault));
+                return;
+            };
+            // Once more when the keys have been fetched.
+            let again = url.after_fetch(Box::new(move |answers| {
+                let verdict = issuers.verdict(&shown, &client_id, wrong);
+                answers.verdict(
+                    token,
+                    verdict.unwrap_or_else(|fault| Verdict::Refuse(fault.refusal(wrong))),
+                );
+            }));
+            if !again {
+                answers.verdict(token, too_many());
+            }
         }));
         if is_taken {
             Asked::Later
         } else {
-            Asked::Said(Verdict::Refuse(Refusal {
-                reason: ReasonCode::QuotaExceeded,
-                why: TOO_MANY_TOKEN_CHECKS,
-            }))
+            Asked::Said(too_many())
         }
     }
 
     fn stands(&self, stamp: u64) -> bool {
         self.issuers.0.iter().any(|issuer| issuer.stands(stamp))
     }
+}
+
+const fn too_many() -> Verdict {
+    Verdict::Refuse(Refusal {
+        reason: ReasonCode::QuotaExceeded,
+        why: TOO_MANY_TOKEN_CHECKS,
+    })
 }
 
 /// Milliseconds since 1970, as this machine's clock has it.

@@ -1,10 +1,13 @@
 //! The ways in that are asked: how they are configured, and what they share while configurations come and go.
 
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::jwks::{JwksOptions, JwksUrl};
 use super::pool::{AnswersTo, Pool};
-use super::token::TokenOptions;
+use super::token::{Issuers, TokenOptions};
 
 /// Tokens that wait to be checked: a twentieth of a second's work, with the longest tokens 8 MiB.
 const TOKENS_WAITING_MAX: usize = 1024;
@@ -34,13 +37,16 @@ pub enum KeysFrom {
     },
     /// A file with a JSON Web Key Set.
     Jwks(PathBuf),
+    /// The same at an address.
+    Url(JwksOptions),
 }
 
 impl KeysFrom {
-    /// Its file.
+    /// Its file, or that of the authorities of its address.
     pub const fn file(&self) -> Option<&PathBuf> {
         match self {
             Self::PublicKeys(file) | Self::Secret { file, .. } | Self::Jwks(file) => Some(file),
+            Self::Url(options) => options.client.ca_file.as_ref(),
         }
     }
 }
@@ -50,11 +56,23 @@ pub fn is_for(listeners: &[Box<str>], name: &str) -> bool {
     listeners.is_empty() || listeners.iter().any(|one| **one == *name)
 }
 
+/// Something that a configuration has, for as long as one has it, with what its file of authorities said.
+type Known<T> = (Option<Vec<u8>>, Weak<T>);
+
 /// What outlives a reload: threads, and what they know.
-#[derive(Debug)]
 pub struct Backends {
     /// Checks tokens.
     pub tokens: Arc<Pool>,
+    /// Moves when who was let in before may have to go.
+    pub generation: Arc<AtomicU64>,
+    answers: AnswersTo,
+    jwks: Mutex<Vec<Known<JwksUrl>>>,
+}
+
+impl fmt::Debug for Backends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backends").finish_non_exhaustive()
+    }
 }
 
 impl Backends {
@@ -62,6 +80,41 @@ impl Backends {
     pub fn new(answers: &AnswersTo) -> Self {
         Self {
             tokens: Arc::new(Pool::new("token", 1, TOKENS_WAITING_MAX, answers)),
+            generation: Arc::default(),
+            answers: Arc::clone(answers),
+            jwks: Mutex::default(),
+        }
+    }
+
+    /// The keys of an address: those that are there already, or new ones that nobody has fetched yet.
+    ///
+    /// # Errors
+    /// Its authorities cannot be read.
+    pub fn jwks(&self, options: &JwksOptions, seed: &foldhash::fast::RandomState) -> Result<Arc<JwksUrl>, String> {
+        let authorities = options
+            .client
+            .ca_file
+            .as_ref()
+            .and_then(|file| std::fs::read(file).ok());
+        let mut known = self.jwks.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(_, url)| url.strong_count() > 0);
+        let mut same = known.iter().filter(|(theirs, _)| *theirs == authorities);
+        if let Some(url) = same.find_map(|(_, url)| url.upgrade().filter(|url| url.options() == options)) {
+            return Ok(url);
+        }
+        let url = Arc::new(JwksUrl::new(
+            options.clone(),
+            seed.clone(),
+            Arc::clone(&self.generation),
+        )?);
+        known.push((authorities, Arc::downgrade(&url)));
+        Ok(url)
+    }
+
+    /// Begins to fetch what issuers need; where that goes on already, it goes on.
+    pub fn start(&self, issuers: &[Arc<Issuers>]) {
+        for url in issuers.iter().flat_map(|issuers| issuers.urls()) {
+            url.start(&self.answers);
         }
     }
 }

@@ -164,4 +164,9 @@ impl Answers for LateAnswers {
         broker.mailboxes.send(token.worker, &mut vec![letter]);
         true
     }
+    fn access_changed(&self) {
+        if let Some(broker) = self.0.upgrade() {
+            broker.access_changed();
+        }
+    }
 }

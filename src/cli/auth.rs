@@ -32,7 +32,7 @@ enum Action {
 
 /// Say why a client may do something, or may not
 ///
-/// Reads the configuration and the files that it names, as the broker would; asks no broker. Without a topic it prints every rule that
+/// Reads the configuration and the files that it names, as the broker would, and fetches the keys of tokens; asks no broker. Without a topic it prints every rule that
 /// applies to the client. Exit code 0: allowed. 1: denied.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -182,6 +182,10 @@ impl Explain {
                 "the token counts for nothing: no [[auth.jwt]] is for this listener"
             );
             return Ok((false, Identity::default()));
+        }
+        for url in issuers.urls() {
+            let (address, fetched) = (&url.options().url, url.fetch());
+            fetched.map_err(|error| (Exit::Failed, format!("cannot fetch the keys at {address}: {error}")))?;
         }
         Ok(match issuers.check(token.trim(), &self.client, now_ms()) {
             Err(fault) => {

@@ -265,14 +265,8 @@ fn option_of(file: &std::path::Path, config: &Config) -> String {
             }
         }
     }
-    for (index, jwt) in config.auth.jwt.iter().enumerate() {
-        let jwt = &jwt.value;
-        let files = [&jwt.key_file, &jwt.secret_file, &jwt.jwks_file];
-        for (name, path) in ways::KEY_FILES.into_iter().zip(files) {
-            if path.as_deref() == Some(file) {
-                return format!("auth.jwt[{index}].{name}");
-            }
-        }
+    if let Some(option) = ways::option_of(file, config) {
+        return option;
     }
     let is_users = config.auth.password_file.as_deref() == Some(file);
     (if is_users {

@@ -86,6 +86,8 @@ fn example(path: &str, name: &str) -> Option<&'static str> {
         (_, "key_file") => "\"/etc/sundew/issuer.pem\"",
         (_, "secret_file") => "\"/etc/sundew/token-secret\"",
         (_, "jwks_file") => "\"/etc/sundew/jwks.json\"",
+        (_, "jwks_url") => "\"https://login.example.org/.well-known/jwks.json\"",
+        (_, "ca_file") => "\"/etc/sundew/authorities.pem\"",
         ("auth.jwt", "issuer") => "\"https://login.example.org\"",
         ("auth.jwt", "audience") => "[\"mqtt\"]",
         ("auth.jwt", "client_id_claim") => "\"client_id\"",

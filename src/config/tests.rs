@@ -232,6 +232,15 @@ audience = []
 listeners = ["mqt"]
 leeway = "1h"
 token_in = "header"
+[[auth.jwt]]
+jwks_url = "http://login.example/jwks.json"
+issuer = "https://login.example"
+[[auth.jwt]]
+jwks_url = "login.example/jwks.json"
+issuer = "https://login.example"
+[[auth.jwt]]
+secret_file = "no"
+ca_file = "no.pem"
 "#;
     let problems = load_text(text).unwrap_err();
     for part in [
@@ -245,13 +254,17 @@ token_in = "header"
         "auth.jwt[1].leeway: \"1h\" is out of range",
         "auth.jwt[1].token_in: expected \"password\" or \"user_name\"",
         "auth.jwt[1]: every token that these keys have signed",
+        "warning: auth.jwt[2].jwks_url: whoever is on the way can put in keys",
+        "auth.jwt[3].jwks_url: \"login.example/jwks.json\": it ",
+        "auth.jwt[4].ca_file: it is about jwks_url",
+        "auth.jwt[4].secret_file: ",
     ] {
         assert!(
             problems.iter().any(|problem| problem.contains(part)),
             "{part}: {problems:#?}"
         );
     }
-    assert_eq!(problems.len(), 10, "{problems:#?}");
+    assert_eq!(problems.len(), 14, "{problems:#?}");
 }
 
 #[test]

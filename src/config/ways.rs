@@ -1,5 +1,8 @@
 //! From what the operator wrote to the ways in that are decided elsewhere: tokens.
 
+use core::time::Duration;
+use std::path::Path;
+
 use super::{
     access::check_names,
     problem::Problems,
@@ -7,9 +10,18 @@ use super::{
     value::Placed,
 };
 use crate::backends::{
+    http::client::{ClientOptions, check_url, is_open},
+    jwks::JwksOptions,
     token::TokenOptions,
     ways::{KeysFrom, TokenIssuer},
 };
+
+/// How long it may take to fetch keys.
+const JWKS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often keys are fetched at most.
+const JWKS_PAUSE: Duration = Duration::from_secs(10);
+/// Largest set of keys that is fetched.
+const JWKS_BYTES_MAX: u64 = 256 << 10;
 
 /// For [`crate::backends::access`].
 pub(super) fn tokens(config: &Config) -> Vec<TokenIssuer> {
@@ -20,13 +32,25 @@ pub(super) fn tokens(config: &Config) -> Vec<TokenIssuer> {
 fn token_issuer(written: &Placed<Jwt>) -> Option<TokenIssuer> {
     let jwt = &written.value;
     let boxed = |list: &[String]| list.iter().map(|text| text.as_str().into()).collect();
-    let keys = match (&jwt.key_file, &jwt.secret_file, &jwt.jwks_file) {
+    let keys = match (&jwt.key_file, &jwt.secret_file, &jwt.jwks_file, &jwt.jwks_url) {
         (Some(file), ..) => KeysFrom::PublicKeys(file.clone()),
-        (_, Some(file), _) => KeysFrom::Secret {
+        (_, Some(file), ..) => KeysFrom::Secret {
             file: file.clone(),
             is_base64: jwt.secret_base64,
         },
-        (.., Some(file)) => KeysFrom::Jwks(file.clone()),
+        (_, _, Some(file), _) => KeysFrom::Jwks(file.clone()),
+        (.., Some(url)) => KeysFrom::Url(JwksOptions {
+            url: url.clone(),
+            client: ClientOptions {
+                ca_file: jwt.ca_file.clone(),
+                timeout: JWKS_TIMEOUT,
+                connections_max: 1,
+                answer_bytes_max: JWKS_BYTES_MAX,
+            },
+            refresh: jwt.jwks_refresh,
+            pause: JWKS_PAUSE,
+            keep: jwt.jwks_keep,
+        }),
         _ => return None,
     };
     Some(TokenIssuer {
@@ -47,8 +71,20 @@ fn token_issuer(written: &Placed<Jwt>) -> Option<TokenIssuer> {
     })
 }
 
-/// The options with a file of each issuer.
-pub(super) const KEY_FILES: [&str; 3] = ["key_file", "secret_file", "jwks_file"];
+/// The options that say where the keys of an issuer are.
+const KEYS: [&str; 4] = ["key_file", "secret_file", "jwks_file", "jwks_url"];
+
+/// The option that names a file.
+pub(super) fn option_of(file: &Path, config: &Config) -> Option<String> {
+    let mut all = config.auth.jwt.iter().enumerate();
+    all.find_map(|(index, written)| {
+        let jwt = &written.value;
+        let files = [&jwt.key_file, &jwt.secret_file, &jwt.jwks_file, &jwt.ca_file];
+        let mut named = ["key_file", "secret_file", "jwks_file", "ca_file"].iter().zip(files);
+        let (name, _) = named.find(|(_, path)| path.as_deref() == Some(file))?;
+        Some(format!("auth.jwt[{index}].{name}"))
+    })
+}
 
 /// Mistakes in them, but for those in their files.
 pub(super) fn check(config: &Config, problems: &mut Problems) {
@@ -58,12 +94,13 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
 }
 
 fn check_jwt(jwt: &Jwt, path: &str, config: &Config, problems: &mut Problems) {
-    let files = [&jwt.key_file, &jwt.secret_file, &jwt.jwks_file];
-    let mut set = KEY_FILES.into_iter().zip(files).filter(|(_, file)| file.is_some());
+    let given = [&jwt.key_file, &jwt.secret_file, &jwt.jwks_file].map(Option::is_some);
+    let given = given.into_iter().chain([jwt.jwks_url.is_some()]);
+    let mut set = KEYS.into_iter().zip(given).filter(|(_, is_given)| *is_given);
     match (set.next(), set.next()) {
-        (None, _) if KEY_FILES.iter().all(|name| !problems.is_set(&format!("{path}.{name}"))) => problems.error(
+        (None, _) if KEYS.iter().all(|name| !problems.is_set(&format!("{path}.{name}"))) => problems.error(
             path,
-            "it has no keys, add key_file = \"FILE\" with the public key of the issuer, secret_file or jwks_file",
+            "it has no keys, add key_file = \"FILE\" with the public key of the issuer, secret_file, jwks_file or jwks_url",
         ),
         (Some((first, _)), Some((second, _))) => problems.error(
             &format!("{path}.{second}"),
@@ -77,7 +114,21 @@ fn check_jwt(jwt: &Jwt, path: &str, config: &Config, problems: &mut Problems) {
             "it is about secret_file, which is not there",
         );
     }
-    let is_public = jwt.key_file.is_some() || jwt.jwks_file.is_some();
+    if let Some(url) = &jwt.jwks_url {
+        let path = format!("{path}.jwks_url");
+        match check_url(url) {
+            Err(wrong) => problems.error(&path, format!("{url:?}: {wrong}")),
+            Ok(()) if is_open(url) => problems.warning(
+                &path,
+                "whoever is on the way can put in keys of his own, and then enter as anybody; take https://",
+            ),
+            Ok(()) => {}
+        }
+    }
+    if jwt.ca_file.is_some() && jwt.jwks_url.is_none() {
+        problems.error(&format!("{path}.ca_file"), "it is about jwks_url, which is not there");
+    }
+    let is_public = jwt.key_file.is_some() || jwt.jwks_file.is_some() || jwt.jwks_url.is_some();
     if is_public && jwt.issuer.is_none() && jwt.audience.is_empty() {
         problems.warning(
             path,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sundew::auth::acl_file::AclFile;
 use sundew::auth::password::PasswordFile;
 use sundew::backends::token::keys::Keys;
-use sundew::backends::token::{Issuer, Issuers, TokenOptions, claims};
+use sundew::backends::token::{Issuer, Issuers, KeySource, TokenOptions, claims};
 use sundew::codec::{DecodeOptions, PACKET_BYTES_MAX, Role, decode as read, encode, frame_length};
 use sundew::protocol::packet::Packet;
 use sundew::protocol::property::{Properties, PropertiesBuf, PropertyId};
@@ -61,7 +61,7 @@ pub(crate) fn tokens(data: &[u8], secret: &str, real: &str) {
     let keys = Keys::from_secret(secret, false, &seed).expect("a secret");
     let issuers = Issuers::new(vec![Arc::new(Issuer::new(
         TokenOptions::default(),
-        Arc::new(keys),
+        KeySource::Fixed(Arc::new(keys)),
         &seed,
     ))]);
     match issuers.check(text, "c", 0) {

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "a failing story says in which setting it failed")]
 #![allow(clippy::disallowed_methods, reason = "stories about time look at the clock")]
 
+mod backend;
 mod broker;
 mod client;
 mod streams;

@@ -2,20 +2,25 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 use serde_json::{Value, json};
 use sundew::backends::access::{AccessOptions, ListenerAccess, LiveAccess};
 use sundew::backends::hashing::HashingOptions;
+use sundew::backends::http::client::ClientOptions;
+use sundew::backends::jwks::JwksOptions;
 use sundew::backends::token::{TokenOptions, now_ms};
 use sundew::backends::ways::{KeysFrom, TokenIssuer};
 use sundew::broker::Parts;
 use sundew::protocol::version::Version;
 use sundew::server::ServerOptions;
 
+use crate::backend::Backend;
 use crate::broker::{BOTH, Broker, V5, story_with};
 use crate::client::Client;
 use crate::wire::{Connect, Publish};
@@ -32,6 +37,20 @@ impl Issuer {
         fs::write(file, self.0.public_key_pem()).unwrap();
     }
 
+    /// Its public key as a set (RFC 7517), with a name.
+    fn jwks(&self, id: &str) -> String {
+        let point = self.0.public_key_raw();
+        let (x, y) = (BASE64.encode(&point[1..33]), BASE64.encode(&point[33..]));
+        json!({"keys": [{"kty": "EC", "crv": "P-256", "kid": id, "x": x, "y": y}]}).to_string()
+    }
+
+    fn token_of(&self, id: &str, claims: &Value) -> String {
+        let key = EncodingKey::from_ec_pem(self.0.serialize_pem().as_bytes()).unwrap();
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = Some(id.into());
+        encode(&header, claims, &key).unwrap()
+    }
+
     fn token(&self, claims: &Value) -> String {
         let key = EncodingKey::from_ec_pem(self.0.serialize_pem().as_bytes()).unwrap();
         encode(&Header::new(Algorithm::ES256), claims, &key).unwrap()
@@ -44,6 +63,10 @@ fn seconds(from_now: i64) -> i64 {
 }
 
 fn listening(file: PathBuf, set: impl Fn(&mut TokenOptions)) -> impl Fn(&mut ServerOptions, &mut Parts) {
+    listening_for(KeysFrom::PublicKeys(file), set)
+}
+
+fn listening_for(keys: KeysFrom, set: impl Fn(&mut TokenOptions)) -> impl Fn(&mut ServerOptions, &mut Parts) {
     let mut options = TokenOptions {
         leeway_ms: 0,
         ..TokenOptions::default()
@@ -59,7 +82,7 @@ fn listening(file: PathBuf, set: impl Fn(&mut TokenOptions)) -> impl Fn(&mut Ser
             tokens: vec![TokenIssuer {
                 listeners: Vec::new(),
                 options: options.clone(),
-                keys: KeysFrom::PublicKeys(file.clone()),
+                keys: keys.clone(),
             }],
             ..AccessOptions::default()
         };
@@ -194,5 +217,93 @@ fn a_token_as_user_name_is_taken_where_that_is_wanted() {
             };
             assert_eq!(broker.open(version).try_connect(&connect).1, expected, "{client_id}");
         }
+    });
+}
+
+fn fetched(url: String) -> KeysFrom {
+    KeysFrom::Url(JwksOptions {
+        url,
+        client: ClientOptions {
+            ca_file: None,
+            timeout: Duration::from_millis(500),
+            connections_max: 1,
+            answer_bytes_max: 4096,
+        },
+        refresh: Duration::from_secs(3600),
+        pause: Duration::ZERO,
+        keep: Duration::from_secs(3600),
+    })
+}
+
+/// A token with a key that is not known has the keys fetched; who came with the old one, which is withdrawn, goes.
+#[test]
+fn a_key_that_its_issuer_has_rotated_is_picked_up() {
+    let (old, new) = (Issuer::new(), Issuer::new());
+    let (first, second) = (old.jwks("old"), new.jwks("new"));
+    story_with(
+        |options, parts| {
+            let set = Arc::new(Mutex::new((200, first.clone())));
+            let theirs = Arc::clone(&set);
+            let backend = Backend::start(move |_| Some(theirs.lock().unwrap().clone()));
+            listening_for(fetched(backend.url("/jwks.json")), |_| {})(options, parts);
+            BACKEND.with_borrow_mut(|kept| *kept = Some((backend, set)));
+        },
+        V5,
+        |broker, version| {
+            let (backend, set) = BACKEND.take().unwrap();
+            let claims = json!({"sub": "alice", "exp": seconds(3600)});
+            let (mut alice, code) = try_token(broker, version, &old.token_of("old", &claims));
+            assert_eq!(code, 0);
+            assert_eq!(try_token(broker, version, &new.token_of("new", &claims)).1, 0x86);
+            let asked = backend.requests();
+            assert!(
+                (2..=3).contains(&asked.len()),
+                "at the start, for one that is not known: {asked:?}"
+            );
+            assert!(
+                asked
+                    .iter()
+                    .all(|request| request.method == "GET" && request.path == "/jwks.json")
+            );
+            // What the address says is wrong for a while: nothing changes.
+            for wrong in [
+                (500, second.clone()),
+                (302, second.clone()),
+                (200, "x".repeat(5000)),
+                (200, "{}".into()),
+            ] {
+                *set.lock().unwrap() = wrong;
+                assert_eq!(try_token(broker, version, &new.token_of("new", &claims)).1, 0x86);
+            }
+            assert_eq!(try_token(broker, version, &old.token_of("old", &claims)).1, 0);
+            alice.expect_disconnect(0x8E); // the same client id
+            let (mut alice, _) = try_token(broker, version, &old.token_of("old", &claims));
+            *set.lock().unwrap() = (200, second.clone());
+            let mut other = broker.open(version);
+            let token = new.token_of("new", &claims);
+            assert_eq!(other.try_connect(&with_token(&token, "other")).1, 0);
+            alice.expect_disconnect(0x87);
+            assert_eq!(try_token(broker, version, &old.token_of("old", &claims)).1, 0x86);
+            other.expect_ping_answered();
+        },
+    );
+}
+
+thread_local! {
+    static BACKEND: std::cell::RefCell<Option<(Backend, Arc<Mutex<(u16, String)>>)>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Before there are any keys nobody can say that a token is wrong: its client is told to come later.
+#[test]
+fn while_no_keys_can_be_fetched_clients_are_told_to_come_later() {
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let keys = fetched(format!("http://{dead}/jwks.json"));
+    story_with(listening_for(keys, |_| {}), BOTH, |broker, version| {
+        let token = Issuer::new().token(&json!({"sub": "alice", "exp": seconds(3600)}));
+        let later = if version.has_properties() { 0x88 } else { 3 };
+        assert_eq!(try_token(broker, version, &token).1, later);
     });
 }

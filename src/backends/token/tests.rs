@@ -46,7 +46,7 @@ fn options() -> TokenOptions {
 fn issuers_of(options: TokenOptions, keys: Keys) -> Issuers {
     Issuers::new(vec![Arc::new(Issuer::new(
         options,
-        Arc::new(keys),
+        KeySource::Fixed(Arc::new(keys)),
         &FixedState::default(),
     ))])
 }
@@ -343,7 +343,7 @@ fn several_issuers_have_their_own_keys_and_terms() {
         };
         Arc::new(Issuer::new(
             options,
-            Arc::new(Keys::from_secret(secret, false, &seed).unwrap()),
+            KeySource::Fixed(Arc::new(Keys::from_secret(secret, false, &seed).unwrap())),
             &seed,
         ))
     };

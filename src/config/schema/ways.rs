@@ -12,8 +12,8 @@ use crate::config::{
 section! {
     /// Tokens of one issuer.
     pub struct Jwt {
-        /// Public keys in PEM, one or several: RSA from 2048 bits, ECDSA on P-256 or P-384, Ed25519. One of `key_file`, `secret_file` and
-        /// `jwks_file` is required; what a token may be signed with follows from the key, and `none` is never taken. Changes of these
+        /// Public keys in PEM, one or several: RSA from 2048 bits, ECDSA on P-256 or P-384, Ed25519. One of `key_file`, `secret_file`,
+        /// `jwks_file` and `jwks_url` is required; what a token may be signed with follows from the key, and `none` is never taken. Changes of these
         /// files count within a second; who came with a key that is gone is disconnected. Default: absent. Cost: a kilobyte a key.
         key_file: Option<PathBuf> = None;
         /// A secret that the issuer and this broker share, at least 16 bytes and better 32: HS256, HS384, HS512. Default: absent.
@@ -23,6 +23,17 @@ section! {
         secret_base64: bool = false;
         /// A JSON Web Key Set (RFC 7517), at most 64 keys. Default: absent. Cost: a kilobyte a key.
         jwks_file: Option<PathBuf> = None;
+        /// The address of such a set, `https://…`; keys for HMAC are not taken from there. It is fetched now and then, and, at most every ten
+        /// seconds, when a token names a key that is not in it. Default: absent. Cost: a thread.
+        jwks_url: Option<String> = None;
+        /// How often the set is fetched from its address. Who came with a key that is not in it any more is disconnected.
+        /// Cost: a request.
+        jwks_refresh: Duration = seconds(900), in seconds(10) => seconds(86_400);
+        /// How long the keys count that were fetched last, when the address does not answer; then tokens are refused (0x88), and who is
+        /// connected stays. Cost: so long a key counts that was withdrawn meanwhile.
+        jwks_keep: Duration = seconds(86_400), in seconds(60) => seconds(30 * 86_400);
+        /// Certificates of the authorities, in PEM, that the address is trusted by. Default: absent, those of the system.
+        ca_file: Option<PathBuf> = None;
         /// What the claim `iss` must be. Of several issuers the first decides whose name a token has, or that has none here.
         /// Default: absent, anything. Cost: a token of whoever has the same keys is taken.
         issuer: Option<String> = None;

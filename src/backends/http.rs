@@ -1,0 +1,3 @@
+//! Programs that are asked over HTTP.
+
+pub mod client;
