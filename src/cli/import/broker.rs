@@ -54,10 +54,6 @@ const LEFT_OUT: &[(&str, &str)] = &[
 /// What Sundew does not have: what it did, and what to use instead.
 const NOT_CARRIED: &[(&str, &str)] = &[
     (
-        "check_retain_source",
-        "who published a retained message is not asked again when it is delivered; only who receives it",
-    ),
-    (
         "ciphers",
         "the choice of ciphers; Sundew's TLS has none but AEAD with forward secrecy",
     ),
@@ -118,16 +114,8 @@ pub(super) fn is_passed_over(line: &Line, out: &mut Outcome) -> bool {
     if let Some(why) = reason(LEFT_OUT) {
         out.left_out(line, why);
     } else if let Some(why) = reason(NOT_CARRIED) {
-        if is_off || (line.name == "check_retain_source" && line.is_true() == Some(true)) {
-            let weight_of_default = "Sundew does nothing else";
-            out.left_out(
-                line,
-                if line.name == "check_retain_source" {
-                    why
-                } else {
-                    weight_of_default
-                },
-            );
+        if is_off {
+            out.left_out(line, "Sundew does nothing else");
         } else {
             out.not_carried(line, why);
         }
@@ -308,9 +296,15 @@ impl Tables {
             "sys_interval" => self
                 .sys
                 .text("interval", &format!("{}s", number()?.clamp(0, 86_400)), from),
+            "check_retain_source" if line.is_true()? => out.left_out(line, "Sundew's default"),
             "connection_messages" | "log_dest" | "log_type" => {}
             // Looked at with the listeners.
-            "acl_file" | "allow_anonymous" | "password_file" | "allow_zero_length_clientid" | "auto_id_prefix" => {}
+            "check_retain_source"
+            | "acl_file"
+            | "allow_anonymous"
+            | "password_file"
+            | "allow_zero_length_clientid"
+            | "auto_id_prefix" => {}
             _ => return None,
         }
         Some(())

@@ -72,6 +72,11 @@ pub(super) fn carry(
         );
         auth.text("wide_subscriptions", "grant", from);
     }
+    if let Some(line) = conf.broker.get("check_retain_source")
+        && line.is_true() == Some(false)
+    {
+        auth.set("check_retained_source", false, &line.place);
+    }
     let is_governed = doors.iter().any(|door| door.rules.is_some());
     Common {
         auth,

@@ -32,7 +32,8 @@ fn each_line_says_where_it_comes_from_and_defaults_are_not_repeated() {
     let conf = "pid_file /run/mosquitto.pid\npersistence true\npersistence_location /var/lib/mosquitto/\n\
                 log_dest stdout\nlog_type error\nlog_type warning\nlistener 1883\nlistener 9001\nprotocol websockets\n\
                 allow_anonymous true\nmax_queued_messages 500\nmax_inflight_messages 0\nqueue_qos0_messages true\n\
-                persistent_client_expiration 2w\nmessage_size_limit 1000\nsys_interval 60\nmax_connections -1\n";
+                persistent_client_expiration 2w\nmessage_size_limit 1000\nsys_interval 60\nmax_connections -1\n\
+                check_retain_source false\n";
     let (configuration, remarks, out) = import(&[("mosquitto.conf", conf)]);
     let expected = [
         "[[listeners]]",
@@ -42,6 +43,7 @@ fn each_line_says_where_it_comes_from_and_defaults_are_not_repeated() {
         "protocol = \"websocket\" # mosquitto.conf:9",
         "[auth]",
         "allow_anonymous = true # mosquitto.conf:10",
+        "check_retained_source = false # mosquitto.conf:18",
         "[limits]",
         "packet_bytes_max = \"66545B\" # mosquitto.conf:15",
         "[mqtt]",
