@@ -2,9 +2,16 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
-use sundew::auth::rules::WideSubscriptions;
+use sundew::auth::grants::Grants;
+use sundew::auth::rule::{Actions, Effect, Rule, TopicPattern};
+use sundew::auth::rules::{LiveRules, Rules, Scope, WideSubscriptions};
+use sundew::auth::{Answer, Authenticator, Identity, Verdict};
+use sundew::protocol::ids::Token;
 use sundew::protocol::version::Version;
+use sundew::session::peer::Peer;
+use sundew::session::request::ConnectRequest;
 
 use super::{ALICE, BOB, CAROL, Files, USERS, access, as_user, user};
 use crate::broker::{BOTH, Broker, story_with};
@@ -205,4 +212,49 @@ fn every_kind_of_rule_holds_for_what_is_retained() {
             assert_eq!(topics(&found), expected, "{what}");
         }
     });
+}
+
+/// Lets everybody in with the right to write to `mine`.
+struct Generous;
+
+impl Authenticator for Generous {
+    fn connect(&self, request: &ConnectRequest, _: &Peer, _: Token) -> Answer<Verdict> {
+        let grants = Grants {
+            rules: Some(vec![rule(Effect::Allow, Actions::WRITE, "mine/#")]),
+            ..Grants::default()
+        };
+        Answer::Ready(Verdict::Admit(Identity {
+            user_name: request.user_name.clone(),
+            grants: Some(Arc::new(grants)),
+            ..Identity::default()
+        }))
+    }
+}
+
+fn rule(effect: Effect, actions: Actions, topics: &str) -> Rule {
+    Rule::new(effect, actions, TopicPattern::plain(topics).unwrap(), "here")
+}
+
+/// What a token allowed is not known any more when its bearer has gone; what the rules deny is.
+#[test]
+fn what_was_retained_by_a_right_that_was_brought_along_stays_until_a_rule_denies_it() {
+    let rules = |more: Option<Rule>| {
+        let list = [rule(Effect::Allow, Actions::READ, "#")].into_iter().chain(more);
+        Rules::new(list.collect(), Scope::Everywhere, WideSubscriptions::Refuse, Vec::new())
+    };
+    for version in BOTH {
+        let live = Arc::new(LiveRules::new(rules(None)));
+        let broker = Broker::start(2, |_, parts| {
+            parts.authenticator = Arc::new(Generous);
+            parts.authorizer = Arc::clone(&live) as _;
+        });
+        let mut bearer = user(&broker, *version, ALICE, "a");
+        for topic in ["mine/a", "mine/b"] {
+            bearer.publish(Publish::new(topic, "x", 1).retained());
+        }
+        bearer.disconnect();
+        assert_eq!(topics(&retained(&broker, *version, "#", 1)), ["mine/a", "mine/b"]);
+        live.replace(rules(Some(rule(Effect::Deny, Actions::WRITE, "mine/b"))));
+        assert_eq!(topics(&retained(&broker, *version, "#", 1)), ["mine/a"]);
+    }
 }
