@@ -128,10 +128,10 @@ impl Worker {
     /// once, and costs one hand-over to the store and one back.
     pub fn submit_records(&mut self) {
         self.wait_for_batch();
-        if let Some(batch) = self.residents.journal.take() {
-            if let Some(up_to) = self.broker.store.submit(self.me, batch) {
-                self.residents.journal.stored(up_to);
-            }
+        if let Some(batch) = self.residents.journal.take()
+            && let Some(stored) = self.broker.store.submit(self.me, batch)
+        {
+            self.residents.journal.answered(stored);
         }
         self.ask_for_contents();
     }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Batch;
 use super::record::{Deliveries, DeliveryRecord, MessageRecord, Record};
+use super::{Batch, Stored};
 use crate::protocol::ids::{MessageNumber, SessionNumber, Ticket};
 
 /// Gives numbers to sessions and messages: each once, for all workers.
@@ -68,6 +68,8 @@ pub struct Journal {
     ended_meanwhile: Vec<(MessageNumber, SessionNumber, u16)>,
     /// Bytes of the largest batch of late.
     capacity: usize,
+    /// The buffer of the last batch, if it has come back.
+    spare: Vec<u8>,
 }
 
 impl Journal {
@@ -87,6 +89,7 @@ impl Journal {
             deliveries: Vec::new(),
             ended_meanwhile: Vec::new(),
             capacity: 0,
+            spare: Vec::new(),
         }
     }
 
@@ -201,6 +204,14 @@ impl Journal {
         self.told(up_to);
     }
 
+    /// The store has answered that a batch is safe, and given its buffer back.
+    pub fn answered(&mut self, stored: Stored) {
+        self.stored(stored.up_to);
+        if stored.buffer.capacity() <= 2 * BUFFER_KEPT_BYTES {
+            self.spare = stored.buffer;
+        }
+    }
+
     /// The store has told what has become of every batch up to this one.
     pub fn told(&mut self, up_to: u64) {
         self.told = self.told.max(up_to);
@@ -227,9 +238,12 @@ impl Journal {
         // It shrinks slowly: a buffer that is too small is copied as it grows.
         let shrunk = self.capacity - self.capacity / 16;
         self.capacity = self.open.bytes.len().clamp(shrunk, BUFFER_KEPT_BYTES);
+        let mut bytes = std::mem::take(&mut self.spare);
+        bytes.clear();
+        bytes.reserve(self.capacity);
         let next = Batch {
             number: self.open.number + 1,
-            bytes: Vec::with_capacity(self.capacity),
+            bytes,
             ..Batch::default()
         };
         Some(std::mem::replace(&mut self.open, next))

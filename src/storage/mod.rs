@@ -37,6 +37,15 @@ pub struct Batch {
     pub messages: Option<(MessageNumber, MessageNumber)>,
 }
 
+/// The answer of a store that has written a batch at once.
+#[derive(Debug)]
+pub struct Stored {
+    /// The worker's batches up to this one are as safe as the store promises.
+    pub up_to: u64,
+    /// The batch's buffer, to be used again: it is warm.
+    pub buffer: Vec<u8>,
+}
+
 /// Which snapshot a part belongs to.
 pub type SnapshotId = u64;
 
@@ -73,9 +82,8 @@ pub trait Store: Send + Sync {
     /// Takes a worker's batch. A worker's batches are kept in order, and a batch that was submitted before another worker was written
     /// a letter is kept before what that worker submits after reading it.
     ///
-    /// Gives the number up to which the worker's batches are as safe as the store promises, where that is known at once;
-    /// [`StoreEvents::stored`] is not called for it then.
-    fn submit(&self, from: WorkerId, batch: Batch) -> Option<u64>;
+    /// Gives an answer where it is known at once; [`StoreEvents::stored`] is not called for it then.
+    fn submit(&self, from: WorkerId, batch: Batch) -> Option<Stored>;
 
     /// True where a batch is safe a moment after it was submitted, as a rule: the broker then makes packets that depend on it before it
     /// knows, and sends them when it does.
@@ -149,7 +157,7 @@ impl Store for MemoryStore {
 
     fn attach(&self, _events: Arc<dyn StoreEvents>) {}
 
-    fn submit(&self, _from: WorkerId, _batch: Batch) -> Option<u64> {
+    fn submit(&self, _from: WorkerId, _batch: Batch) -> Option<Stored> {
         None
     }
 

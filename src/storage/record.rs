@@ -193,25 +193,25 @@ impl Record<'_> {
             Self::Will(will) => framed(out, KIND_WILL, |out| will.encode(out)),
             Self::WillEnded(session) => framed(out, KIND_WILL_ENDED, |out| put(out, session.0.get())),
             Self::Message(message) => framed(out, KIND_MESSAGE, |out| message.encode(out)),
+            Self::Delivery(number, delivery) if delivery.is_short() => {
+                let mut head = Head::record(KIND_DELIVERY);
+                head.number(number.0.get());
+                delivery.put_head(&mut head);
+                head.append_record(out);
+            }
             Self::Delivery(number, delivery) => framed(out, KIND_DELIVERY, |out| {
                 put(out, number.0.get());
                 delivery.encode(out);
             }),
-            Self::DeliveryEnded(number, session, copy) => framed(out, KIND_DELIVERY_ENDED, |out| {
-                let mut head = Head::new();
+            Self::DeliveryEnded(number, session, copy) => {
+                let mut head = Head::record(KIND_DELIVERY_ENDED);
                 head.number(number.0.get());
                 head.number(session.0.get());
                 head.number((*copy).into());
-                out.extend_from_slice(head.as_bytes());
-            }),
-            Self::Received(session, id) => framed(out, KIND_RECEIVED, |out| {
-                put(out, session.0.get());
-                put(out, id.get().into());
-            }),
-            Self::ReceivedEnded(session, id) => framed(out, KIND_RECEIVED_ENDED, |out| {
-                put(out, session.0.get());
-                put(out, id.get().into());
-            }),
+                head.append_record(out);
+            }
+            Self::Received(session, id) => received(KIND_RECEIVED, *session, *id, out),
+            Self::ReceivedEnded(session, id) => received(KIND_RECEIVED_ENDED, *session, *id, out),
             Self::Unreleased(unreleased) => framed(out, KIND_UNRELEASED, |out| unreleased.encode(out)),
             Self::RetainedFrom(order) => framed(out, KIND_RETAINED_FROM, |out| put(out, *order)),
         }
@@ -275,6 +275,13 @@ pub fn message_number(record: &[u8]) -> Option<MessageNumber> {
         (&KIND_MESSAGE, body) => Reader(body).message().ok(),
         _ => None,
     }
+}
+
+fn received(kind: u8, session: SessionNumber, id: PacketId, out: &mut Vec<u8>) {
+    let mut head = Head::record(kind);
+    head.number(session.0.get());
+    head.number(id.get().into());
+    head.append_record(out);
 }
 
 fn framed(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
@@ -402,7 +409,7 @@ impl<'a> MessageRecord<'a> {
         }
         head.byte(content.bits());
         head.number(topic.len() as u64);
-        out.extend_from_slice(head.as_bytes());
+        head.append_to(out);
         out.extend_from_slice(topic);
         put_binary(out, properties);
         put_binary(out, content.payload);
@@ -458,6 +465,34 @@ impl<'a> DeliveryRecord<'a> {
     /// Appends it, as part of [`Deliveries`].
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
+        let mut head = Head::new();
+        self.put_head(&mut head);
+        head.append_to(out);
+        if self.is_short() {
+            return;
+        }
+        if !self.identifiers.is_empty() {
+            put(out, self.identifiers.len() as u64);
+            for identifier in &self.identifiers {
+                put(out, (*identifier).into());
+            }
+        }
+        if let Some((group, filter)) = self.group {
+            put_binary(out, group.as_bytes());
+            put_binary(out, filter.as_bytes());
+        }
+        if self.copy > 0 {
+            put(out, self.copy.into());
+        }
+    }
+
+    /// True when there is nothing but its head.
+    fn is_short(&self) -> bool {
+        self.identifiers.is_empty() && self.group.is_none() && self.copy == 0
+    }
+
+    #[inline]
+    fn put_head(&self, head: &mut Head) {
         let (progress, id) = match self.progress {
             Progress::Queued => (0, None),
             Progress::Sent(id) => (1, Some(id)),
@@ -471,25 +506,10 @@ impl<'a> DeliveryRecord<'a> {
         ] {
             bits |= if is_there { bit } else { 0 };
         }
-        let mut head = Head::new();
         head.byte(bits);
         head.number(self.session.0.get());
         if let Some(id) = id {
             head.number(id.get().into());
-        }
-        out.extend_from_slice(head.as_bytes());
-        if !self.identifiers.is_empty() {
-            put(out, self.identifiers.len() as u64);
-            for identifier in &self.identifiers {
-                put(out, (*identifier).into());
-            }
-        }
-        if let Some((group, filter)) = self.group {
-            put_binary(out, group.as_bytes());
-            put_binary(out, filter.as_bytes());
-        }
-        if self.copy > 0 {
-            put(out, self.copy.into());
         }
     }
 

@@ -11,7 +11,7 @@ use sundew::protocol::version::Version;
 use sundew::server::ServerOptions;
 use sundew::storage::disk::recover::{Gap, Place, RecoverMode, Visitor};
 use sundew::storage::disk::{DiskOptions, DiskStore, StorageOptions};
-use sundew::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
+use sundew::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents, Stored};
 
 use crate::broker::{BOTH, Broker};
 use crate::client::Client;
@@ -225,7 +225,7 @@ impl Store for Slow {
         self.0.attach(events);
     }
 
-    fn submit(&self, from: WorkerId, batch: Batch) -> Option<u64> {
+    fn submit(&self, from: WorkerId, batch: Batch) -> Option<Stored> {
         self.0.submit(from, batch)
     }
 

@@ -15,7 +15,7 @@ use sundew::storage::disk::recover::{Gap, Place, RecoverMode, Recovered, Report,
 use sundew::storage::disk::status::StoreStatus;
 use sundew::storage::disk::{DiskOptions, FullPolicy, SyncMode};
 use sundew::storage::image::{Image, ImageOptions, Restored};
-use sundew::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
+use sundew::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents, Stored};
 
 use crate::disk::{SimDisk, Survival, Troubles};
 use crate::fault::Fault;
@@ -353,7 +353,7 @@ impl Store for EngineStore {
         desk.habits.is_quick && desk.options.sync != SyncMode::Always
     }
 
-    fn submit(&self, from: WorkerId, mut batch: Batch) -> Option<u64> {
+    fn submit(&self, from: WorkerId, mut batch: Batch) -> Option<Stored> {
         if let Some(fault) = self.fault.filter(|fault| fault.is_of_records()) {
             fault.spoil(&mut batch);
         }
@@ -364,7 +364,9 @@ impl Store for EngineStore {
             && desk.inputs.is_empty()
             && desk.random.percent(50)
         {
-            return engine.step_with(from, &batch, now);
+            let up_to = engine.step_with(from, &batch, now)?;
+            let buffer = batch.bytes;
+            return Some(Stored { up_to, buffer });
         }
         desk.inputs.push(Input::Batch(from, batch));
         None

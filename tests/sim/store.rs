@@ -10,7 +10,7 @@ use sundew::protocol::time::Time;
 use sundew::storage::disk::SyncMode;
 use sundew::storage::image::{Image, ImageOptions, Restored};
 use sundew::storage::record::{self, Record};
-use sundew::storage::{Batch, RetainedCursor, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
+use sundew::storage::{Batch, RetainedCursor, SnapshotId, SnapshotPart, Standing, Store, StoreEvents, Stored};
 
 use crate::fault::Fault;
 use crate::random::Random;
@@ -487,7 +487,7 @@ impl Store for LogStore {
         self.shelf().habits.is_quick
     }
 
-    fn submit(&self, from: WorkerId, mut batch: Batch) -> Option<u64> {
+    fn submit(&self, from: WorkerId, mut batch: Batch) -> Option<Stored> {
         if let Some(fault) = self.fault.filter(|fault| fault.is_of_records()) {
             fault.spoil(&mut batch);
         }
@@ -500,7 +500,10 @@ impl Store for LogStore {
         if self.fault == Some(Fault::TellEarly) {
             self.tell(&[answer]);
         }
-        is_answered.then_some(number)
+        is_answered.then_some(Stored {
+            up_to: number,
+            buffer: Vec::new(),
+        })
     }
 
     fn submit_snapshot(&self, from: WorkerId, snapshot: SnapshotId, part: SnapshotPart) {

@@ -14,7 +14,7 @@ use crate::protocol::version::Version;
 use crate::session::peer::tests::peer;
 use crate::storage::image::{Image, ImageOptions, Restored};
 use crate::storage::record::{MessageRecord, Record, records};
-use crate::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
+use crate::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents, Stored};
 
 const NOW: Time = Time(1_000_000);
 
@@ -113,7 +113,7 @@ impl Store for Shelf {
         assert!(self.events.set(events).is_ok());
     }
 
-    fn submit(&self, from: WorkerId, batch: Batch) -> Option<u64> {
+    fn submit(&self, from: WorkerId, batch: Batch) -> Option<Stored> {
         self.kept().batches.push((from, batch));
         None
     }

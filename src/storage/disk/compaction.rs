@@ -70,11 +70,6 @@ impl Compaction {
         self.changes > 0 || self.snapshot.is_some() || self.is_tidying
     }
 
-    /// True while no snapshot is wanted or under way.
-    pub(super) const fn is_idle(&self) -> bool {
-        !self.wants && self.snapshot.is_none() && !self.is_tidying
-    }
-
     /// The estimate of the next one's bytes.
     pub(super) const fn last_bytes(&self) -> u64 {
         self.last_bytes
@@ -147,11 +142,19 @@ impl Engine {
         }
     }
 
-    /// Begins a snapshot when one is due, and goes on with it.
-    pub(super) fn step_snapshot(&mut self) {
-        if self.compaction.snapshot.is_none() && self.failure.is_none() && !self.is_closed {
+    /// Sees whether the log has grown so much that a snapshot is due; false while one cannot begin.
+    pub(super) fn want_snapshot(&mut self) -> bool {
+        let may_begin = self.compaction.snapshot.is_none() && self.failure.is_none() && !self.is_closed;
+        if may_begin {
             let limit = self.options.snapshot_after.max(self.compaction.last_bytes);
             self.compaction.wants |= self.compaction.changes > 0 && self.log_bytes() > limit;
+        }
+        may_begin
+    }
+
+    /// Begins a snapshot when one is due, and goes on with it.
+    pub(super) fn step_snapshot(&mut self) {
+        if self.want_snapshot() {
             let is_due =
                 self.compaction.wants && !self.compaction.is_tidying && self.now.time >= self.compaction.not_before;
             let segment = self.log.segment_name().map_or(0, |name| name.number);

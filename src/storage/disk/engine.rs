@@ -225,28 +225,6 @@ impl Engine {
                 }
             }
         }
-        self.end_step(loads);
-    }
-
-    /// Takes a batch of a worker that waits for the answer: the number up to which its batches are stored, or `None` when they are not for now.
-    pub fn step_with(&mut self, from: WorkerId, batch: &Batch, now: Now) -> Option<u64> {
-        self.begin_step(now);
-        self.take_batch(from, batch);
-        self.answers = Some(from);
-        self.end_step(Vec::new());
-        self.answers = None;
-        let progress = self.workers[usize::from(from.0)];
-        (progress.stored == batch.number).then_some(progress.stored)
-    }
-
-    fn begin_step(&mut self, now: Now) {
-        self.now = Now {
-            time: now.time.max(self.now.time),
-            wall: now.wall,
-        };
-    }
-
-    fn end_step(&mut self, loads: Vec<Job>) {
         self.flush();
         self.tell();
         // What is asked for may be in a batch that has just been written.
@@ -256,6 +234,28 @@ impl Engine {
         self.tick();
         self.step_close();
         self.step_snapshot();
+    }
+
+    /// Takes a batch of a worker that waits for the answer: the number up to which its batches are stored, or `None` when they are not for now.
+    pub fn step_with(&mut self, from: WorkerId, batch: &Batch, now: Now) -> Option<u64> {
+        self.begin_step(now);
+        self.take_batch(from, batch);
+        self.answers = Some(from);
+        self.flush();
+        self.tell();
+        self.answers = None;
+        self.tick();
+        // A snapshot is work for who has time.
+        self.want_snapshot();
+        let progress = self.workers[usize::from(from.0)];
+        (progress.stored == batch.number).then_some(progress.stored)
+    }
+
+    fn begin_step(&mut self, now: Now) {
+        self.now = Now {
+            time: now.time.max(self.now.time),
+            wall: now.wall,
+        };
     }
 
     /// When it is to be called again although nothing comes.
@@ -281,15 +281,13 @@ impl Engine {
         self.is_closed
     }
 
-    /// True while a step with a small batch takes no longer than a write of it to memory: nothing fails, nothing is brought to the device, and no
-    /// snapshot is under way.
+    /// True while [`Engine::step_with`] takes no longer than a write to memory: nothing fails, and the log is not being brought to the device.
     pub fn is_calm(&self) -> bool {
         self.options.sync != SyncMode::Always
             && !self.is_syncing
             && self.failure.is_none()
             && self.closing.is_none()
             && !self.is_closed
-            && self.compaction.is_idle()
     }
 
     fn take_batch(&mut self, worker: WorkerId, batch: &Batch) {

@@ -19,7 +19,7 @@ use super::writer::{MustNotPanic, StoreClock, Writer, wall_millis};
 use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
 use crate::protocol::message::Message;
 use crate::protocol::time::Time;
-use crate::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents};
+use crate::storage::{Batch, SnapshotId, SnapshotPart, Standing, Store, StoreEvents, Stored};
 
 /// Why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -212,7 +212,7 @@ impl Store for DiskStore {
         }
     }
 
-    fn submit(&self, from: WorkerId, batch: Batch) -> Option<u64> {
+    fn submit(&self, from: WorkerId, batch: Batch) -> Option<Stored> {
         self.writer.submit(from, batch)
     }
 

@@ -16,11 +16,10 @@ use super::log::Now;
 use super::status::{StoreStatus, count, set};
 use crate::protocol::ids::WorkerId;
 use crate::protocol::time::Time;
-use crate::storage::Batch;
+use crate::storage::{Batch, Stored};
 
-/// The largest batch that a worker writes itself, in bytes: a page. Of larger ones handing over is a small part of what they cost, and two cores
-/// share the work (`tests/bench/NOTES.md`).
-const SMALL_BYTES: usize = 4096;
+/// The largest batch that a worker writes itself, in bytes: some tens of microseconds (`tests/bench/NOTES.md`).
+const SMALL_BYTES: usize = 256 * 1024;
 /// A write of a worker is slow from here on.
 const SLOW: Duration = Duration::from_millis(5);
 /// What a slow write is paid back with, times its own length.
@@ -121,9 +120,12 @@ impl Writer {
     }
 
     /// A worker's batch: written here and now where that is quick; then with what [`Store::submit`](crate::storage::Store::submit) gives.
-    pub(super) fn submit(&self, from: WorkerId, batch: Batch) -> Option<u64> {
+    pub(super) fn submit(&self, from: WorkerId, batch: Batch) -> Option<Stored> {
         match self.write_here(from, &batch) {
-            Written::Here(stored) => stored,
+            Written::Here(up_to) => {
+                let buffer = batch.bytes;
+                up_to.map(|up_to| Stored { up_to, buffer })
+            }
             Written::NotHere => {
                 self.put(Input::Batch(from, batch));
                 None

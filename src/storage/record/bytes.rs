@@ -1,6 +1,6 @@
 //! Fields of records as bytes.
 
-use super::RecordError;
+use super::{LENGTH_BYTES, RecordError};
 use crate::protocol::ids::{MessageNumber, PacketId, SessionNumber};
 use crate::protocol::time::Time;
 
@@ -18,7 +18,9 @@ pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
         length += 1;
     }
     bytes[length] = value as u8;
-    out.extend_from_slice(&bytes[..=length]);
+    let start = out.len();
+    out.extend_from_slice(&bytes);
+    out.truncate(start + length + 1);
 }
 
 /// Small fields that are put together on the stack and appended at once: a message has a dozen.
@@ -56,10 +58,32 @@ impl Head {
         self.byte(value as u8);
     }
 
-    /// What was put.
+    /// Appends what was put. Copies more than that and takes the rest back: a copy of known length is two instructions, one of another is
+    /// a call that costs as much as everything else here.
     #[inline]
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.length]
+    pub(super) fn append_to(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        match self.bytes.first_chunk::<32>() {
+            Some(first) if self.length <= 32 => out.extend_from_slice(first),
+            _ => out.extend_from_slice(&self.bytes),
+        }
+        out.truncate(start + self.length);
+    }
+
+    /// The beginning of a record that consists of such fields only.
+    pub(super) const fn record(kind: u8) -> Self {
+        let mut head = Self::new();
+        head.length = LENGTH_BYTES;
+        head.byte(kind);
+        head
+    }
+
+    /// Appends the whole record.
+    #[inline]
+    pub(super) fn append_record(&mut self, out: &mut Vec<u8>) {
+        let length = (self.length - LENGTH_BYTES) as u32; // of a few dozen bytes
+        self.bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+        self.append_to(out);
     }
 }
 

@@ -94,8 +94,8 @@ fn submit(store: &DiskStore, broker: &dyn StoreEvents, value: u64, bytes: Vec<u8
         records: 1,
         messages: (value == 1).then(|| (number(1), number(1))),
     };
-    if let Some(up_to) = store.submit(WorkerId(0), batch) {
-        broker.stored(WorkerId(0), up_to);
+    if let Some(stored) = store.submit(WorkerId(0), batch) {
+        broker.stored(WorkerId(0), stored.up_to);
     }
 }
 

@@ -17,8 +17,8 @@ fn submit(store: &DiskStore, broker: &Broker, worker: u16, number: u64, bytes: V
         records: 1,
         messages: None,
     };
-    if let Some(up_to) = store.submit(WorkerId(worker), batch) {
-        broker.stored(WorkerId(worker), up_to);
+    if let Some(stored) = store.submit(WorkerId(worker), batch) {
+        broker.stored(WorkerId(worker), stored.up_to);
     }
 }
 
@@ -33,14 +33,14 @@ fn small_batches_are_written_by_who_brings_them_and_large_ones_are_not() {
     let mut number = 0;
     while written_by_workers(&store) == 0 {
         number += 1;
-        submit(&store, &*broker, 0, number, mark(number));
+        submit(&store, &broker, 0, number, mark(number));
         broker.wait_stored(number);
         assert!(number < 10_000, "nobody ever writes himself: {:?}", store.status());
     }
     for _ in 0..20 {
         number += 1;
         let before = written_by_workers(&store);
-        submit(&store, &*broker, 0, number, message(number, &[0; 5000]));
+        submit(&store, &broker, 0, number, message(number, &[0; 300_000]));
         assert_eq!(written_by_workers(&store), before);
         broker.wait_stored(number);
     }
@@ -51,7 +51,7 @@ fn where_every_batch_is_synced_no_worker_waits_for_it() {
     let scratch = tempfile::tempdir().unwrap();
     let (store, broker, _) = open(scratch.path(), SyncMode::Always);
     for number in 1..=50 {
-        submit(&store, &*broker, 0, number, mark(number));
+        submit(&store, &broker, 0, number, mark(number));
         broker.wait_stored(number);
     }
     assert_eq!(written_by_workers(&store), 0);
@@ -71,10 +71,10 @@ fn what_is_written_here_never_overtakes_what_was_handed_over() {
                     for number in 1..=BATCHES {
                         let value = number * 2 + u64::from(worker);
                         let mut bytes = mark(value);
-                        if value % 7 == 0 {
-                            bytes.extend(message(value, &[0; 6000]));
+                        if value % 97 == 0 {
+                            bytes.extend(message(value, &[0; 300_000]));
                         }
-                        submit(&store, &*broker, worker, number, bytes);
+                        submit(&store, &broker, worker, number, bytes);
                     }
                 });
             }
