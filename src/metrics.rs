@@ -195,6 +195,11 @@ metrics! {
     /// Connections that have been silent for a while, and have given up their task until there is something to do for them.
     connections_parked: Gauge "connections_parked";
 
+    /// Questions about clients that another program has answered.
+    backend_answered: Counter "backend_questions", "result" = "answered";
+    /// Questions about clients that another program has not answered in time, or not in a way that is understood.
+    backend_failed: Counter "backend_questions", "result" = "failed";
+
     /// Sessions that were created.
     sessions_created: Counter "sessions_created";
     /// Sessions that a client came back to.
@@ -345,6 +350,8 @@ metrics! {
     limit_unreleased_bytes: Counter "limits_reached", "limit" = "unreleased_bytes";
     /// Times a limit was reached: passwords that wait to be checked.
     limit_password_checks: Counter "limits_reached", "limit" = "password_checks";
+    /// Questions about clients that could not be asked of another program, because too many waited.
+    limit_backend_waiting: Counter "limits_reached", "limit" = "backend_waiting";
     /// Clients that were refused because too many tokens waited to be checked.
     limit_token_checks: Counter "limits_reached", "limit" = "token_checks";
     /// Times a limit was reached: sessions.

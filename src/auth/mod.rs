@@ -17,7 +17,8 @@ use core::fmt;
 use std::sync::Arc;
 
 use self::grants::Grants;
-use crate::protocol::ids::Token;
+use self::way::BackendEvent;
+use crate::protocol::ids::{Token, WorkerId};
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::topic::{TopicFilter, TopicName};
@@ -120,6 +121,16 @@ pub trait Answers: Send + Sync {
     /// Of [`Authenticator::connect`] or [`Authenticator::continue_with`]. False when nobody waits any more: the broker is gone.
     fn verdict(&self, token: Token, verdict: Verdict) -> bool;
 
+    /// Of [`Authorizer::publish`] or [`Authorizer::subscribe`].
+    fn allowed(&self, token: Token, is_allowed: bool) {
+        let _ = (token, is_allowed);
+    }
+
+    /// Something that has to be counted, by the worker that asked.
+    fn backend(&self, worker: WorkerId, event: BackendEvent) {
+        let _ = (worker, event);
+    }
+
     /// What [`Authenticator::generation`] or [`Authorizer::generation`] says has moved: whoever has nothing to do looks who has to go.
     fn access_changed(&self) {}
 }
@@ -194,6 +205,12 @@ pub trait Authorizer: Send + Sync {
     /// known, so nothing is remembered, and everything below is asked once a connection.
     fn generation(&self) -> Option<u64> {
         None
+    }
+
+    /// Whether answers about this client's publications hold until then. Others are asked for each time.
+    fn remembers(&self, who: &Access<'_>) -> bool {
+        let _ = who;
+        self.generation().is_some()
     }
 
     /// Whether this client's publications have to be asked about at all.

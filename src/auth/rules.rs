@@ -12,6 +12,7 @@ use hashbrown::{HashMap, HashSet};
 use super::filter::{covers, overlap};
 use super::grants::Grants;
 use super::rule::{Action, Effect, Rule};
+use super::way::{Deed, Rights};
 use super::{Access, Answer, Authorizer};
 use crate::protocol::ids::Token;
 use crate::protocol::qos::QoS;
@@ -55,6 +56,8 @@ pub struct Rules {
     is_sys_public: bool,
     /// Listeners that there are; empty where that is not known.
     listeners: Vec<Box<str>>,
+    /// Who is asked what no rule says, by listener.
+    elsewhere: Vec<(Box<str>, Arc<dyn Rights>)>,
 }
 
 /// Rules that allow everything, as where none are configured.
@@ -88,6 +91,8 @@ pub enum DecidedBy<'a> {
     Sys,
     /// Subscriptions are always granted, and looked at when something is delivered.
     Granted,
+    /// No rule says it: somebody else is asked, or, of a delivery, was when it was subscribed to.
+    Elsewhere,
 }
 
 impl Decision<'_> {
@@ -124,6 +129,7 @@ impl Rules {
             admins: admins.into_iter().collect(),
             is_sys_public: false,
             listeners: Vec::new(),
+            elsewhere: Vec::new(),
         }
     }
 
@@ -132,6 +138,30 @@ impl Rules {
     pub fn with_listeners(mut self, names: Vec<Box<str>>) -> Self {
         self.listeners = names;
         self
+    }
+
+    /// Has somebody asked what no rule says on these listeners: about publications and subscriptions. What may be subscribed to is
+    /// received then, but for what a rule denies.
+    #[must_use]
+    pub fn with_elsewhere(mut self, elsewhere: Vec<(Box<str>, Arc<dyn Rights>)>) -> Self {
+        self.elsewhere = elsewhere;
+        self
+    }
+
+    /// Who is asked about a client what no rule says. One that has rules of its own has all of them.
+    pub fn elsewhere(&self, who: &Access<'_>) -> Option<&Arc<dyn Rights>> {
+        if self.elsewhere.is_empty() || who.grants.is_some_and(|grants| grants.rules.is_some()) {
+            return None;
+        }
+        let here = self.elsewhere.iter().find(|(name, _)| **name == *who.peer.rules.name);
+        here.map(|(_, rights)| rights)
+    }
+
+    fn ask_elsewhere(&self, decision: &Decision<'_>, who: &Access<'_>, deed: &Deed<'_>, token: Token) -> Answer<bool> {
+        match (decision.by, self.elsewhere(who)) {
+            (DecidedBy::Elsewhere, Some(rights)) => rights.ask(who, deed, token),
+            _ => Answer::Ready(decision.is_allowed),
+        }
     }
 
     /// Lets every client read `$SYS` that no rule denies it.
@@ -150,6 +180,7 @@ impl Rules {
     pub fn govern(&self, who: &Access<'_>) -> bool {
         match &self.scope {
             _ if who.grants.is_some_and(|grants| grants.rules.is_some()) => true,
+            _ if self.elsewhere(who).is_some() => true,
             Scope::Everywhere => true,
             Scope::Except(names) => names.iter().all(|name| **name != *who.peer.rules.name),
             Scope::Nowhere => false,
@@ -188,7 +219,10 @@ impl Rules {
                 Effect::Allow => {}
             }
         }
-        by_rule(allowed)
+        match allowed {
+            None if self.elsewhere(who).is_some() => Decision::of(false, DecidedBy::Elsewhere),
+            allowed => by_rule(allowed),
+        }
     }
 
     /// May a client still publish what is retained of it? One that came by a listener that is not there any more may do what it may by any.
@@ -231,17 +265,18 @@ impl Rules {
         if allowed.is_none() && matches(SYS, topic) {
             return Decision::of(self.reads_sys(who), DecidedBy::Sys);
         }
-        if is_governed {
-            by_rule(allowed)
-        } else {
-            Decision::of(true, DecidedBy::NotConfigured)
+        match allowed {
+            None if self.elsewhere(who).is_some() => Decision::of(true, DecidedBy::Elsewhere),
+            allowed if is_governed => by_rule(allowed),
+            _ => Decision::of(true, DecidedBy::NotConfigured),
         }
     }
 
     /// May a client subscribe to a filter? The filter is that of a shared subscription without `$share/GROUP/`.
     pub fn subscribe<'a>(&'a self, who: &Access<'a>, filter: &str) -> Decision<'a> {
         let is_governed = self.govern(who);
-        if is_governed && self.wide == WideSubscriptions::Grant {
+        let is_elsewhere = self.elsewhere(who).is_some();
+        if is_governed && !is_elsewhere && self.wide == WideSubscriptions::Grant {
             return Decision::of(true, DecidedBy::Granted);
         }
         let (mut whole, mut part) = (None, None);
@@ -263,6 +298,7 @@ impl Rules {
             (None, _) if covers(SYS, filter) && (self.reads_sys(who) || !is_governed) => {
                 Decision::of(self.reads_sys(who), DecidedBy::Sys)
             }
+            (None, _) if is_elsewhere => Decision::of(false, DecidedBy::Elsewhere),
             (None, _) if !is_governed => Decision::of(true, DecidedBy::NotConfigured),
             (None, Some(rule)) => Decision::of(self.wide == WideSubscriptions::Narrow, DecidedBy::OnlyPart(rule)),
             (None, None) => Decision::of(false, DecidedBy::NoRule),
@@ -286,7 +322,7 @@ impl Rules {
         if !self.govern(who) {
             return overlap(SYS, filter) && !self.reads_sys(who);
         }
-        let mut is_covered = reads_sys;
+        let mut is_covered = reads_sys || self.elsewhere(who).is_some();
         for (rule, of_rule) in self.applying(who) {
             if !rule.actions.decide(Action::Receive) {
                 continue;
@@ -342,12 +378,32 @@ impl LiveRules {
 }
 
 impl Authorizer for LiveRules {
-    fn publish(&self, who: &Access<'_>, topic: TopicName<'_>, qos: QoS, retain: bool, _token: Token) -> Answer<bool> {
-        Answer::Ready(self.current().publish(who, topic.as_str(), qos, retain).is_allowed)
+    fn publish(&self, who: &Access<'_>, topic: TopicName<'_>, qos: QoS, retain: bool, token: Token) -> Answer<bool> {
+        let rules = self.current();
+        let decision = rules.publish(who, topic.as_str(), qos, retain);
+        let deed = Deed {
+            action: Action::Publish,
+            topic: topic.as_str(),
+            qos,
+            retain,
+        };
+        rules.ask_elsewhere(&decision, who, &deed, token)
     }
 
-    fn subscribe(&self, who: &Access<'_>, filter: TopicFilter<'_>, _token: Token) -> Answer<bool> {
-        Answer::Ready(self.current().subscribe(who, filter.filter()).is_allowed)
+    fn subscribe(&self, who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool> {
+        let rules = self.current();
+        let decision = rules.subscribe(who, filter.filter());
+        let deed = Deed {
+            action: Action::Subscribe,
+            topic: filter.filter(),
+            qos: QoS::AtMostOnce,
+            retain: false,
+        };
+        rules.ask_elsewhere(&decision, who, &deed, token)
+    }
+
+    fn remembers(&self, who: &Access<'_>) -> bool {
+        self.current().elsewhere(who).is_none()
     }
 
     fn subscribe_qos(&self, who: &Access<'_>, filter: TopicFilter<'_>) -> QoS {

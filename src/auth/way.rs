@@ -2,8 +2,10 @@
 
 use core::fmt;
 
-use super::Verdict;
+use super::rule::Action;
+use super::{Access, Answer, Verdict};
 use crate::protocol::ids::Token;
+use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::session::peer::Peer;
 use crate::session::request::ConnectRequest;
@@ -39,6 +41,36 @@ pub enum Asked {
     Later,
     /// It is for another way to say.
     NotMine,
+}
+
+/// Whoever can say what a client may do, where no rule does.
+pub trait Rights: Send + Sync + fmt::Debug {
+    /// May it do that? An answer that comes later goes through [`super::Answers`] with the token.
+    fn ask(&self, who: &Access<'_>, deed: &Deed<'_>, token: Token) -> Answer<bool>;
+}
+
+/// Something that a client wants to do.
+#[derive(Clone, Copy, Debug)]
+pub struct Deed<'a> {
+    /// To publish, or to subscribe.
+    pub action: Action,
+    /// The topic, or the topic filter without `$share/GROUP/`.
+    pub topic: &'a str,
+    /// With it.
+    pub qos: QoS,
+    /// It is to be retained.
+    pub retain: bool,
+}
+
+/// What happened with a back end, to be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendEvent {
+    /// It was asked, and has answered.
+    Asked,
+    /// It was asked in vain.
+    Failed,
+    /// It could not be asked, as too many questions wait.
+    Overloaded,
 }
 
 /// Whether a text has the form of a JSON Web Token: three parts with points between them, the first a JSON object in base64. What has it is

@@ -1,5 +1,7 @@
 //! The files that say who may enter and what he may do: read together, watched, and taken over all or none.
 
+mod asked;
+
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -10,9 +12,8 @@ use tracing::{error, info, warn};
 
 use super::hashing::{HashingOptions, HashingPool};
 use super::pool::AnswersTo;
-use super::token::keys::Keys;
-use super::token::{Issuer, Issuers, KeySource, TokenWay};
-use super::ways::{Backends, KeysFrom, TokenIssuer, is_for};
+use super::token::Issuers;
+use super::ways::{Backends, HttpAsked, TokenIssuer};
 use crate::auth::acl_file::AclFile;
 use crate::auth::chain::{CertificateName, Chain, Entrance, Entrances};
 use crate::auth::password::PasswordFile;
@@ -39,6 +40,8 @@ pub struct AccessOptions {
     pub hides_wrong_password: bool,
     /// Whose tokens are taken.
     pub tokens: Vec<TokenIssuer>,
+    /// Who is asked; of several for one listener the first.
+    pub http: Vec<HttpAsked>,
 }
 
 /// Who may enter through one listener.
@@ -62,9 +65,6 @@ pub struct ListenerAccess {
 const FILE_BYTES_MAX: u64 = 64 << 20;
 /// Changes that are logged one by one.
 const CHANGES_LOGGED_MAX: usize = 20;
-
-const PEM_HINT: &str = "the issuer of tokens has its public key: `openssl pkey -in KEY -pubout`";
-const SECRET_HINT: &str = "`openssl rand -base64 48 > FILE` makes one";
 
 /// What is wrong with a file, or strange about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,7 +99,11 @@ impl AccessOptions {
             .iter()
             .flat_map(|listener| [&listener.password_file, &listener.acl_file]);
         let keys = self.tokens.iter().filter_map(|issuer| issuer.keys.file());
-        let all = own.chain([&self.acl_file]).flatten().chain(keys);
+        let authorities = self
+            .http
+            .iter()
+            .filter_map(|asked| asked.options.client.ca_file.as_ref());
+        let all = own.chain([&self.acl_file]).flatten().chain(keys).chain(authorities);
         let mut files: Vec<_> = all.map(PathBuf::as_path).collect();
         files.sort_unstable();
         files.dedup();
@@ -124,21 +128,14 @@ impl AccessOptions {
         };
         let mut entrances = Entrances::new();
         let mut rules = self.rules.clone();
-        let all_issuers: Vec<_> = self
-            .tokens
-            .iter()
-            .map(|tokens| reading.issuer(tokens, backends))
-            .collect();
-        let mut issuers = Vec::new();
-        for listener in &self.listeners {
-            let here = self.tokens.iter().zip(&all_issuers);
-            let here = here.filter(|(tokens, _)| is_for(&tokens.listeners, &listener.name));
-            let here = Arc::new(Issuers::new(here.filter_map(|(_, issuer)| issuer.clone()).collect()));
-            issuers.push(Arc::clone(&here));
-            let tokens = (!here.is_empty()).then(|| Arc::new(TokenWay::new(here, Arc::clone(&backends.tokens))) as _);
+        let (mut issuers, mut rights) = (Vec::new(), Vec::new());
+        let ways = reading.ways(self, backends);
+        for (listener, ways) in self.listeners.iter().zip(ways) {
+            issuers.push(ways.issuers);
+            rights.extend(ways.rights.map(|one| (listener.name.clone(), one)));
             let entrance = Entrance {
-                tokens,
-                elsewhere: None,
+                tokens: ways.tokens,
+                elsewhere: ways.elsewhere,
                 certificate_name: listener.certificate_name,
                 passwords: listener
                     .password_file
@@ -169,6 +166,7 @@ impl AccessOptions {
             entrances,
             rules: Rules::new(rules, scope, self.wide_subscriptions, self.admins.clone())
                 .with_public_sys(self.is_sys_public)
+                .with_elsewhere(rights)
                 .with_listeners(self.listeners.iter().map(|listener| listener.name.clone()).collect()),
             issuers,
             warnings: reading.warnings,
@@ -195,47 +193,6 @@ impl Reading<'_> {
         });
         self.passwords.push((path.to_owned(), file.clone()));
         file
-    }
-
-    fn issuer(&mut self, tokens: &TokenIssuer, backends: &Backends) -> Option<Arc<Issuer>> {
-        let keys = match &tokens.keys {
-            KeysFrom::Url(options) => {
-                let ca_file = options.client.ca_file.as_deref().unwrap_or(Path::new(&options.url));
-                let url = backends.jwks(options, self.seed);
-                KeySource::Url(url.map_err(|message| self.strange(ca_file, message)).ok()?)
-            }
-            KeysFrom::PublicKeys(path) => {
-                let text = self.text(path, PEM_HINT)?;
-                self.fixed(path, Keys::from_pem(&text, self.seed))?
-            }
-            KeysFrom::Secret { file, is_base64 } => {
-                let text = self.text(file, SECRET_HINT)?;
-                self.fixed(file, Keys::from_secret(&text, *is_base64, self.seed))?
-            }
-            KeysFrom::Jwks(path) => {
-                let text = self.text(path, "check the path")?;
-                self.fixed(path, Keys::from_jwks(&text, true, self.seed))?
-            }
-        };
-        Some(Arc::new(Issuer::new(tokens.options.clone(), keys, self.seed)))
-    }
-
-    fn fixed(&mut self, path: &Path, keys: Result<Keys, String>) -> Option<KeySource> {
-        let keys = keys.map_err(|message| self.strange(path, message)).ok()?;
-        self.warnings.extend(keys.warnings.iter().map(|message| AccessProblem {
-            file: path.to_owned(),
-            line: None,
-            message: message.clone(),
-        }));
-        Some(KeySource::Fixed(Arc::new(keys)))
-    }
-
-    fn strange(&mut self, path: &Path, message: String) {
-        self.problems.push(AccessProblem {
-            file: path.to_owned(),
-            line: None,
-            message,
-        });
     }
 
     /// The rules of a file, for these listeners only.

@@ -1,3 +1,358 @@
-//! Programs that are asked over HTTP.
+//! A program that is asked over HTTP who may enter, and what he may do.
+//!
+//! A bounded number of questions is out at once, a bounded number waits, each for a bounded time; answers are remembered for a while.
+//! Whoever waits for one is not read meanwhile, and nobody else waits for him.
 
+pub mod cache;
 pub mod client;
+pub mod says;
+pub mod template;
+
+use core::hash::BuildHasher;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+use ureq::http::Method;
+
+use super::pool::{AnswersTo, Pool};
+use crate::auth::chain::NO_PASSWORD;
+use crate::auth::rule::Action;
+use crate::auth::way::{Asked, BackendEvent, Deed, Question, Rights, Way};
+use crate::auth::{Access, Answer, Answers, Identity, Refusal, Verdict};
+use crate::protocol::ids::{Token, WorkerId};
+use crate::protocol::reason::ReasonCode;
+use crate::session::peer::Peer;
+use cache::{Cache, Fingerprint};
+use client::{Client, ClientOptions};
+use says::Says;
+use template::{Template, Values, form, json};
+
+/// How a program is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpOptions {
+    /// Where it is configured: `FILE:LINE`.
+    pub place: Box<str>,
+    /// Who may enter; `None`: it is not asked that.
+    pub connect: Option<Call>,
+    /// What he may do; `None`: it is not asked that.
+    pub acl: Option<Call>,
+    /// How it is spoken to. As many questions are out at once as it has connections.
+    pub client: ClientOptions,
+    /// Questions that wait; one more is answered as if it had failed.
+    pub waiting_max: usize,
+    /// How long answers are remembered.
+    pub cache_lifetime: Duration,
+    /// Answers of each kind that are remembered.
+    pub cache_max: usize,
+    /// What it cannot be asked is allowed, not denied.
+    pub allows_on_failure: bool,
+    /// The status says all, whatever the body says.
+    pub is_status_all: bool,
+}
+
+/// One kind of question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// The address as it is written, for logs.
+    pub name: String,
+    /// The address.
+    pub url: Template,
+    /// With GET; otherwise with POST.
+    pub is_get: bool,
+    /// The fields are a form, not JSON. With GET they are the query of the address.
+    pub is_form: bool,
+    /// What is sent.
+    pub fields: Vec<(String, Template)>,
+    /// Headers, as they are.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A question as it is sent.
+struct Request {
+    url: String,
+    body: Option<String>,
+}
+
+impl Call {
+    fn request(&self, values: &Values<'_>) -> Request {
+        let mut url = self.url.url(values);
+        if !self.is_get {
+            let body = if self.is_form {
+                form(&self.fields, values)
+            } else {
+                json(&self.fields, values)
+            };
+            return Request { url, body: Some(body) };
+        }
+        if !self.fields.is_empty() {
+            url.push(if url.contains('?') { '&' } else { '?' });
+            url.push_str(&form(&self.fields, values));
+        }
+        Request { url, body: None }
+    }
+
+    fn send(&self, client: &Client, request: &Request) -> Result<client::Answer, String> {
+        let kind = if self.is_form {
+            "application/x-www-form-urlencoded"
+        } else {
+            "application/json"
+        };
+        let mut headers = self.headers.clone();
+        match &request.body {
+            Some(body) => {
+                headers.push(("content-type".into(), kind.into()));
+                client.send(Method::POST, &request.url, &headers, Some(body.as_bytes()))
+            }
+            None => client.send(Method::GET, &request.url, &headers, None),
+        }
+    }
+}
+
+/// A program that is asked.
+pub struct HttpBackend {
+    options: HttpOptions,
+    client: Client,
+    pool: Pool,
+    answers: AnswersTo,
+    said: Cache<Says>,
+    /// What who was let in by it was let in for.
+    stamp: u64,
+    trouble: Mutex<Trouble>,
+}
+
+/// Failures are told once a minute.
+#[derive(Debug, Default)]
+struct Trouble {
+    told: Option<Instant>,
+    untold: u64,
+}
+
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+
+impl fmt::Debug for HttpBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpBackend")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpBackend {
+    /// Nobody is asked yet.
+    ///
+    /// # Errors
+    /// Its authorities cannot be read.
+    pub fn new(options: HttpOptions, seed: &impl BuildHasher, answers: &AnswersTo) -> Result<Self, String> {
+        let stamp = seed.hash_one(("http", options.connect.as_ref().map(|call| &call.name)));
+        Ok(Self {
+            client: Client::new(&options.client)?,
+            pool: Pool::new("http", options.client.connections_max, options.waiting_max, answers),
+            answers: Arc::clone(answers),
+            said: Cache::new(options.cache_lifetime, options.cache_max)?,
+            stamp: stamp.max(NO_PASSWORD + 1),
+            trouble: Mutex::default(),
+            options,
+        })
+    }
+
+    /// How it is asked.
+    pub const fn options(&self) -> &HttpOptions {
+        &self.options
+    }
+
+    /// Asks, and has the answer given to whom it is for.
+    fn ask(self: &Arc<Self>, call: &Call, values: &Values<'_>, worker: WorkerId, give: Give) -> Outcome {
+        let request = call.request(values);
+        let body = request.body.as_deref().unwrap_or_default();
+        let question = self.said.fingerprint(&[request.url.as_bytes(), body.as_bytes()]);
+        if let Some(says) = self.said.get(&question, Instant::now()) {
+            return Outcome::Said(says);
+        }
+        let (ours, call, since) = (Arc::clone(self), call.clone(), Instant::now());
+        let is_taken = self.pool.run(Box::new(move |answers| {
+            let says = ours.find_out(&call, &request, question, since);
+            answers.backend(
+                worker,
+                if says.is_ok() {
+                    BackendEvent::Asked
+                } else {
+                    BackendEvent::Failed
+                },
+            );
+            give(answers, says.ok());
+        }));
+        if is_taken {
+            return Outcome::Later;
+        }
+        if let Some(answers) = self.answers.get() {
+            answers.backend(worker, BackendEvent::Overloaded);
+        }
+        self.tell(&self.options.place, "too many questions wait");
+        Outcome::Overloaded
+    }
+
+    fn find_out(&self, call: &Call, request: &Request, question: Fingerprint, since: Instant) -> Result<Says, ()> {
+        // The same was asked by another client meanwhile.
+        if let Some(says) = self.said.get(&question, Instant::now()) {
+            return Ok(says);
+        }
+        let says = if since.elapsed() > self.options.client.timeout {
+            Err("its turn did not come in time".into())
+        } else {
+            let answer = call.send(&self.client, request);
+            answer.and_then(|answer| says::read(&answer, self.options.is_status_all, &call.name))
+        };
+        match says {
+            Ok(says) => {
+                self.said.keep(question, says.clone(), Instant::now());
+                Ok(says)
+            }
+            Err(error) => {
+                self.tell(&call.name, &error);
+                Err(())
+            }
+        }
+    }
+
+    fn tell(&self, url: &str, error: &str) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.told.is_some_and(|at| at.elapsed() < TELL_AGAIN) {
+            trouble.untold += 1;
+            return;
+        }
+        let repeated = std::mem::take(&mut trouble.untold);
+        trouble.told = Some(Instant::now());
+        let then = if self.options.allows_on_failure {
+            "allowed"
+        } else {
+            "denied"
+        };
+        warn!(
+            url,
+            error,
+            then,
+            repeated = (repeated > 0).then_some(repeated),
+            "no answer of the authentication back end"
+        );
+    }
+
+    fn verdict(&self, says: Option<Says>, user_name: Option<Box<str>>, wrong: ReasonCode) -> Verdict {
+        let identity = Identity {
+            user_name,
+            stamp: Some(self.stamp),
+            ..Identity::default()
+        };
+        match says {
+            Some(Says::Yes(grants)) => Verdict::Admit(Identity {
+                grants: grants.map(Arc::new),
+                ..identity
+            }),
+            Some(Says::No) => refuse(wrong, "backend_refused"),
+            None if self.options.allows_on_failure => Verdict::Admit(Identity {
+                is_believed: true,
+                ..identity
+            }),
+            None => refuse(ReasonCode::ServerUnavailable, "backend_failed"),
+        }
+    }
+}
+
+/// Takes an answer to whom it is for; `None` where there is none.
+type Give = Box<dyn FnOnce(&dyn Answers, Option<Says>) + Send>;
+
+/// What came of asking.
+enum Outcome {
+    Said(Says),
+    Later,
+    Overloaded,
+}
+
+const fn refuse(reason: ReasonCode, why: &'static str) -> Verdict {
+    Verdict::Refuse(Refusal { reason, why })
+}
+
+/// Asks it who may enter.
+#[derive(Debug)]
+pub struct HttpWay(pub Arc<HttpBackend>);
+
+impl Way for HttpWay {
+    fn ask(&self, question: &Question<'_>) -> Asked {
+        let Some(call) = &self.0.options.connect else {
+            return Asked::NotMine;
+        };
+        let request = question.request;
+        let host = host(question.peer);
+        let values = Values {
+            user_name: request.user_name.as_deref().unwrap_or_default(),
+            password: request.password.as_deref().unwrap_or_default(),
+            client_id: &request.client_id,
+            ..of_peer(question.peer, &host)
+        };
+        let (backend, token, wrong) = (Arc::clone(&self.0), question.token, question.wrong);
+        let user_name = request.user_name.clone();
+        let give = Box::new(move |answers: &dyn Answers, says| {
+            answers.verdict(token, backend.verdict(says, user_name, wrong));
+        });
+        match self.0.ask(call, &values, token.worker, give) {
+            Outcome::Later => Asked::Later,
+            Outcome::Said(says) => Asked::Said(self.0.verdict(Some(says), request.user_name.clone(), wrong)),
+            Outcome::Overloaded if self.0.options.allows_on_failure => {
+                Asked::Said(self.0.verdict(None, request.user_name.clone(), wrong))
+            }
+            Outcome::Overloaded => Asked::Said(refuse(ReasonCode::ServerBusy, "backend_overloaded")),
+        }
+    }
+
+    fn stands(&self, stamp: u64) -> bool {
+        stamp == self.0.stamp
+    }
+}
+
+/// Asks it what a client may do.
+#[derive(Debug)]
+pub struct HttpRights(pub Arc<HttpBackend>);
+
+impl Rights for HttpRights {
+    fn ask(&self, who: &Access<'_>, deed: &Deed<'_>, token: Token) -> Answer<bool> {
+        let Some(call) = &self.0.options.acl else {
+            return Answer::Ready(false);
+        };
+        let host = host(who.peer);
+        let values = Values {
+            user_name: who.user_name.unwrap_or_default(),
+            client_id: who.client_id,
+            topic: deed.topic,
+            is_subscribe: deed.action != Action::Publish,
+            qos: deed.qos as u8,
+            retain: deed.retain,
+            ..of_peer(who.peer, &host)
+        };
+        let is_allowed = self.0.options.allows_on_failure;
+        let give = Box::new(move |answers: &dyn Answers, says: Option<Says>| {
+            answers.allowed(token, says.map_or(is_allowed, |says| says != Says::No));
+        });
+        match self.0.ask(call, &values, token.worker, give) {
+            Outcome::Later => Answer::Pending,
+            Outcome::Said(says) => Answer::Ready(says != Says::No),
+            Outcome::Overloaded => Answer::Ready(is_allowed),
+        }
+    }
+}
+
+fn host(peer: &Peer) -> String {
+    peer.ip.map_or_else(String::new, |ip| ip.to_canonical().to_string())
+}
+
+fn of_peer<'a>(peer: &'a Peer, host: &'a str) -> Values<'a> {
+    let certificate = peer.certificate.as_deref();
+    Values {
+        peer_host: host,
+        listener: &peer.rules.name,
+        common_name: certificate
+            .and_then(|one| one.common_name.as_deref())
+            .unwrap_or_default(),
+        ..Values::default()
+    }
+}

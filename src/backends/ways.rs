@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::http::client::ClientOptions;
+use super::http::{HttpBackend, HttpOptions};
 use super::jwks::{JwksOptions, JwksUrl};
 use super::pool::{AnswersTo, Pool};
 use super::token::{Issuers, TokenOptions};
@@ -51,6 +53,15 @@ impl KeysFrom {
     }
 }
 
+/// A program that is asked.
+#[derive(Clone, Debug)]
+pub struct HttpAsked {
+    /// The listeners whose clients it is asked about, by name; all where it is empty.
+    pub listeners: Vec<Box<str>>,
+    /// How.
+    pub options: HttpOptions,
+}
+
 /// True where something for these listeners, all where there are none, is for this one.
 pub fn is_for(listeners: &[Box<str>], name: &str) -> bool {
     listeners.is_empty() || listeners.iter().any(|one| **one == *name)
@@ -67,6 +78,7 @@ pub struct Backends {
     pub generation: Arc<AtomicU64>,
     answers: AnswersTo,
     jwks: Mutex<Vec<Known<JwksUrl>>>,
+    http: Mutex<Vec<Known<HttpBackend>>>,
 }
 
 impl fmt::Debug for Backends {
@@ -83,6 +95,7 @@ impl Backends {
             generation: Arc::default(),
             answers: Arc::clone(answers),
             jwks: Mutex::default(),
+            http: Mutex::default(),
         }
     }
 
@@ -91,24 +104,17 @@ impl Backends {
     /// # Errors
     /// Its authorities cannot be read.
     pub fn jwks(&self, options: &JwksOptions, seed: &foldhash::fast::RandomState) -> Result<Arc<JwksUrl>, String> {
-        let authorities = options
-            .client
-            .ca_file
-            .as_ref()
-            .and_then(|file| std::fs::read(file).ok());
-        let mut known = self.jwks.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|(_, url)| url.strong_count() > 0);
-        let mut same = known.iter().filter(|(theirs, _)| *theirs == authorities);
-        if let Some(url) = same.find_map(|(_, url)| url.upgrade().filter(|url| url.options() == options)) {
-            return Ok(url);
-        }
-        let url = Arc::new(JwksUrl::new(
-            options.clone(),
-            seed.clone(),
-            Arc::clone(&self.generation),
-        )?);
-        known.push((authorities, Arc::downgrade(&url)));
-        Ok(url)
+        let make = || JwksUrl::new(options.clone(), seed.clone(), Arc::clone(&self.generation));
+        same_or_new(&self.jwks, &options.client, |known| known.options() == options, make)
+    }
+
+    /// A program that is asked: the one that is there already, with what it has said, or a new one.
+    ///
+    /// # Errors
+    /// Its authorities cannot be read.
+    pub fn http(&self, options: &HttpOptions, seed: &foldhash::fast::RandomState) -> Result<Arc<HttpBackend>, String> {
+        let make = || HttpBackend::new(options.clone(), seed, &self.answers);
+        same_or_new(&self.http, &options.client, |known| known.options() == options, make)
     }
 
     /// Begins to fetch what issuers need; where that goes on already, it goes on.
@@ -117,4 +123,22 @@ impl Backends {
             url.start(&self.answers);
         }
     }
+}
+
+fn same_or_new<T>(
+    known: &Mutex<Vec<Known<T>>>,
+    client: &ClientOptions,
+    is_same: impl Fn(&T) -> bool,
+    make: impl FnOnce() -> Result<T, String>,
+) -> Result<Arc<T>, String> {
+    let authorities = client.ca_file.as_ref().and_then(|file| std::fs::read(file).ok());
+    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+    known.retain(|(_, one)| one.strong_count() > 0);
+    let mut same = known.iter().filter(|(theirs, _)| *theirs == authorities);
+    if let Some(one) = same.find_map(|(_, one)| one.upgrade().filter(|one| is_same(one))) {
+        return Ok(one);
+    }
+    let one = Arc::new(make()?);
+    known.push((authorities, Arc::downgrade(&one)));
+    Ok(one)
 }

@@ -7,6 +7,7 @@ use tracing::info;
 use super::endings::Ending;
 use super::worker::Worker;
 use super::{Broker, Mail};
+use crate::auth::way::BackendEvent;
 use crate::auth::{Access, Answer, Answers, Verdict};
 use crate::protocol::ids::{ConnectionKey, Token, WorkerId};
 use crate::protocol::reason::ReasonCode;
@@ -155,15 +156,26 @@ impl LateAnswers {
     pub(super) fn new(broker: &Arc<Broker>) -> Self {
         Self(Arc::downgrade(broker))
     }
+
+    fn send(&self, worker: WorkerId, letter: Mail) -> bool {
+        let Some(broker) = self.0.upgrade() else { return false };
+        broker.mailboxes.send(worker, &mut vec![letter]);
+        true
+    }
 }
 
 impl Answers for LateAnswers {
     fn verdict(&self, token: Token, verdict: Verdict) -> bool {
-        let Some(broker) = self.0.upgrade() else { return false };
-        let letter = Mail::Complete(token, super::mail::Outcome::Verdict(verdict));
-        broker.mailboxes.send(token.worker, &mut vec![letter]);
-        true
+        self.send(token.worker, Mail::Complete(token, super::mail::Outcome::Verdict(verdict)))
     }
+    fn allowed(&self, token: Token, is_allowed: bool) {
+        self.send(token.worker, Mail::Complete(token, super::mail::Outcome::Allowed(is_allowed)));
+    }
+
+    fn backend(&self, worker: WorkerId, event: BackendEvent) {
+        self.send(worker, Mail::Backend(event));
+    }
+
     fn access_changed(&self) {
         if let Some(broker) = self.0.upgrade() {
             broker.access_changed();

@@ -7,6 +7,7 @@ use tracing::debug;
 
 use super::worker::Worker;
 use crate::auth::Verdict;
+use crate::auth::way::BackendEvent;
 use crate::delivery::fan_out::{Delivered, Purpose};
 use crate::delivery::frames::Fanned;
 use crate::protocol::ids::{ClientId, ConnectionKey, MessageNumber, SessionKey, SlotKey, Token, WorkerId};
@@ -36,6 +37,8 @@ pub enum Mail {
     Disconnect(ClientId, ReasonCode),
     /// Rules or users were replaced.
     AccessChanged,
+    /// Something has happened with whom the authenticator or the authoriser asks.
+    Backend(BackendEvent),
     /// From the store.
     Store(StoreMail),
     /// Everything that a worker wrote to you before a snapshot began has come before this.
@@ -161,6 +164,9 @@ impl Worker {
             }
             Mail::Disconnect(client_id, reason) => self.disconnect_client(client_id.as_str(), reason, now),
             Mail::AccessChanged => self.see_to_access(now),
+            Mail::Backend(BackendEvent::Asked) => self.metrics().backend_answered.increment(),
+            Mail::Backend(BackendEvent::Failed) => self.metrics().backend_failed.increment(),
+            Mail::Backend(BackendEvent::Overloaded) => self.metrics().limit_backend_waiting.increment(),
             Mail::Store(mail) => self.handle_store_mail(mail, now),
             Mail::Fence(snapshot) => self.fence_came(snapshot),
         }

@@ -220,7 +220,7 @@ impl Worker {
         let authorizer = &self.broker.authorizer;
         let answer = authorizer.publish(&who, topic, publish.qos, publish.retain, token);
         match answer {
-            Answer::Ready(is_allowed) if authorizer.generation().is_some() => {
+            Answer::Ready(is_allowed) if authorizer.remembers(&who) => {
                 connection.decisions.keep(question, topic.as_str(), is_allowed);
             }
             Answer::Ready(_) => {}

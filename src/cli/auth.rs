@@ -215,8 +215,9 @@ impl Explain {
     /// Whether the client gets in at all, its password taken as right.
     fn explain_entrance(&self, entrance: &Entrance, file: Option<String>, out: &mut String) -> bool {
         let file = file.unwrap_or_default();
+        let is_asked = entrance.elsewhere.is_some();
         let (is_in, why) = match (&self.user, &entrance.passwords) {
-            (Some(name), Some(users)) => match users.get(name) {
+            (Some(name), Some(users)) if !is_asked || users.get(name).is_some() => match users.get(name) {
                 Some(user) => (true, format!("{file}:{}: {}", user.line, user.hash.scheme)),
                 None => (false, format!("reason=unknown_user: not in {file}")),
             },
@@ -224,12 +225,16 @@ impl Explain {
                 true,
                 "there is no password file, and anonymous clients are let in: the name is believed".into(),
             ),
+            (None, _) if entrance.allows_anonymous => (true, "anonymous clients are let in".into()),
+            _ if is_asked => (
+                false,
+                "nothing here says so: the broker asks auth.http, which this does not".into(),
+            ),
             (Some(_), None) if entrance.tokens.is_some() => (
                 false,
                 format!("reason={NO_TOKEN}: a token is wanted here; see --token-file"),
             ),
-            (Some(_), None) => (false, "reason=unknown_user: there is no password file".into()),
-            (None, _) if entrance.allows_anonymous => (true, "anonymous clients are let in".into()),
+            (Some(_), _) => (false, "reason=unknown_user: there is no password file".into()),
             (None, _) => (false, "reason=anonymous_disabled: see auth.allow_anonymous".into()),
         };
         let name = self.user.as_deref().unwrap_or("a client without a user name");
@@ -279,6 +284,10 @@ fn reason(decision: &Decision<'_>) -> String {
         DecidedBy::NoRule => "no rule allows it".into(),
         DecidedBy::NotConfigured => "no rules are configured for this listener".into(),
         DecidedBy::Sys => "$SYS is for clients of this machine and for the group admin, unless a rule says more".into(),
+        DecidedBy::Elsewhere if decision.is_allowed => {
+            "no rule denies it: it may be received by whom auth.http lets subscribe".into()
+        }
+        DecidedBy::Elsewhere => "no rule says it: the broker asks auth.http, which this does not".into(),
         DecidedBy::Granted => "auth.wide_subscriptions = \"grant\": what may not be received is left out".into(),
     }
 }

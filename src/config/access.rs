@@ -57,6 +57,7 @@ impl Config {
             is_sys_public: self.sys.public,
             admins: admins.map(|name| name.as_str().into()).collect(),
             tokens: ways::tokens(self),
+            http: ways::programs(self),
         }
     }
 
@@ -87,7 +88,10 @@ impl Listener {
     /// Whether who has a user name has to prove it.
     pub fn asks_for_names(&self, auth: &Auth) -> bool {
         let is_here = |listeners: &[String]| listeners.is_empty() || listeners.contains(&self.display_name());
-        self.password_file(auth).is_some() || auth.jwt.iter().any(|jwt| is_here(&jwt.value.listeners))
+        let mut programs = auth.http.iter().map(|http| &http.value);
+        self.password_file(auth).is_some()
+            || auth.jwt.iter().any(|jwt| is_here(&jwt.value.listeners))
+            || programs.any(|http| http.connect_url.is_some() && is_here(&http.listeners))
     }
 
     /// What of it counts at a start only, and decides who can reach it.

@@ -17,7 +17,7 @@ mod ways;
 
 pub use self::auth::{AccessRule, Action, Anonymous, Auth, Effect, RefusedLogin, RefusedPublish, WideSubscriptions};
 pub use self::storage::{OnCorruption, OnFull, Storage, StorageEnabled, Sync};
-pub use self::ways::{Jwt, TokenIn};
+pub use self::ways::{Http, HttpAnswer, HttpFormat, HttpMethod, Jwt, OnFailure, TokenIn};
 
 const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)

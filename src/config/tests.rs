@@ -268,6 +268,51 @@ ca_file = "no.pem"
 }
 
 #[test]
+fn mistakes_in_programs_that_are_asked_are_found_at_once() {
+    let text = r#"
+[[listeners]]
+name = "mqtt"
+address = "127.0.0.1:0"
+[[auth.http]]
+connect_uri = "https://auth.example/"
+[[auth.http]]
+connect_url = "http://auth.example/${user}"
+acl_url = "https://${username}/acl"
+listeners = ["mqtt", "other"]
+ca_file = "no.pem"
+timeout = "1h"
+answer = "code"
+[auth.http.headers]
+"a b" = "c"
+[auth.http.connect_fields]
+who = "${clientId}"
+[[auth.http]]
+connect_url = "auth.example"
+"#;
+    let problems = load_text(text).unwrap_err();
+    for part in [
+        "unknown key auth.http[0].connect_uri (did you mean connect_url?)",
+        "auth.http[0]: it is asked nothing, add connect_url",
+        "auth.http[1].connect_url: there is no ${user} (did you mean ${username}?); there are username, ",
+        "warning: auth.http[1].connect_url: whoever is on the way reads passwords",
+        "auth.http[1].acl_url: what clients say may stand behind the host only",
+        "auth.http[1].listeners: there is no \"other\"",
+        "auth.http[1].ca_file: ",
+        "auth.http[1].timeout: \"1h\" is out of range",
+        "auth.http[1].answer: expected \"body\" or \"status\"",
+        "auth.http[1].headers.a b: this is no name of a header",
+        "auth.http[1].connect_fields.who: there is no ${clientId} (did you mean ${clientid}?)",
+        "auth.http[2].connect_url: \"auth.example\": it begins with neither",
+    ] {
+        assert!(
+            problems.iter().any(|problem| problem.contains(part)),
+            "{part}: {problems:#?}"
+        );
+    }
+    assert_eq!(problems.len(), 12, "{problems:#?}");
+}
+
+#[test]
 fn the_environment_is_forgiven_unknown_names_but_not_wrong_values() {
     let environment = |name: &str, value: &str| Layers {
         environment: vec![(name.to_owned(), value.to_owned())],

@@ -1,19 +1,24 @@
-//! From what the operator wrote to the ways in that are decided elsewhere: tokens.
+//! From what the operator wrote to the ways in that are decided elsewhere: tokens, and programs that are asked.
 
 use core::time::Duration;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use super::{
     access::check_names,
     problem::Problems,
-    schema::{Config, Jwt, TokenIn},
+    schema::{Config, Http, HttpAnswer, HttpFormat, HttpMethod, Jwt, OnFailure, TokenIn},
+    suggest,
     value::Placed,
 };
 use crate::backends::{
-    http::client::{ClientOptions, check_url, is_open},
+    http::{
+        Call, HttpOptions,
+        client::{ClientOptions, check_header, check_url, is_open},
+        template::Template,
+    },
     jwks::JwksOptions,
     token::TokenOptions,
-    ways::{KeysFrom, TokenIssuer},
+    ways::{HttpAsked, KeysFrom, TokenIssuer},
 };
 
 /// How long it may take to fetch keys.
@@ -71,11 +76,160 @@ fn token_issuer(written: &Placed<Jwt>) -> Option<TokenIssuer> {
     })
 }
 
+/// Largest answer of a program that is asked.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
+/// What is sent where the configuration says nothing: what EMQX and mosquitto-go-auth send, under the same names.
+const CONNECT_FIELDS: &[(&str, &str)] = &[
+    ("username", "${username}"),
+    ("password", "${password}"),
+    ("clientid", "${clientid}"),
+    ("peerhost", "${peerhost}"),
+];
+const ACL_FIELDS: &[(&str, &str)] = &[
+    ("username", "${username}"),
+    ("clientid", "${clientid}"),
+    ("peerhost", "${peerhost}"),
+    ("topic", "${topic}"),
+    ("action", "${action}"),
+    ("acc", "${access}"),
+    ("qos", "${qos}"),
+    ("retain", "${retain}"),
+];
+
+/// For [`crate::backends::access`].
+pub(super) fn programs(config: &Config) -> Vec<HttpAsked> {
+    config.auth.http.iter().map(program).collect()
+}
+
+/// What is wrong in it is an error of the configuration, and left out here.
+fn program(written: &Placed<Http>) -> HttpAsked {
+    let http = &written.value;
+    let call = |url: &Option<String>, fields: &BTreeMap<String, String>, usual: &[(&str, &str)]| {
+        let url = url.as_ref()?;
+        let field = |(name, text): (&str, &str)| Some((name.to_owned(), Template::parse(text).ok()?));
+        let own = fields.iter().map(|(name, text)| (name.as_str(), text.as_str()));
+        let fields = if fields.is_empty() {
+            usual.iter().copied().filter_map(field).collect()
+        } else {
+            own.filter_map(field).collect()
+        };
+        Some(Call {
+            name: url.clone(),
+            url: Template::parse(url).ok()?,
+            is_get: http.method == HttpMethod::Get,
+            is_form: http.format == HttpFormat::Form,
+            fields,
+            headers: http.headers.clone().into_iter().collect(),
+        })
+    };
+    HttpAsked {
+        listeners: http.listeners.iter().map(|name| name.as_str().into()).collect(),
+        options: HttpOptions {
+            place: written.place.as_str().into(),
+            connect: call(&http.connect_url, &http.connect_fields, CONNECT_FIELDS),
+            acl: call(&http.acl_url, &http.acl_fields, ACL_FIELDS),
+            client: ClientOptions {
+                ca_file: http.ca_file.clone(),
+                timeout: http.timeout,
+                connections_max: http.connections as usize,
+                answer_bytes_max: ANSWER_BYTES_MAX,
+            },
+            waiting_max: http.waiting_max as usize,
+            cache_lifetime: http.cache_time,
+            cache_max: http.cache_max as usize,
+            allows_on_failure: http.on_failure == OnFailure::Allow,
+            is_status_all: http.answer == HttpAnswer::Status,
+        },
+    }
+}
+
+fn check_http(http: &Http, path: &str, config: &Config, problems: &mut Problems) {
+    let urls = [("connect_url", &http.connect_url), ("acl_url", &http.acl_url)];
+    if urls
+        .iter()
+        .all(|(name, url)| url.is_none() && !problems.is_set(&format!("{path}.{name}")))
+    {
+        problems.error(path, "it is asked nothing, add connect_url = \"https://…\" or acl_url");
+    }
+    for (name, url) in urls {
+        let Some(url) = url else { continue };
+        let path = format!("{path}.{name}");
+        check_template(&path, url, problems);
+        // What is filled in changes nothing of where it leads, or the place is the client's to say.
+        let (place, _) = url.split_once("${").unwrap_or((url, ""));
+        let has_path = place
+            .split_once("://")
+            .is_some_and(|(_, rest)| rest.contains(['/', '?']));
+        match check_url(&url.replace("${", "").replace('}', "")) {
+            Err(wrong) => problems.error(&path, format!("{url:?}: {wrong}")),
+            Ok(()) if place.len() < url.len() && !has_path => {
+                problems.error(
+                    &path,
+                    "what clients say may stand behind the host only, in the path or the query",
+                );
+            }
+            Ok(()) if is_open(url) => {
+                problems.warning(
+                    &path,
+                    "whoever is on the way reads passwords and says who may enter; take https://",
+                );
+            }
+            Ok(()) => {}
+        }
+    }
+    for (name, fields) in [
+        ("connect_fields", &http.connect_fields),
+        ("acl_fields", &http.acl_fields),
+    ] {
+        for (field, text) in fields {
+            check_template(&format!("{path}.{name}.{field}"), text, problems);
+        }
+    }
+    for (name, value) in &http.headers {
+        if let Err(wrong) = check_header(name, value) {
+            problems.error(&format!("{path}.headers.{name}"), wrong);
+        }
+    }
+    if http.listeners.is_empty() && problems.is_set(&format!("{path}.listeners")) {
+        problems.error(
+            &format!("{path}.listeners"),
+            "it is empty; leave it out for all of them",
+        );
+    }
+    check_listeners(path, &http.listeners, config, problems);
+}
+
+fn check_template(path: &str, text: &str, problems: &mut Problems) {
+    if let Err(name) = Template::parse(text) {
+        let names: Vec<_> = Template::names().collect();
+        let hint =
+            suggest::nearest(&name, &names).map_or_else(String::new, |near| format!(" (did you mean ${{{near}}}?)"));
+        problems.error(
+            path,
+            format!("there is no ${{{name}}}{hint}; there are {}", names.join(", ")),
+        );
+    }
+}
+
+fn check_listeners(path: &str, written: &[String], config: &Config, problems: &mut Problems) {
+    let known = config.listeners.iter().filter_map(|listener| listener.name.as_deref());
+    check_names(
+        &format!("{path}.listeners"),
+        written,
+        &known.collect::<Vec<_>>(),
+        problems,
+    );
+}
+
 /// The options that say where the keys of an issuer are.
 const KEYS: [&str; 4] = ["key_file", "secret_file", "jwks_file", "jwks_url"];
 
 /// The option that names a file.
 pub(super) fn option_of(file: &Path, config: &Config) -> Option<String> {
+    let mut programs = config.auth.http.iter();
+    if let Some(index) = programs.position(|http| http.value.ca_file.as_deref() == Some(file)) {
+        return Some(format!("auth.http[{index}].ca_file"));
+    }
     let mut all = config.auth.jwt.iter().enumerate();
     all.find_map(|(index, written)| {
         let jwt = &written.value;
@@ -90,6 +244,9 @@ pub(super) fn option_of(file: &Path, config: &Config) -> Option<String> {
 pub(super) fn check(config: &Config, problems: &mut Problems) {
     for (index, written) in config.auth.jwt.iter().enumerate() {
         check_jwt(&written.value, &format!("auth.jwt[{index}]"), config, problems);
+    }
+    for (index, written) in config.auth.http.iter().enumerate() {
+        check_http(&written.value, &format!("auth.http[{index}]"), config, problems);
     }
 }
 
@@ -146,11 +303,5 @@ fn check_jwt(jwt: &Jwt, path: &str, config: &Config, problems: &mut Problems) {
             problems.error(&path, "it is empty; leave it out to ask for nothing in particular");
         }
     }
-    let listeners = config.listeners.iter().filter_map(|listener| listener.name.as_deref());
-    check_names(
-        &format!("{path}.listeners"),
-        &jwt.listeners,
-        &listeners.collect::<Vec<_>>(),
-        problems,
-    );
+    check_listeners(path, &jwt.listeners, config, problems);
 }

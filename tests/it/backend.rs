@@ -1,9 +1,12 @@
 //! A program that is asked over HTTP/1.1, real enough to be slow, dead, or to lie.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+
+use rustls::pki_types::PrivateKeyDer;
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -41,10 +44,29 @@ struct Shared {
 impl Backend {
     /// Answers as the handler says.
     pub(crate) fn start(handler: impl Fn(&Request) -> Says + Send + Sync + 'static) -> Self {
+        Self::over(None, Box::new(handler))
+    }
+
+    /// The same over TLS, with a certificate for `localhost`, which is left in a file.
+    pub(crate) fn start_tls(authority: &Path, handler: impl Fn(&Request) -> Says + Send + Sync + 'static) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        std::fs::write(authority, made.cert.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ServerConfig::builder_with_provider(provider);
+        let config = config
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth();
+        let config = config.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+        Self::over(Some(Arc::new(config)), Box::new(handler))
+    }
+
+    fn over(tls: Option<Arc<rustls::ServerConfig>>, handler: Handler) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
-            handler: Box::new(handler),
+            handler,
             requests: Mutex::default(),
             busy: AtomicUsize::new(0),
             busy_max: AtomicUsize::new(0),
@@ -56,8 +78,14 @@ impl Backend {
                 if ours.is_over.load(Ordering::Acquire) {
                     return;
                 }
-                let shared = Arc::clone(&ours);
-                std::thread::spawn(move || shared.serve(stream));
+                let (shared, tls) = (Arc::clone(&ours), tls.clone());
+                std::thread::spawn(move || match tls {
+                    None => shared.serve(stream),
+                    Some(tls) => {
+                        let server = rustls::ServerConnection::new(tls).unwrap();
+                        shared.serve(rustls::StreamOwned::new(server, stream));
+                    }
+                });
             }
         });
         Self { address, shared }
@@ -66,6 +94,11 @@ impl Backend {
     /// The address of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// The same over TLS.
+    pub(crate) fn tls_url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.address.port())
     }
 
     /// All that it was asked.
@@ -87,9 +120,8 @@ impl Drop for Backend {
 }
 
 impl Shared {
-    fn serve(&self, stream: TcpStream) {
-        let mut reader = BufReader::new(stream.try_clone().unwrap());
-        let mut stream = stream;
+    fn serve(&self, stream: impl Read + Write) {
+        let mut reader = BufReader::new(stream);
         while let Some(request) = read(&mut reader) {
             self.requests.lock().unwrap().push(request.clone());
             let busy = self.busy.fetch_add(1, Ordering::AcqRel) + 1;
@@ -99,7 +131,11 @@ impl Shared {
             let Some((status, body)) = says else { return };
             let length = body.len();
             let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}");
-            if stream.write_all(answer.as_bytes()).is_err() || self.is_over.load(Ordering::Acquire) {
+            let sent = reader
+                .get_mut()
+                .write_all(answer.as_bytes())
+                .and_then(|()| reader.get_mut().flush());
+            if sent.is_err() || self.is_over.load(Ordering::Acquire) {
                 return;
             }
         }

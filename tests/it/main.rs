@@ -17,6 +17,7 @@ mod connect;
 mod delivery;
 mod devices;
 mod hostile;
+mod http_backend;
 mod limits;
 mod listeners;
 mod malformed;

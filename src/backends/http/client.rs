@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
-use ureq::http::{Method, Request, Uri};
+use ureq::http::{HeaderName, HeaderValue, Method, Request, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Error};
 
@@ -125,6 +125,13 @@ pub fn check_url(url: &str) -> Result<(), &'static str> {
         (Some("http" | "https"), _) => Err("it has no host"),
         _ => Err("it begins with neither http:// nor https://"),
     }
+}
+
+/// What is wrong with a header that is to be sent, if something is.
+pub fn check_header(name: &str, value: &str) -> Result<(), &'static str> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| "this is no name of a header")?;
+    HeaderValue::from_str(value).map_err(|_| "this is no value of a header")?;
+    Ok(())
 }
 
 /// Whether what is sent there can be read by others on the way.

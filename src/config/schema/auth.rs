@@ -3,7 +3,7 @@
 use core::time::Duration;
 use std::{collections::BTreeMap, path::PathBuf};
 
-use super::{Jwt, seconds};
+use super::{Http, Jwt, seconds};
 use crate::config::{
     option::{choice, section},
     value::{Auto, Network, Placed, Topics},
@@ -14,7 +14,7 @@ section! {
     /// of them allows is denied.
     pub struct Auth {
         /// Whether clients without a user name are let in: `true`, `false`, `"loopback"`: only where nobody but this machine can reach
-        /// the listener, or `"auto"`: as `"loopback"`, and nowhere as soon as the listener has a password file or takes tokens.
+        /// the listener, or `"auto"`: as `"loopback"`, and nowhere as soon as the listener has a password file, takes tokens or has a program asked.
         /// Cost: with `true` whoever reaches the port enters.
         allow_anonymous: Anonymous = Anonymous::Auto;
         /// Users and the hashes of their passwords, written by `sundew user` or by mosquitto_passwd. Changes count within a second;
@@ -47,6 +47,8 @@ section! {
         /// JSON Web Tokens (RFC 7519) that clients show in the place of a password: who has one that is valid is whom it names. They are
         /// looked at before the password file; who shows something else is looked for there.
         jwt: Vec<Placed<Jwt>> = Vec::new();
+        /// Programs that are asked over HTTP who may enter, and what he may do: after tokens, the password file and the rules.
+        http: Vec<Placed<Http>> = Vec::new();
         /// Groups of users, to be named in rules. Members of `admin` read `$SYS` from anywhere; others only from this machine. The
         /// groups `anonymous` and `authenticated` are there already: clients without a user name, and with one.
         groups: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Ways in that are decided elsewhere.
 
 use core::time::Duration;
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use super::seconds;
 use crate::config::{
@@ -60,6 +60,93 @@ section! {
         token_bytes_max: Bytes = Bytes(8192), in Bytes(256) => Bytes(65_535);
         /// Listeners by name on which they are taken. Default: absent, all; `[]` is refused.
         listeners: Vec<String> = Vec::new();
+    }
+}
+
+section! {
+    /// A program that is asked over HTTP.
+    pub struct Http {
+        /// The address that is asked whether a client may enter, whom neither a token nor the password file says anything about. In it, and
+        /// in the fields, `${username}`, `${password}`, `${clientid}`, `${peerhost}`, `${listener}` and `${cert_common_name}` stand for
+        /// what the client is. Default: absent, it is not asked. Cost: a request for each CONNECT; a client waits for it.
+        connect_url: Option<String> = None;
+        /// The address that is asked whether a client may publish or subscribe, where no rule says it; beside the others there are
+        /// `${topic}`, `${action}` (`publish`, `subscribe`), `${access}` (2, 4), `${qos}` and `${retain}`. Who may subscribe receives.
+        /// Default: absent, it is not asked. Cost: a request for each topic that was not asked lately; the client waits, nobody else.
+        acl_url: Option<String> = None;
+        /// Whether the fields are sent with `"post"`, or, as the query of the address, with `"get"`.
+        /// Cost of `"get"`: passwords are in the log of the server that is asked.
+        method: HttpMethod = HttpMethod::Post;
+        /// Whether POST sends `"json"` or a `"form"`. Cost: none.
+        format: HttpFormat = HttpFormat::Json;
+        /// What counts of an answer: `"body"`: 2xx with nothing, `ok`, `{"result": "allow"}` or `{"ok": true}` says yes; `deny`,
+        /// `{"result": "deny"}`, `{"result": "ignore"}`, `{"ok": false}` and 4xx say no; all else is a failure. `"status"`: every 2xx says yes.
+        /// `is_superuser` and `acl` in an answer to CONNECT are rights. Cost of `"status"`: any page that is there lets everybody in.
+        answer: HttpAnswer = HttpAnswer::Body;
+        /// What becomes of a client when there is no answer in time: it is to `"deny"`, or to `"allow"`.
+        /// Cost of `"allow"`: who keeps the program from answering enters as anybody.
+        on_failure: OnFailure = OnFailure::Deny;
+        /// How long an answer may take, with the time that its question waits for its turn the double. Cost: the client waits.
+        timeout: Duration = seconds(5), in Duration::from_millis(10) => seconds(14);
+        /// Questions that are out at once. Cost: a thread and a connection each.
+        connections: u32 = 8, in 1 => 256;
+        /// Questions that wait for their turn; what comes beyond is a failure (0x89). Cost: about 500 bytes each.
+        waiting_max: u32 = 1024, in 1 => 1_000_000;
+        /// How long an answer is remembered; `"0s"`: not at all. Cost: so long a password counts that was changed there.
+        cache_time: Duration = seconds(30), in seconds(0) => seconds(86_400);
+        /// Answers that are remembered. Cost: about 100 bytes each.
+        cache_max: u32 = 65_536, in 0 => 10_000_000;
+        /// Headers that are sent along, such as `authorization = "Bearer …"`.
+        headers: BTreeMap<String, String> = BTreeMap::new();
+        /// The fields of `connect_url`, in the place of `username`, `password`, `clientid` and `peerhost`.
+        connect_fields: BTreeMap<String, String> = BTreeMap::new();
+        /// The fields of `acl_url`, in the place of `username`, `clientid`, `peerhost`, `topic`, `action`, `acc`, `qos` and `retain`.
+        acl_fields: BTreeMap<String, String> = BTreeMap::new();
+        /// Certificates of the authorities, in PEM, that the program is trusted by. Default: absent, those of the system.
+        ca_file: Option<PathBuf> = None;
+        /// Listeners by name about whose clients it is asked; of several programs for one listener, the first. Default: absent, all; `[]` is
+        /// refused.
+        listeners: Vec<String> = Vec::new();
+    }
+}
+
+choice! {
+    /// How fields are sent.
+    pub enum HttpMethod {
+        /// With POST.
+        Post = "post",
+        /// With GET.
+        Get = "get",
+    }
+}
+
+choice! {
+    /// What fields are sent as.
+    pub enum HttpFormat {
+        /// An object of JSON.
+        Json = "json",
+        /// A form.
+        Form = "form",
+    }
+}
+
+choice! {
+    /// What counts of an answer.
+    pub enum HttpAnswer {
+        /// Its body, too.
+        Body = "body",
+        /// Its status alone.
+        Status = "status",
+    }
+}
+
+choice! {
+    /// What becomes of a client about which there is no answer.
+    pub enum OnFailure {
+        /// No.
+        Deny = "deny",
+        /// Yes.
+        Allow = "allow",
     }
 }
 
