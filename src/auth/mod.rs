@@ -168,7 +168,11 @@ impl<'a> Access<'a> {
             client_id: connection.client_name(),
             user_name: connection.user_name.as_deref(),
             peer: &connection.peer,
-            grants: connection.grants.as_deref().and_then(|grants| grants.downcast_ref()),
+            grants: connection
+                .admission
+                .grants
+                .as_deref()
+                .and_then(|grants| grants.downcast_ref()),
         }
     }
 }

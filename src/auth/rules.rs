@@ -230,7 +230,11 @@ impl Rules {
     pub fn retained(&self, who: &Access<'_>, had_grants: bool, topic: &str, qos: QoS) -> bool {
         let may = |who: &Access<'_>| {
             let decision = self.publish(who, topic, qos, true);
-            decision.is_allowed || (had_grants && matches!(decision.by, DecidedBy::NoRule))
+            match decision.by {
+                DecidedBy::Elsewhere => true, // it was asked when it was published
+                DecidedBy::NoRule => had_grants,
+                _ => decision.is_allowed,
+            }
         };
         let is_known = self.listeners.is_empty() || self.listeners.iter().any(|name| **name == *who.peer.rules.name);
         if is_known {

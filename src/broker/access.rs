@@ -93,7 +93,7 @@ impl Worker {
         if connection.source.is_none() {
             let (peer, user_name) = (&connection.peer, connection.user_name.as_deref());
             // What a token says of him is in no list.
-            let has_grants = connection.grants.is_some();
+            let has_grants = connection.admission.grants.is_some();
             let lists = |user| !has_grants && self.broker.authenticator.lists(user, peer) == Some(true);
             let source = SourceBuf::new(&Source {
                 user_name,

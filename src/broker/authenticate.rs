@@ -24,7 +24,7 @@ impl Worker {
             Phase::Authenticating(_) => false,
             _ => return self.end_connection(key, Ending::Violation(Violation::Unexpected(PacketType::Auth)), now),
         };
-        let Some(method) = connection.authentication_method.clone() else {
+        let Some(method) = connection.admission.method.clone() else {
             // No exchange was begun at CONNECT [MQTT-4.12.0-6].
             return self.end_connection(key, Ending::Violation(Violation::Unexpected(PacketType::Auth)), now);
         };
@@ -63,7 +63,7 @@ impl Worker {
     /// Sees to it that a client goes when what it was let in for ends.
     pub(super) fn remind_of_expiry(&mut self, key: ConnectionKey) {
         let connection = self.residents.connections.get(key.0);
-        let expires_at = connection.map_or(Time::NEVER, |connection| connection.expires_at);
+        let expires_at = connection.map_or(Time::NEVER, |connection| connection.admission.expires_at);
         self.remind(key, expires_at);
     }
 
@@ -72,7 +72,7 @@ impl Worker {
         let Some(connection) = self.residents.connections.get(key.0) else {
             return;
         };
-        if let Some(method) = &connection.authentication_method {
+        if let Some(method) = &connection.admission.method {
             properties.push_text(PropertyId::AuthenticationMethod, method);
         }
         if let Some(data) = data {
@@ -93,11 +93,13 @@ pub(super) fn accept_identity(connection: &mut Connection, identity: Identity, n
     connection.user_name = identity.user_name;
     connection.is_believed = identity.is_believed;
     connection.stamp = identity.stamp;
-    connection.grants = identity.grants.map(|grants| grants as _);
-    connection.source = None;
-    connection.expires_at = identity
+    let expires_at = identity
         .lifetime_ms
         .map_or(Time::NEVER, |lifetime| now.plus_millis(lifetime));
+    if identity.grants.is_some() || expires_at != Time::NEVER || !connection.admission.is_none() {
+        connection.admission.grants = identity.grants.map(|grants| grants as _);
+        connection.admission.expires_at = expires_at;
+    }
 }
 
 #[cfg(test)]

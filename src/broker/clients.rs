@@ -66,7 +66,9 @@ impl Worker {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
-        connection.authentication_method = request.authentication_method.as_deref().map(Into::into);
+        if let Some(method) = &request.authentication_method {
+            connection.admission.method = Some((**method).into());
+        }
         let answer = broker.authenticator.connect(&request, &connection.peer, token);
         connection.phase = Phase::Authenticating(request);
         match answer {

@@ -357,7 +357,7 @@ impl Worker {
         if ends_at != Time::NEVER {
             return self.remind(key, ends_at);
         }
-        let expires_at = connection.expires_at;
+        let expires_at = connection.admission.expires_at;
         if expires_at <= now && matches!(connection.phase, Phase::Connected) {
             return self.end_connection(key, Ending::Expired, now);
         }

@@ -14,7 +14,7 @@ use super::decisions::Decisions;
 use super::held::Held;
 use super::output::Output;
 use super::peer::Peer;
-use super::rare::Rare;
+use super::rare::{Empty, Rare};
 use super::request::ConnectRequest;
 use super::topic_alias::{InboundAliases, OutboundAliases};
 use super::will::Will;
@@ -36,6 +36,38 @@ pub enum Phase {
     Connected,
     /// Nothing is read any more; what is in the output is sent, then the socket closed.
     Closing,
+}
+
+/// How few clients are let in: by a token, or by enhanced authentication.
+#[derive(Clone, Debug)]
+pub struct Admission {
+    /// What the authenticator said of the client beside its name, for the authoriser; nothing that has a meaning here.
+    pub grants: Option<Arc<dyn Any + Send + Sync>>,
+    /// When what it was let in for ends.
+    pub expires_at: Time,
+    /// Enhanced authentication in use.
+    pub method: Option<Arc<str>>,
+}
+
+impl Admission {
+    const NONE: Self = Self {
+        grants: None,
+        expires_at: Time::NEVER,
+        method: None,
+    };
+}
+
+impl Default for Admission {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl Empty for Admission {
+    fn empty() -> &'static Self {
+        static NONE: Admission = Admission::NONE;
+        &NONE
+    }
 }
 
 /// Packets of one connection that may wait for the store.
@@ -60,10 +92,8 @@ pub struct Connection {
     pub is_believed: bool,
     /// What the authenticator let it in for, where that can change.
     pub stamp: Option<u64>,
-    /// What the authenticator said of it beside its name, for the authoriser; nothing that has a meaning here.
-    pub grants: Option<Arc<dyn Any + Send + Sync>>,
-    /// When what it was let in for ends.
-    pub expires_at: Time,
+    /// How it was let in, where that was by more than a name.
+    pub admission: Rare<Admission>,
     /// Who it is, for what it published and is retained; made when it publishes such a thing.
     pub source: Option<Arc<SourceBuf>>,
     /// What it was told about topics before.
@@ -108,8 +138,6 @@ pub struct Connection {
     pub aliases_in: InboundAliases,
     /// Aliases towards the client.
     pub aliases_out: OutboundAliases,
-    /// Enhanced authentication in use.
-    pub authentication_method: Option<Arc<str>>,
     /// What the connection waits for.
     pub questions: Questions,
     /// Is in the worker's list of connections with something to send.
@@ -138,8 +166,7 @@ impl Connection {
             user_name: None,
             is_believed: false,
             stamp: None,
-            grants: None,
-            expires_at: Time::NEVER,
+            admission: Rare::default(),
             source: None,
             decisions: Decisions::default(),
             is_restricted: true,
@@ -162,7 +189,6 @@ impl Connection {
             session_expiry_was_zero: false,
             aliases_in: InboundAliases::default(),
             aliases_out: OutboundAliases::default(),
-            authentication_method: None,
             questions: Questions::default(),
             is_touched: false,
             next_request: 0,

@@ -1,5 +1,6 @@
 //! JSON Web Tokens in the place of passwords: who enters, what he may do, and when he has to go.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -289,8 +290,11 @@ fn a_key_that_its_issuer_has_rotated_is_picked_up() {
     );
 }
 
+/// A server of keys, and what it says.
+type Changing = (Backend, Arc<Mutex<(u16, String)>>);
+
 thread_local! {
-    static BACKEND: std::cell::RefCell<Option<(Backend, Arc<Mutex<(u16, String)>>)>> = const { std::cell::RefCell::new(None) };
+    static BACKEND: RefCell<Option<Changing>> = const { RefCell::new(None) };
 }
 
 /// Before there are any keys nobody can say that a token is wrong: its client is told to come later.

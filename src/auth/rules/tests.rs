@@ -419,3 +419,67 @@ fn what_is_retained_of_a_token_s_bearer_is_held_back_by_a_rule_that_denies() {
         assert_eq!((may(false, topic), may(true, topic)), (without, with), "{topic}");
     }
 }
+
+/// Says yes to `asked`.
+#[derive(Debug)]
+struct Asked;
+
+impl Rights for Asked {
+    fn ask(&self, _: &Access<'_>, deed: &Deed<'_>, _: Token) -> Answer<bool> {
+        Answer::Ready(deed.topic == "asked")
+    }
+}
+
+#[test]
+fn what_no_rule_says_is_asked_elsewhere_and_what_one_says_is_not() {
+    let rules = AclFile::parse("acl", "pattern readwrite known\npattern deny safe/#\n").unwrap().rules;
+    let rules = Rules::new(rules, Scope::Everywhere, WideSubscriptions::Refuse, Vec::new());
+    let (near, mut far) = (peer("127.0.0.1"), peer("192.0.2.1"));
+    let live = LiveRules::new(rules.with_elsewhere(vec![("tcp".into(), Arc::new(Asked))]));
+    let token = Token {
+        worker: crate::protocol::ids::WorkerId(0),
+        connection: crate::protocol::ids::ConnectionKey(crate::protocol::ids::SlotKey { slot: 0, generation: 0 }),
+        sequence: 0,
+    };
+    let may = |peer: &Peer, topic: &str| {
+        let who = who(Some("anna"), "c", peer);
+        let name = TopicName::parse(topic).unwrap();
+        let publish = live.publish(&who, name, QoS::AtMostOnce, false, token);
+        let subscribe = live.subscribe(&who, TopicFilter::parse(topic).unwrap(), token);
+        assert_eq!(publish, subscribe, "{topic}");
+        publish == Answer::Ready(true)
+    };
+    for (topic, expected) in [("known", true), ("asked", true), ("safe/x", false), ("other", false)] {
+        assert_eq!(may(&near, topic), expected, "{topic}");
+    }
+    // What was granted is received without asking, and what is retained of it stays, but for what a rule denies.
+    let near_by = who(Some("anna"), "c", &near);
+    assert!(live.current().receive(&near_by, "other").is_allowed);
+    assert!(!live.current().receive(&near_by, "safe/x").is_allowed);
+    assert!(
+        !live
+            .current()
+            .receive(&who(None, "c", &far), "$SYS/broker/uptime")
+            .is_allowed
+    );
+    assert!(live.current().retained(&near_by, false, "other", QoS::AtMostOnce));
+    assert!(!live.current().retained(&near_by, false, "safe/x", QoS::AtMostOnce));
+    let filter = |text| TopicFilter::parse(text).unwrap();
+    assert!(live.watches(&near_by, filter("#")) && !live.watches(&near_by, filter("other")));
+    assert!(!live.remembers(&near_by));
+    // On other listeners, and of who has rules of his own, it is not asked.
+    far.rules = Arc::new(ListenerRules {
+        name: "inside".into(),
+        ..ListenerRules::default()
+    });
+    assert!(!may(&far, "asked") && live.remembers(&who(None, "c", &far)));
+    let grants = Grants {
+        rules: Some(Vec::new()),
+        ..Grants::default()
+    };
+    let own = Access {
+        grants: Some(&grants),
+        ..near_by
+    };
+    assert!(!live.current().publish(&own, "asked", QoS::AtMostOnce, false).is_allowed && live.remembers(&own));
+}
