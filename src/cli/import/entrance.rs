@@ -1,11 +1,13 @@
 //! Who may enter through which listener, and what he may do. What cannot be carried closes; it never opens.
 
 use super::access_files::{names, passwords, rules};
+use super::dynamic_security::DynamicSecurity;
 use super::files::{self, Folder};
 use super::grammar::{Line, MosquittoConf, Section};
 use super::listeners::{Listener, is_local_only};
 use super::outcome::{Outcome, Table, quoted};
 use super::plugins::{self, Plugin};
+use super::roles;
 
 /// A file beside the configuration, with the line that it comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ struct Door {
     from: String,
     /// A line says so.
     is_said: bool,
+    /// The line that names a file of dynamic security.
+    dynamic: Option<Line>,
 }
 
 /// Sets what the listeners differ in on them, and returns what they have in common.
@@ -34,10 +38,11 @@ pub(super) fn carry(
     out: &mut Outcome,
 ) -> Common {
     plugins::remarks(conf, out);
-    let doors: Vec<_> = listeners
+    let mut doors: Vec<_> = listeners
         .iter()
         .map(|listener| door(conf, listener, folder, out))
         .collect();
+    let (rules, wide) = dynamic_security(listeners, &mut doors, folder, out);
     let mut auth = Table::new("[auth]", "");
     let is_certified = listeners.iter().any(|listener| listener.is_certified);
     let files = [("password_file", is_certified), ("acl_file", false)];
@@ -71,15 +76,18 @@ pub(super) fn carry(
             made.from
         );
         auth.text("wide_subscriptions", "grant", from);
+    } else if let Some((wide, from)) = wide {
+        auth.text("wide_subscriptions", wide, from);
     }
     if let Some(line) = conf.broker.get("check_retain_source")
         && line.is_true() == Some(false)
     {
         auth.set("check_retained_source", false, &line.place);
     }
-    let is_governed = doors.iter().any(|door| door.rules.is_some());
+    let is_governed = doors.iter().any(|door| door.rules.is_some() || door.dynamic.is_some());
     Common {
         auth,
+        rules,
         is_sys_public: !is_governed && listeners.iter().any(|listener| !listener.is_local),
         mqtt: of_clients(conf, listeners, out),
     }
@@ -90,6 +98,8 @@ pub(super) fn carry(
 pub(super) struct Common {
     /// `[auth]`.
     pub(super) auth: Table,
+    /// `[auth.groups]` and `[[auth.rules]]`.
+    pub(super) rules: Vec<Table>,
     /// Everybody reads `$SYS`, from afar, too.
     pub(super) is_sys_public: bool,
     /// Options of `[mqtt]`: key, value, where from.
@@ -110,7 +120,11 @@ fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mu
     let plugins = plugins::of_listener(conf, listener.number);
     let find = |wanted: fn(&Plugin) -> Option<&Line>| plugins.iter().find_map(wanted);
     let other = find(|plugin| match plugin {
-        Plugin::Other(line) | Plugin::DynamicSecurity(line) => Some(line),
+        Plugin::Other(line) => Some(line),
+        _ => None,
+    });
+    let dynamic = find(|plugin| match plugin {
+        Plugin::DynamicSecurity(line) => Some(line),
         _ => None,
     });
     let of_plugin = find(|plugin| match plugin {
@@ -129,7 +143,10 @@ fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mu
         Plugin::Rules(line) => Some(line),
         _ => None,
     });
-    let rules = match (scope.get("acl_file").or(of_plugin), other) {
+    let acl_line = scope.get("acl_file").or(of_plugin);
+    // What is built in says yes or no to everybody, and the plug-in is never asked.
+    let dynamic = unshadowed(dynamic, &[acl_line, password_line], out);
+    let rules = match (acl_line, other) {
         (Some(line), _) => Some(acl_file(line, &names(&users), folder, out)),
         (None, Some(line)) => Some(nothing(line, out)),
         (None, None) => None,
@@ -152,7 +169,92 @@ fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mu
         lets_everyone_in,
         from,
         is_said: place.is_some(),
+        dynamic,
     }
+}
+
+/// Dynamic security, where mosquitto asks it.
+fn unshadowed(dynamic: Option<&Line>, files: &[Option<&Line>], out: &mut Outcome) -> Option<Line> {
+    let dynamic = dynamic?;
+    let Some(file) = files.iter().copied().flatten().next() else {
+        return Some(dynamic.clone());
+    };
+    let what = format!(
+        "{} decides before it, and mosquitto asks the first; users and roles of the other are not carried",
+        file.place
+    );
+    let is_said = |remark: &super::outcome::Remark| remark.place.as_ref() == Some(&dynamic.place);
+    if !out.remarks.iter().any(is_said) {
+        out.not_carried(dynamic, what);
+    }
+    None
+}
+
+/// Users and rules of dynamic security: those for some of the listeners name them.
+fn dynamic_security(
+    listeners: &mut [Listener<'_>],
+    doors: &mut [Door],
+    folder: &Folder,
+    out: &mut Outcome,
+) -> (Vec<Table>, Option<(&'static str, String)>) {
+    let (mut tables, mut wide) = (Vec::new(), None);
+    let mut lines: Vec<Line> = doors.iter().filter_map(|door| door.dynamic.clone()).collect();
+    lines.dedup();
+    let is_for_all = lines.len() == 1 && doors.iter().all(|door| door.dynamic.is_some());
+    if !lines.is_empty() && !is_for_all {
+        for listener in listeners.iter_mut() {
+            let name = format!("listener-{}", listener.number);
+            listener.tables[0].text("name", &name, "for the rules below");
+        }
+    }
+    let is_certified = listeners.iter().any(|listener| listener.is_certified);
+    for line in lines {
+        let text = folder
+            .file(&line, out)
+            .map(|path| files::read(&path).map(|text| (path, text)));
+        let empty = r#"{"clients": []}"#.to_owned();
+        let (path, text) = match text {
+            Some(Ok(read)) => read,
+            Some(Err(error)) => {
+                out.not_carried(&line, error);
+                (line.value.clone().into(), empty)
+            }
+            None => (line.value.clone().into(), empty),
+        };
+        let read = DynamicSecurity::parse(&path.display().to_string(), &text, out).or_else(|error| {
+            out.not_carried(&line, error);
+            DynamicSecurity::parse("", r#"{"clients": []}"#, out)
+        });
+        let Ok(read) = read else { continue };
+        let is_here = |door: &Door| door.dynamic.as_ref() == Some(&line);
+        let users = read.passwords();
+        let users = if users.is_empty() { NOBODY.to_owned() } else { users };
+        let users = out.add_file("users", users, None, true);
+        let mut names = Vec::new();
+        for (listener, door) in listeners.iter().zip(doors.iter_mut()).filter(|(_, door)| is_here(door)) {
+            names.push(format!("listener-{}", listener.number));
+            door.passwords = (!listener.is_certified).then(|| Made {
+                name: users.clone(),
+                from: line.place.to_string(),
+            });
+        }
+        let rules = roles::carry(&read, if is_for_all { &[] } else { &names }, is_certified, out);
+        tables.extend(rules.tables);
+        wide = wide.or(rules.wide);
+    }
+    let is_open = |door: &Door| door.dynamic.is_none() && door.rules.is_none();
+    let open = listeners.iter().zip(doors.iter()).filter(|(_, door)| is_open(door));
+    let open: Vec<_> = open
+        .map(|(listener, _)| format!("listener-{}", listener.number))
+        .collect();
+    if !tables.is_empty() && !open.is_empty() {
+        let mut rule = Table::new("[[auth.rules]]", "");
+        rule.text("effect", "allow", "there are no rules on these listeners");
+        rule.set("topics", "[\"#\", \"$SYS/#\"]", "");
+        rule.set("listeners", super::outcome::all(&open), "");
+        tables.push(rule);
+    }
+    (tables, wide)
 }
 
 fn anonymous(listeners: &mut [Listener<'_>], doors: &[Door], auth: &mut Table) {

@@ -1,16 +1,19 @@
 //! `sundew import`: what another broker's files say, in Sundew's words.
 //!
 //! [`grammar`] reads `mosquitto.conf`, `listeners`, `tls`, `broker`, `plugins` and `entrance` carry its options over, [`access_files`] its
-//! files of users and rules, and [`outcome`] holds what comes of it.
+//! files of users and rules, `dynamic_security` and `roles` the file of that plug-in, and [`outcome`] holds what comes of it.
 
 pub mod access_files;
 mod broker;
+pub mod dynamic_security;
 mod entrance;
 mod files;
 pub mod grammar;
+pub mod json;
 mod listeners;
 pub mod outcome;
 mod plugins;
+mod roles;
 mod tls;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +21,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::{Exit, output};
+use dynamic_security::DynamicSecurity;
 use files::Folder;
 use grammar::MosquittoConf;
 use outcome::{CONFIGURATION, Outcome, Table, Weight};
@@ -36,8 +40,8 @@ enum From {
 
 /// Turn mosquitto's files into a configuration of Sundew
 ///
-/// Reads mosquitto.conf with what it includes and names (include_dir, password_file, acl_file), or files of passwords or
-/// rules alone. Makes a configuration that says what differs from Sundew's defaults, each line with the place it comes from, and
+/// Reads mosquitto.conf with what it includes and names (include_dir, password_file, acl_file, dynamic security), or files of
+/// users and rules alone. Makes a configuration that says what differs from Sundew's defaults, each line with the place it comes from, and
 /// says what it could not carry. What cannot be carried closes; it never opens.
 ///
 /// Certificates and keys stay where they are. mosquitto is left alone and may be running.
@@ -46,7 +50,7 @@ enum From {
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 struct Mosquitto {
-    /// mosquitto.conf; or a file of passwords or of rules
+    /// mosquitto.conf; or a file of passwords, of rules, or of dynamic security
     #[arg(required = true)]
     files: Vec<PathBuf>,
     /// Write sundew.toml and the files of users and rules there; without it nothing is written, and the configuration is printed
@@ -96,7 +100,7 @@ fn mosquitto(arguments: &Mosquitto) -> Result<Exit, Fault> {
                 out.remark(Weight::LeftOut, None, text);
             }
         }
-        None => alone(&inputs, &mut out),
+        None => alone(&inputs, &mut out)?,
     }
     let shown: Vec<_> = arguments.files.iter().map(|path| path.display().to_string()).collect();
     told(arguments, out, &shown.join(", "))
@@ -141,6 +145,7 @@ enum Kind {
     Configuration,
     Passwords,
     Rules,
+    DynamicSecurity,
 }
 
 /// Tells files apart by what is in them.
@@ -162,6 +167,8 @@ fn kind_of(text: &str) -> Kind {
     };
     if lines().next().is_none() {
         Kind::Configuration
+    } else if text.trim_start().starts_with('{') {
+        Kind::DynamicSecurity
     } else if lines().all(is_password) {
         Kind::Passwords
     } else if lines().all(is_rule) {
@@ -194,12 +201,14 @@ fn configuration(path: &Path, text: &str, out: &mut Outcome) {
         .chain(nobody)
         .collect();
     out.tables.push(auth);
+    out.tables.extend(common.rules);
     broker::carry(&conf, &common.mqtt, common.is_sys_public, out);
 }
 
 /// Files of users and rules without a configuration.
-fn alone(inputs: &[(Kind, &Path, String)], out: &mut Outcome) {
+fn alone(inputs: &[(Kind, &Path, String)], out: &mut Outcome) -> Result<(), Fault> {
     let mut auth = Table::new("[auth]", "");
+    let mut tables = Vec::new();
     let mut users = String::new();
     for (kind, path, text) in inputs {
         let shown = path.display().to_string();
@@ -207,6 +216,10 @@ fn alone(inputs: &[(Kind, &Path, String)], out: &mut Outcome) {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
+        if *kind == Kind::DynamicSecurity {
+            dynamic_security(&shown, text, &mut auth, &mut tables, out)?;
+            continue;
+        }
         let key = match kind {
             Kind::Passwords => "password_file",
             _ => "acl_file",
@@ -230,6 +243,31 @@ fn alone(inputs: &[(Kind, &Path, String)], out: &mut Outcome) {
         }
     }
     out.tables.push(auth);
+    out.tables.extend(tables);
+    Ok(())
+}
+
+fn dynamic_security(
+    file: &str,
+    text: &str,
+    auth: &mut Table,
+    tables: &mut Vec<Table>,
+    out: &mut Outcome,
+) -> Result<(), Fault> {
+    let read = DynamicSecurity::parse(file, text, out).map_err(|error| (Exit::Failed, error))?;
+    if auth.has("password_file") || !tables.is_empty() {
+        let text = format!("{file}: the configuration has one password_file, and it is there already");
+        out.remark(Weight::NotCarried, None, text);
+        return Ok(());
+    }
+    let users = out.add_file("users", read.passwords(), None, true);
+    auth.text("password_file", &users, file);
+    let rules = roles::carry(&read, &[], false, out);
+    if let Some((wide, from)) = rules.wide {
+        auth.text("wide_subscriptions", wide, from);
+    }
+    tables.extend(rules.tables);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -296,3 +296,134 @@ fn nothing_is_replaced_without_force_and_mosquittos_own_files_never() {
     );
     assert_eq!(std::fs::read_to_string(&source).unwrap(), "of mosquitto");
 }
+
+const DYNAMIC: &str = r#"{
+	"clients":	[
+		{ "username": "alice", "password": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==", "salt": "c2FsdHNhbHQ=", "iterations": 101, "roles": [{"rolename": "writer"}] },
+		{ "username": "gone", "disabled": true },
+		{ "username": "bound", "clientid": "c7", "encoded_password": "plain", "roles": [{"rolename": "reader"}] }
+	],
+	"groups":	[{ "groupname": "guests", "roles": [{"rolename": "reader"}], "clients": [{"username": "alice", "priority": 3}] }],
+	"roles":	[
+		{ "rolename": "writer", "acls": [
+			{ "acltype": "publishClientSend", "topic": "home/#", "priority": 0, "allow": true },
+			{ "acltype": "publishClientSend", "topic": "home/safe", "priority": 5, "allow": false },
+			{ "acltype": "publishClientSend", "topic": "home/late", "priority": -5, "allow": false },
+			{ "acltype": "publishClientSend", "topic": "+/late", "priority": -6, "allow": false },
+			{ "acltype": "publishClientSend", "topic": "$CONTROL/#", "allow": true } ] },
+		{ "rolename": "reader", "acls": [
+			{ "acltype": "subscribePattern", "topic": "public/#", "allow": true },
+			{ "acltype": "publishClientReceive", "topic": "public/secret", "allow": false },
+			{ "acltype": "subscribeLiteral", "topic": "\u0023", "allow": false } ] },
+		{ "rolename": "unused", "acls": [] }
+	],
+	"anonymousGroup": "guests",
+	"defaultACLAccess": { "publishClientSend": false, "publishClientReceive": true, "subscribe": false, "unsubscribe": true }
+}"#;
+
+#[test]
+fn dynamic_security_becomes_users_groups_and_rules() {
+    let conf = "listener 1883\nallow_anonymous true\nplugin /usr/lib/mosquitto_dynamic_security.so\nplugin_opt_config_file @/d.json\n";
+    let (configuration, remarks, out) = import(&[("mosquitto.conf", conf), ("d.json", DYNAMIC)]);
+    let expected = [
+        "[auth]",
+        "password_file = \"users\" # mosquitto.conf:4",
+        "allow_anonymous = true # mosquitto.conf:2",
+        "[auth.groups]",
+        "\"writer\" = [\"alice\"] # d.json:9",
+        "\"reader\" = [\"alice\"] # d.json:15",
+        "[[auth.rules]]",
+        "effect = \"allow\"",
+        "actions = [\"publish\"]",
+        "topics = [\"home/#\"] # d.json:10",
+        "groups = \"writer\"",
+        "[[auth.rules]]",
+        "effect = \"deny\"",
+        "actions = [\"publish\"]",
+        "topics = [\"home/safe\", \"+/late\"] # d.json:11, d.json:13",
+        "groups = \"writer\"",
+        "[[auth.rules]]",
+        "effect = \"allow\"",
+        "actions = [\"subscribe\"]",
+        "topics = [\"public/#\"] # d.json:16",
+        "users = \"bound\"",
+        "client_ids = \"c7\" # d.json:5",
+        "[[auth.rules]]",
+        "effect = \"deny\"",
+        "actions = [\"receive\"]",
+        "topics = [\"public/secret\"] # d.json:17",
+        "users = \"bound\"",
+        "client_ids = \"c7\" # d.json:5",
+        "[[auth.rules]]",
+        "effect = \"allow\"",
+        "actions = [\"subscribe\"]",
+        "topics = [\"public/#\"] # d.json:16",
+        "groups = [\"reader\", \"anonymous\"]",
+        "[[auth.rules]]",
+        "effect = \"deny\"",
+        "actions = [\"receive\"]",
+        "topics = [\"public/secret\"] # d.json:17",
+        "groups = [\"reader\", \"anonymous\"]",
+    ];
+    let found = lines(&configuration);
+    assert_eq!(found[2..], expected, "{configuration}");
+    assert!(
+        out.files[0].text.starts_with("alice:$7$101$c2FsdHNhbHQ=$AAAA"),
+        "{:?}",
+        out.files
+    );
+    assert_eq!(out.files[0].text.lines().count(), 1);
+    let said = |line: &str, what: &str| {
+        let is_it = |remark: &&String| remark.starts_with(&format!("d.json:{line}: {what}"));
+        assert!(
+            remarks.iter().any(|remark| is_it(&remark)),
+            "{line} {what}: {remarks:#?}"
+        );
+    };
+    said("5", "not carried: user \"bound\": the password is not hashed");
+    said(
+        "5",
+        "not carried: user \"bound\" may enter with the client id \"c7\" only",
+    );
+    said(
+        "13",
+        "not carried: role writer: denies +/late after a rule that allows a part",
+    );
+    said(
+        "12",
+        "left out: role writer: denies home/late, but a rule before it allows all of that",
+    );
+    said("18", "left out: role reader: denies the subscription # itself");
+    said("4", "left out: user \"gone\" is disabled");
+    said("9", "left out: role writer: rights on $CONTROL");
+    said("19", "left out: role unused: nobody has it");
+}
+
+/// Who may subscribe and who may receive are asked apart by mosquitto, and may come of several roles.
+#[test]
+fn where_receiving_has_to_be_allowed_readers_are_named() {
+    let text = r#"{"clients": [{"username": "a", "roles": [{"rolename": "s"}, {"rolename": "r"}]}, {"username": "b", "roles": [{"rolename": "s"}]}],
+"roles": [{"rolename": "s", "acls": [{"acltype": "subscribePattern", "topic": "x/#", "allow": true}]},
+{"rolename": "r", "acls": [{"acltype": "publishClientReceive", "topic": "x/y/#", "allow": true}, {"acltype": "publishClientReceive", "topic": "z", "allow": true}]}]}"#;
+    let mut out = Outcome::default();
+    let read = DynamicSecurity::parse("d.json", text, &mut out).unwrap();
+    let rules = roles::carry(&read, &["one".into()], false, &mut out);
+    out.tables = rules.tables;
+    let expected = [
+        "[auth.groups]",
+        "\"s\" = [\"a\", \"b\"] # d.json:2",
+        "\"r\" = [\"a\"] # d.json:3",
+        "[[auth.rules]]",
+        "effect = \"allow\"",
+        "actions = [\"subscribe\"]",
+        "listeners = [\"one\"]",
+        "topics = [\"x/y/#\"] # d.json:3",
+        "users = [\"a\"]",
+    ];
+    let found = lines(&out.configuration("d.json"));
+    assert!(
+        found.ends_with(&expected[3..].iter().map(|line| (*line).to_owned()).collect::<Vec<_>>()),
+        "{found:#?}"
+    );
+    assert_eq!(rules.wide.map(|(wide, _)| wide), Some("narrow"));
+}
