@@ -35,9 +35,17 @@ pub(super) fn ask_new(user: &str) -> Result<Vec<u8>, String> {
     Ok(password)
 }
 
+/// Asks for a password that is there, once.
+pub(super) fn ask_known(user: &str, of: &str) -> Result<Vec<u8>, String> {
+    ask(&format!("Password of {user} at {of}: "))
+}
+
 fn ask(question: &str) -> Result<Vec<u8>, String> {
-    let fault =
-        |error: io::Error| format!("there is no terminal to ask for the password ({error}); give it with --stdin");
+    let fault = |error: io::Error| {
+        format!(
+            "there is no terminal to ask for the password ({error}); give it with --stdin, or in the environment where the help says so"
+        )
+    };
     let mut terminal = OpenOptions::new()
         .read(true)
         .write(true)

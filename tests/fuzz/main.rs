@@ -152,6 +152,57 @@ fn tokens_and_keys_that_nobody_has_signed_break_no_promise() {
 }
 
 #[test]
+fn files_of_mosquitto_break_no_promise() {
+    for_seeds(2, |random| {
+        const CONF: &[&[u8]] = &[
+            b"listener 1883", b"listener ", b"connection c\n", b"plugin p.so\n", b"plugin_opt_a ", b"auth_opt_", b"include_dir d\n",
+            b"per_listener_settings true\n", b"allow_anonymous false\n", b"password_file ", b"topic # both 2 a/ b/\n", b"certfile x\n",
+            b"max_queued_messages -1\n", b"# ", b" ", b"\t", b"\r\n", b"\n", b"user ", b"topic ", b"pattern deny ", b"a/%u/%c", b"alice:",
+            b"$7$101$r02FpQM6Al2pzMki$644//s1o1Wnoh+VSi4K82qd5XhHK4buXE+daF2wEmPq23FrhHIvz89QvBcSuJ8zfqvvTsLFAzirEbEYOEa6Cow==",
+            b"PBKDF2$sha512$7$", b"\xEF\xBB\xBF", b"\xC3\xA9",
+        ];
+        const JSON: &[&[u8]] = &[
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b",",
+            b":",
+            b"\"clients\":",
+            b"\"roles\":[",
+            b"\"groups\":",
+            b"{\"username\":\"a\"",
+            b"{\"rolename\":\"r\"",
+            b"\"acls\":[",
+            b"{\"acltype\":\"subscribePattern\",\"topic\":\"a/#\",\"allow\":true}",
+            b"\"encoded_password\":\"$6$",
+            b"\"",
+            b"\\u00e9",
+            b"\\ud83d\\ude00",
+            b"\\ud83d",
+            b"\\n",
+            b"-1.5e3",
+            b"0",
+            b"01",
+            b"1e999",
+            b"true",
+            b"null",
+            b" ",
+            b"\n",
+            b"\xC3\xA9",
+        ];
+        let pieces = random.pick(&[CONF, JSON]);
+        let mut text = Vec::new();
+        for _ in 0..random.below(20) {
+            text.extend_from_slice(random.pick(pieces));
+        }
+        targets::mosquitto_files(&text);
+        mutate(random, &mut text);
+        targets::mosquitto_files(&text);
+    });
+}
+
+#[test]
 fn a_log_is_read_whole_and_a_broken_one_breaks_no_promise() {
     for_seeds(20, |random| {
         let mut log = history::log(random);

@@ -7,6 +7,11 @@ use sundew::auth::acl_file::AclFile;
 use sundew::auth::password::PasswordFile;
 use sundew::backends::token::keys::Keys;
 use sundew::backends::token::{Issuer, Issuers, KeySource, TokenOptions, claims};
+use sundew::cli::import::access_files;
+use sundew::cli::import::dynamic_security::DynamicSecurity;
+use sundew::cli::import::grammar::MosquittoConf;
+use sundew::cli::import::json::{Json, Value};
+use sundew::cli::import::outcome::Outcome;
 use sundew::codec::{DecodeOptions, PACKET_BYTES_MAX, Role, decode as read, encode, frame_length};
 use sundew::protocol::packet::Packet;
 use sundew::protocol::property::{Properties, PropertiesBuf, PropertyId};
@@ -83,6 +88,85 @@ pub(crate) fn tokens(data: &[u8], secret: &str, real: &str) {
         if let serde_json::Value::Object(object) = &value {
             assert!(claims::values(object).values().all(|value| !value.is_empty()));
         }
+    }
+}
+
+/// Reads the bytes as each of mosquitto's files: every line of a configuration is somewhere, what is kept of users and rules can be read by the
+/// broker, and JSON is what others take for it.
+#[allow(dead_code, reason = "some wrappers run one target only")]
+pub(crate) fn mosquitto_files(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let lines = text.lines().count() as u32;
+    let conf = MosquittoConf::parse("conf", text, &|_| Ok(vec![("more".into(), text.to_owned())]));
+    let sections = [&conf.broker]
+        .into_iter()
+        .chain(&conf.listeners)
+        .chain(&conf.bridges)
+        .chain(&conf.plugins);
+    let all = sections
+        .flat_map(|section| section.head.iter().chain(&section.options))
+        .chain(&conf.unknown);
+    for line in all {
+        assert!((1..=lines).contains(&line.place.line) && !line.name.is_empty() && !line.name.contains([' ', '\n']));
+        assert!(line.value.trim() == line.value);
+    }
+    let mut out = Outcome::default();
+    let users = access_files::passwords("users", text, &mut out);
+    let seed = foldhash::fast::FixedState::default();
+    let read = PasswordFile::parse(&users, &seed).expect("what is kept of a password file can be read");
+    assert!(access_files::names(&users).iter().all(|name| read.get(name).is_some()));
+    let rules = access_files::rules("acl", text, &access_files::names(&users), &mut out);
+    assert!(AclFile::parse("acl", &rules).is_ok(), "{rules:?}");
+    if let Ok(read) = DynamicSecurity::parse("json", text, &mut out) {
+        PasswordFile::parse(&read.passwords(), &seed).expect("what is written can be read");
+        assert!(
+            read.clients
+                .iter()
+                .flat_map(|client| &client.roles)
+                .all(|role| *role < read.roles.len())
+        );
+    }
+    toml::from_str::<toml::Table>(&out.configuration("all of them")).expect("what is written is TOML");
+    let ours = Json::parse(text);
+    let theirs: Result<serde_json::Value, _> = serde_json::from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
+    match (&ours, &theirs) {
+        (Ok(ours), Ok(theirs)) => same_json(ours, theirs, lines),
+        (Err(_), Err(_)) => {}
+        // They do not go as deep as serde_json; and numbers that no f64 holds are none in both, in other words.
+        (Err(error), Ok(_)) => assert!(error.message.contains("levels"), "{error:?}"),
+        (Ok(_), Err(error)) => panic!("{error}: {text:?}"),
+    }
+}
+
+fn same_json(ours: &Json, theirs: &serde_json::Value, lines: u32) {
+    use serde_json::Value as Their;
+    assert!((1..=lines.max(1)).contains(&ours.line));
+    match (&ours.value, theirs) {
+        (Value::Null, Their::Null) => {}
+        (Value::Bool(one), Their::Bool(other)) => assert_eq!(one, other),
+        (Value::Number(one), Their::Number(other)) => {
+            let other = other.as_f64().unwrap_or(f64::NAN);
+            assert!((one - other).abs() <= one.abs() * 1e-12, "{one} {other}");
+        }
+        (Value::Text(one), Their::String(other)) => assert_eq!(one, other),
+        (Value::List(one), Their::Array(other)) => {
+            assert_eq!(one.len(), other.len());
+            one.iter()
+                .zip(other)
+                .for_each(|(one, other)| same_json(one, other, lines));
+        }
+        // Of a name that comes twice, serde_json keeps the last.
+        (Value::Object(one), Their::Object(other)) => {
+            for (name, theirs) in other {
+                let last = one
+                    .iter()
+                    .rev()
+                    .find(|(key, _)| key == name)
+                    .expect("a name that they have");
+                same_json(&last.1, theirs, lines);
+            }
+        }
+        (one, other) => panic!("{one:?} and {other:?}"),
     }
 }
 

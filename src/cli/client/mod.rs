@@ -174,6 +174,32 @@ impl ServerArguments {
     }
 }
 
+/// A server by its URL alone; the authorities, or that none are asked, count where it says TLS.
+pub(super) fn server_at(url: &str, cafile: Option<&PathBuf>, insecure: bool) -> Result<Server, String> {
+    let is_tls = url.starts_with("mqtts:") || url.starts_with("wss:");
+    let arguments = ServerArguments {
+        host: String::new(),
+        port: None,
+        url: None,
+        unix: None,
+        ws: false,
+        ws_path: String::new(),
+        username: None,
+        password: None,
+        tls: TlsArguments {
+            cafile: cafile.filter(|_| is_tls).cloned(),
+            capath: None,
+            tls_use_os_certs: false,
+            cert: None,
+            key: None,
+            insecure: insecure && is_tls,
+            tls_version: None,
+            alpn: None,
+        },
+    };
+    arguments.resolve(Some(url))
+}
+
 /// What the connection flags come to.
 pub(super) struct Connecting {
     pub(super) connect: ConnectOptions,

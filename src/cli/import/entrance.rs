@@ -397,7 +397,11 @@ fn of_clients(
     agreed(
         "assigned_client_id_prefix",
         prefixes.collect(),
-        |line| Some(quoted(&line.value)),
+        |line| {
+            Some(&line.value)
+                .filter(|value| !value.is_empty())
+                .map(|value| quoted(value))
+        },
         &mut options,
         out,
     );

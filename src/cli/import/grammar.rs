@@ -229,6 +229,12 @@ fn belongs(name: &str) -> Option<Belongs> {
     })
 }
 
+/// Every option of the tables below.
+#[cfg(test)]
+pub(super) fn every_option() -> impl Iterator<Item = &'static str> {
+    [ACCESS, BROKER, LISTENER, BRIDGE].into_iter().flatten().copied()
+}
+
 const ACCESS: &[&str] = &[
     "acl_file",
     "allow_anonymous",

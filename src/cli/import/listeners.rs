@@ -109,6 +109,8 @@ fn one<'a>(conf: &'a MosquittoConf, number: usize, folder: &Folder, out: &mut Ou
     for line in &section.options {
         if section.get(&line.name) != Some(line) {
             out.left_out(line, "it is set again further down, and that counts");
+        } else if number == 0 && matches!(line.name.as_str(), "port" | "bind_address") {
+            // In the address.
         } else if !is_passed_over(line, out) && option(line, &mut table, out).is_none() {
             out.not_carried(line, "its value is not one that mosquitto takes");
         }
@@ -156,6 +158,9 @@ fn option(line: &Line, table: &mut Table, out: &mut Outcome) -> Option<()> {
                 .map(name)
                 .collect();
             let versions: Vec<_> = versions?.into_iter().map(str::to_owned).collect();
+            if versions.is_empty() {
+                return None;
+            }
             table.set("allowed_versions", list(&versions), from);
         }
         "bind_interface" => {
@@ -201,8 +206,13 @@ fn addresses(conf: &MosquittoConf, number: usize, out: &mut Outcome) -> (Vec<Str
         }
         return (Vec::new(), from_text);
     };
-    if let (0, Some(path)) = (port, host) {
-        return (vec![format!("unix:{path}")], from_text);
+    match (port, host, from) {
+        (0, Some(path), _) => return (vec![format!("unix:{path}")], from_text),
+        (0, None, Some(line)) => {
+            out.not_carried(line, "port 0 is for a Unix socket, and there is no path");
+            return (Vec::new(), from_text);
+        }
+        _ => {}
     }
     let host = if is_local_only || section.get("bind_interface").is_some() {
         Some("localhost")
@@ -275,7 +285,8 @@ fn origins(section: &Section, out: &mut Outcome) -> Option<Table> {
         out.left_out(line, "nobody speaks WebSocket here");
         return None;
     }
-    let origins = section.options.iter().filter(|other| other.name == line.name);
+    let named = |other: &&Line| other.name == line.name && !other.value.is_empty();
+    let origins = section.options.iter().filter(named);
     let origins: Vec<_> = origins.map(|line| line.value.clone()).collect();
     let mut table = Table::new("[listeners.websocket]", "");
     table.set("origins", list(&origins), &line.place);

@@ -1,7 +1,8 @@
 //! `sundew import`: what another broker's files say, in Sundew's words.
 //!
 //! [`grammar`] reads `mosquitto.conf`, `listeners`, `tls`, `broker`, `plugins` and `entrance` carry its options over, [`access_files`] its
-//! files of users and rules, `dynamic_security` and `roles` the file of that plug-in, and [`outcome`] holds what comes of it.
+//! files of users and rules, `dynamic_security` and `roles` the file of that plug-in, and [`outcome`] holds what comes of it. `live` copies
+//! retained messages of a broker that is at work.
 
 pub mod access_files;
 mod broker;
@@ -11,8 +12,10 @@ mod files;
 pub mod grammar;
 pub mod json;
 mod listeners;
+mod live;
 pub mod outcome;
 mod plugins;
+mod retained;
 mod roles;
 mod tls;
 
@@ -24,6 +27,7 @@ use super::{Exit, output};
 use dynamic_security::DynamicSecurity;
 use files::Folder;
 use grammar::MosquittoConf;
+use live::Live;
 use outcome::{CONFIGURATION, Outcome, Table, Weight};
 
 /// Move to Sundew from another broker
@@ -51,14 +55,16 @@ enum From {
 #[command(after_help = EXAMPLES)]
 struct Mosquitto {
     /// mosquitto.conf; or a file of passwords, of rules, or of dynamic security
-    #[arg(required = true)]
+    #[arg(required_unless_present = "live")]
     files: Vec<PathBuf>,
     /// Write sundew.toml and the files of users and rules there; without it nothing is written, and the configuration is printed
     #[arg(short, long, value_name = "DIRECTORY")]
     output: Option<PathBuf>,
-    /// Replace files that are there
-    #[arg(long, requires = "output")]
+    /// Replace what is there already
+    #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    live: Live,
 }
 
 const EXAMPLES: &str = "\
@@ -66,7 +72,10 @@ Examples:
   sundew import mosquitto mosquitto.conf                       look at what would come of it
   sundew import mosquitto mosquitto.conf -o /etc/sundew        write it
   sundew check /etc/sundew/sundew.toml
-  sundew import mosquitto passwd acl -o .                      users and rules alone";
+  sundew import mosquitto passwd acl -o .                      users and rules alone
+  sundew import mosquitto --live mqtt://ann@old --to mqtt://new      retained messages, from broker to broker
+  sundew import mosquitto --live mqtt://old --backup r.snap          the same, into a file
+  sundew store import r.snap -d /var/lib/sundew";
 
 pub(super) fn run(arguments: &Arguments) -> Exit {
     let From::Mosquitto(arguments) = &arguments.from;
@@ -82,6 +91,23 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 type Fault = (Exit, String);
 
 fn mosquitto(arguments: &Mosquitto) -> Result<Exit, Fault> {
+    let of_files = if arguments.files.is_empty() {
+        Exit::Done
+    } else {
+        of_files(arguments)?
+    };
+    if !arguments.live.is_asked_for() || !matches!(of_files, Exit::Done | Exit::NotAllCarried) {
+        return Ok(of_files);
+    }
+    let of_messages = arguments.live.run(arguments.force)?;
+    Ok(if of_messages == Exit::Done {
+        of_files
+    } else {
+        of_messages
+    })
+}
+
+fn of_files(arguments: &Mosquitto) -> Result<Exit, Fault> {
     let mut inputs = Vec::new();
     for path in &arguments.files {
         let text = files::read(path).map_err(|error| (Exit::Failed, error))?;

@@ -37,7 +37,7 @@ impl fmt::Display for Remark {
             Weight::Note => "note: ",
             Weight::LeftOut => "left out: ",
         })?;
-        f.write_str(&self.text)
+        f.write_str(&one_line(&self.text))
     }
 }
 
@@ -63,6 +63,12 @@ struct Entry {
     from: String,
 }
 
+impl Entry {
+    fn is_of(&self, key: &str) -> bool {
+        self.text.split_once(" = ").is_some_and(|(name, _)| name == key)
+    }
+}
+
 /// A table of TOML.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Table {
@@ -81,18 +87,21 @@ impl Table {
         }
     }
 
-    /// Adds an option; the value as TOML.
+    /// Sets an option, once: the last value counts. The value as TOML.
     pub fn set(&mut self, key: &str, value: impl fmt::Display, from: impl fmt::Display) {
-        self.entries.push(Entry {
+        let entry = Entry {
             text: format!("{key} = {value}"),
             from: from.to_string(),
-        });
+        };
+        match self.entries.iter_mut().find(|entry| entry.is_of(key)) {
+            Some(there) => *there = entry,
+            None => self.entries.push(entry),
+        }
     }
 
     /// Whether it has an option.
     pub fn has(&self, key: &str) -> bool {
-        let is_it = |entry: &Entry| entry.text.split_once(" = ").is_some_and(|(name, _)| name == key);
-        self.entries.iter().any(is_it)
+        self.entries.iter().any(|entry| entry.is_of(key))
     }
 
     /// The same with a text as value.
@@ -178,7 +187,10 @@ impl Outcome {
 
     /// The configuration.
     pub fn configuration(&self, of: &str) -> String {
-        let mut text = format!("# Made by `sundew import mosquitto` of {of}: what differs from Sundew's defaults.\n");
+        let mut text = format!(
+            "# Made by `sundew import mosquitto` of {}: what differs from Sundew's defaults.\n",
+            one_line(of)
+        );
         let is_needed = |table: &&Table| !table.entries.is_empty();
         for table in self.tables.iter().filter(is_needed) {
             text.push('\n');
@@ -193,7 +205,7 @@ impl Outcome {
             text.push('\n');
         }
         for line in &self.later {
-            text.push_str(&format!("# {line}\n"));
+            text.push_str(&format!("# {}\n", one_line(line)));
         }
         text
     }
@@ -209,16 +221,23 @@ fn commented(text: &mut String, line: &str, width: usize, from: &str) {
     if from.is_empty() {
         text.push_str(&format!("{line}\n"));
     } else {
-        // A comment ends with its line, whatever somebody put into a value.
-        let from = from.replace(|c: char| c.is_control(), " ");
+        let from = one_line(from);
         text.push_str(&format!("{line:width$}  # {from}\n"));
     }
 }
 
+/// A comment, and what is told, ends with its line, whatever somebody put into a value.
+fn one_line(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), " ")
+}
+
 /// Options that hold a password.
 pub fn is_secret(name: &str) -> bool {
-    name.contains("password") && !name.ends_with("password_file") && !name.ends_with("password_path")
-        || name.contains("psk")
+    let is_of_a_file = ["password_file", "password_path"].iter().any(|end| name.ends_with(end));
+    !is_of_a_file
+        && ["pass", "psk", "secret", "token"]
+            .iter()
+            .any(|word| name.contains(word))
 }
 
 /// A text as TOML.

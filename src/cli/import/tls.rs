@@ -23,10 +23,7 @@ pub(super) fn carry(listener: &mut Listener<'_>, folder: &Folder, out: &mut Outc
         return;
     };
     let mut table = Table::new("[listeners.tls]", "");
-    let path = |line: &Line, out: &mut Outcome| {
-        let said = || std::path::absolute(&line.value).unwrap_or_else(|_| line.value.clone().into());
-        folder.file(line, out).unwrap_or_else(said)
-    };
+    let path = |line: &Line, out: &mut Outcome| folder.file(line, out).unwrap_or_else(|| said(line));
     let authorities = section.get("cafile").and_then(|line| folder.file(line, out));
     let own = path(certificate, out);
     let (own, from) = chain(&own, authorities.as_deref(), certificate, section, out);
@@ -41,6 +38,11 @@ pub(super) fn carry(listener: &mut Listener<'_>, folder: &Folder, out: &mut Outc
         }
     }
     listener.tables.push(table);
+}
+
+/// The path of a file that is not there: the broker does not start until it is.
+fn said(line: &Line) -> PathBuf {
+    std::path::absolute(&line.value).unwrap_or_else(|_| format!("{}-is-missing", line.name).into())
 }
 
 /// Whether clients show certificates, and what comes of them.
@@ -77,7 +79,7 @@ fn clients(
             table.text("client_ca", &name, &line.place);
         }
     } else if let Some(line) = section.get("cafile") {
-        table.text("client_ca", &line.value, &line.place);
+        table.text("client_ca", &said(line).display().to_string(), &line.place);
     } else if let Some(line) = required {
         out.not_carried(
             line,
@@ -101,8 +103,8 @@ fn clients(
             out.note(line, "subjects are written \"C=GB, O=Example, CN=name\" here, CN=name,O=Example,C=GB in mosquitto: see to `user` lines of rules");
         }
     }
-    if let Some(line) = section.get("crlfile") {
-        let path = folder.file(line, out).unwrap_or_else(|| PathBuf::from(&line.value));
+    if let Some(line) = section.get("crlfile").filter(|_| table.has("client_ca")) {
+        let path = folder.file(line, out).unwrap_or_else(|| said(line));
         table.text("client_crl", &path.display().to_string(), &line.place);
     }
 }

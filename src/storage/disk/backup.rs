@@ -196,12 +196,30 @@ pub fn export(source: &Source, file: &Path, options: ImageOptions) -> Result<Cop
     let files = OsFiles::new(folder.unwrap_or(Path::new(".")));
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_default();
-    let bytes = write(&files, &name, file, source, &mut recovered, &restored)?;
+    let stamp = recovered.stamp;
+    let read = |wanted: &[MessageNumber]| recovered.read(&source.files, wanted);
+    let bytes = write(&files, &name, file, stamp, &restored, read)?;
     Ok(Copied {
         found: recovered.report,
         restored: restored.report,
         bytes,
     })
+}
+
+/// Writes a backup of a state that is in memory as a whole, and was at [`Time`] 0, which is now. The report and the bytes.
+///
+/// # Errors
+/// [`BackupError`]; then there is no backup.
+pub fn create(state: Image, file: &Path) -> Result<(crate::storage::image::Report, u64), BackupError> {
+    if file.symlink_metadata().is_ok() {
+        return Err(BackupError::Exists(file.to_owned()));
+    }
+    let restored = state.finish(Time(0));
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let files = OsFiles::new(folder.unwrap_or(Path::new(".")));
+    let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
+    let bytes = write(&files, &name.unwrap_or_default(), file, None, &restored, |_| Vec::new())?;
+    Ok((restored.report, bytes))
 }
 
 /// Makes a store of a backup, in a directory that is empty or not there. Memory is bounded as for [`export`].
@@ -237,7 +255,9 @@ pub fn import(file: &Path, directory: &Path, options: ImageOptions) -> Result<Co
     let _lock = lock(&files)?;
     let name = FileName::snapshot(1).text();
     let path = directory.join(&name);
-    let bytes = write(&files, &name, &path, &source, &mut recovered, &restored)?;
+    let stamp = recovered.stamp;
+    let read = |wanted: &[MessageNumber]| recovered.read(&source.files, wanted);
+    let bytes = write(&files, &name, &path, stamp, &restored, read)?;
     Ok(Copied {
         found: recovered.report,
         restored: restored.report,
@@ -261,9 +281,9 @@ fn write(
     files: &OsFiles,
     name: &str,
     path: &Path,
-    source: &Source,
-    recovered: &mut Recovered,
+    stamp: Option<(Time, u64)>,
     restored: &Restored,
+    read: impl FnMut(&[MessageNumber]) -> Vec<(MessageNumber, Option<Arc<Message>>)>,
 ) -> Result<u64, BackupError> {
     let io = |error| BackupError::Io {
         file: path.to_owned(),
@@ -284,12 +304,12 @@ fn write(
     let mut writer = Writer {
         file: files.create(&temporary).map_err(io)?,
         header,
-        stamp: recovered.stamp.unwrap_or((Time(0), wall)),
+        stamp: stamp.unwrap_or((Time(0), wall)),
         length: 0,
         blocks: 0,
     };
     let written = writer
-        .all(restored, |wanted| recovered.read(&source.files, wanted))
+        .all(restored, read)
         .and_then(|()| files.rename(&temporary, name))
         .and_then(|()| files.sync_directory(""));
     if let Err(error) = written {
