@@ -9,4 +9,5 @@ mod mqttjs;
 mod operator;
 mod paho;
 mod program;
+mod retained;
 mod rumqttc;

@@ -26,13 +26,14 @@ use Try::{Publish, Receive};
 type Attempt<'a> = (usize, &'a [&'a str], Try<'a>, bool);
 
 /// A folder with a configuration, in which `DIR` and `PORT0` to `PORT2` are put in.
-struct Migration {
+pub(crate) struct Migration {
     folder: TempDir,
-    ports: [u16; 3],
+    /// Free ones, by the numbers they have in configurations.
+    pub(crate) ports: [u16; 3],
 }
 
 impl Migration {
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
         let free = || TcpListener::bind("127.0.0.1:0").unwrap();
         let ports = [free(), free(), free()].map(|listener| listener.local_addr().unwrap().port());
@@ -45,7 +46,7 @@ impl Migration {
         migration
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }
 
@@ -58,7 +59,7 @@ impl Migration {
     }
 
     /// Users, each with the password `secret`, by mosquitto's own program.
-    fn with_users(self, users: &[&str]) -> Self {
+    pub(crate) fn with_users(self, users: &[&str]) -> Self {
         fs::write(self.path("passwd"), "").unwrap();
         for user in users {
             succeed(Command::new("mosquitto_passwd").args(["-b", &self.path("passwd"), user, "secret"]));
@@ -134,7 +135,7 @@ impl Migration {
         (may, said)
     }
 
-    fn client(&self, program: &str, port: usize, options: &[&str]) -> Command {
+    pub(crate) fn client(&self, program: &str, port: usize, options: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(["-V", "5", "-p", &self.ports[port].to_string()]);
         command.args(options.iter().map(|option| self.filled_in(option)));
@@ -153,7 +154,7 @@ impl Migration {
 }
 
 /// Not in every PATH.
-fn mosquitto_program() -> &'static str {
+pub(crate) fn mosquitto_program() -> &'static str {
     let there = Path::new("/usr/sbin/mosquitto");
     if there.exists() {
         "/usr/sbin/mosquitto"
@@ -162,13 +163,13 @@ fn mosquitto_program() -> &'static str {
     }
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     [&output.stdout[..], &output.stderr]
         .map(String::from_utf8_lossy)
         .concat()
 }
 
-fn succeed(command: &mut Command) {
+pub(crate) fn succeed(command: &mut Command) {
     let output = command
         .output()
         .unwrap_or_else(|error| panic!("{command:?}: {error}; run tests/run, which installs what is missing"));
@@ -179,7 +180,7 @@ fn succeed(command: &mut Command) {
     );
 }
 
-fn wait_for(broker: &str, port: u16) {
+pub(crate) fn wait_for(broker: &str, port: u16) {
     let end = Instant::now() + PATIENCE;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(Instant::now() < end, "{broker} does not listen on port {port}");
@@ -187,11 +188,11 @@ fn wait_for(broker: &str, port: u16) {
     }
 }
 
-const ALICE: &[&str] = &["-u", "alice", "-P", "secret"];
+pub(crate) const ALICE: &[&str] = &["-u", "alice", "-P", "secret"];
 const BOB: &[&str] = &["-u", "bob", "-P", "secret"];
 const WRONG: &[&str] = &["-u", "alice", "-P", "wrong"];
 const UNKNOWN: &[&str] = &["-u", "carol", "-P", "secret"];
-const NOBODY: &[&str] = &[];
+pub(crate) const NOBODY: &[&str] = &[];
 
 #[test]
 fn a_simple_password_file() {
@@ -373,6 +374,19 @@ fn the_old_words_for_a_listener() {
     );
 }
 
+const ROLES: &str = r#"
+        {"rolename": "writer", "acls": [
+            {"acltype": "publishClientSend", "topic": "home/#", "allow": true},
+            {"acltype": "publishClientSend", "topic": "home/safe", "priority": 2, "allow": false}]},
+        {"rolename": "reader", "acls": [
+            {"acltype": "subscribePattern", "topic": "home/#", "allow": true},
+            {"acltype": "subscribeLiteral", "topic": "public/news", "allow": true},
+            {"acltype": "publishClientReceive", "topic": "home/hidden", "allow": false}]},
+        {"rolename": "guest", "acls": [
+            {"acltype": "publishClientSend", "topic": "public/#", "allow": true},
+            {"acltype": "publishClientSend", "topic": "home/hidden", "allow": true},
+            {"acltype": "subscribePattern", "topic": "public/#", "allow": true}]}"#;
+
 /// Users, roles and groups in a file that mosquitto changes while it runs.
 #[test]
 fn dynamic_security() {
@@ -396,31 +410,19 @@ fn dynamic_security() {
     for line in passwords.lines() {
         let parts: Vec<_> = line.split(['$', ':']).collect();
         let (name, iterations, salt, hash) = (parts[0], parts[3], parts[4], parts[5]);
-        let roles = if name == "alice" {
+        let own = if name == "alice" {
             r#"{"rolename": "writer"}, {"rolename": "reader"}"#
         } else {
             ""
         };
         clients.push(format!(
             r#"{{"username": "{name}", "password": "{hash}", "salt": "{salt}", "iterations": {iterations},
-               "disabled": {}, "roles": [{roles}]}}"#,
+               "disabled": {}, "roles": [{own}]}}"#,
             name == "off"
         ));
     }
-    let roles = r#"
-        {"rolename": "writer", "acls": [
-            {"acltype": "publishClientSend", "topic": "home/#", "allow": true},
-            {"acltype": "publishClientSend", "topic": "home/safe", "priority": 2, "allow": false}]},
-        {"rolename": "reader", "acls": [
-            {"acltype": "subscribePattern", "topic": "home/#", "allow": true},
-            {"acltype": "subscribeLiteral", "topic": "public/news", "allow": true},
-            {"acltype": "publishClientReceive", "topic": "home/hidden", "allow": false}]},
-        {"rolename": "guest", "acls": [
-            {"acltype": "publishClientSend", "topic": "public/#", "allow": true},
-            {"acltype": "publishClientSend", "topic": "home/hidden", "allow": true},
-            {"acltype": "subscribePattern", "topic": "public/#", "allow": true}]}"#;
     let json = format!(
-        r#"{{"clients": [{}], "roles": [{roles}],
+        r#"{{"clients": [{}], "roles": [{ROLES}],
         "groups": [{{"groupname": "guests", "roles": [{{"rolename": "guest"}}], "clients": [{{"username": "bob"}}]}}],
         "anonymousGroup": "guests",
         "defaultACLAccess": {{"publishClientSend": false, "publishClientReceive": true, "subscribe": false, "unsubscribe": true}}}}"#,
@@ -453,163 +455,4 @@ fn dynamic_security() {
             (0, &["-u", "off", "-P", "secret"], Publish("public/x"), false),
         ],
     );
-}
-
-/// More than fit into mosquitto's queue, of every QoS, with properties.
-#[test]
-fn retained_messages_of_a_running_mosquitto() {
-    let conf = "user root\nlistener PORT0 127.0.0.1\nallow_anonymous false\npassword_file DIR/passwd\nmax_queued_messages 200\n";
-    let migration = Migration::new(&[("mosquitto.conf", conf)]).with_users(&["alice"]);
-    let _mosquitto = Running::start(Command::new(mosquitto_program()).args(["-c", &migration.path("mosquitto.conf")]));
-    wait_for("mosquitto", migration.ports[0]);
-    for qos in ["0", "1", "2"] {
-        let mut publish = migration.client("mosquitto_pub", 0, ALICE);
-        let properties = [
-            "-D",
-            "publish",
-            "content-type",
-            "text/plain",
-            "-D",
-            "publish",
-            "user-property",
-            "a",
-            "b",
-        ];
-        publish
-            .args(["-r", "-q", qos, "-t", &format!("one/{qos}"), "-m", qos])
-            .args(properties);
-        succeed(&mut publish);
-    }
-    let port = migration.ports[0];
-    fill(port, 1200);
-    let live = format!("mqtt://alice:secret@127.0.0.1:{port}");
-    // Into a file, and from there into the store that Sundew starts with.
-    let (backup, data) = (migration.path("retained.snap"), migration.path("data"));
-    succeed(sundew().args(["import", "mosquitto", "--live", &live, "--backup", &backup]));
-    succeed(sundew().args(["store", "import", &backup, "-d", &data]));
-    let toml = format!(
-        "[[listeners]]\naddress = \"127.0.0.1:{}\"\n[storage]\nenabled = true\ndirectory = \"data\"\n",
-        migration.ports[1]
-    );
-    fs::write(migration.path("one.toml"), toml).unwrap();
-    let mut command = sundew();
-    command
-        .env_remove("SUNDEW__STORAGE__ENABLED")
-        .args(["-c", &migration.path("one.toml")]);
-    let _one = Running::start(&mut command);
-    // Into a running one, in which a topic is newer.
-    let toml = format!("[[listeners]]\naddress = \"127.0.0.1:{}\"\n", migration.ports[2]);
-    fs::write(migration.path("two.toml"), toml).unwrap();
-    let _two = Running::start(sundew().args(["-c", &migration.path("two.toml")]));
-    wait_for("sundew", migration.ports[1]);
-    wait_for("sundew", migration.ports[2]);
-    succeed(
-        migration
-            .client("mosquitto_pub", 2, NOBODY)
-            .args(["-r", "-q", "1", "-t", "one/1", "-m", "newer"]),
-    );
-    let to = format!("mqtt://127.0.0.1:{}", migration.ports[2]);
-    let mut import = sundew();
-    import.env("SUNDEW_LIVE_PASSWORD", "secret");
-    let live = format!("mqtt://alice@127.0.0.1:{port}");
-    let output = import
-        .args(["import", "mosquitto", "--live", &live, "--to", &to])
-        .output()
-        .unwrap();
-    let told = said(&output);
-    assert!(output.status.success(), "{told}");
-    assert!(told.contains("1203 retained messages\n"), "{told}");
-    assert!(told.contains("1202 published, 1 were there already and stay"), "{told}");
-    for (port, one) in [(1, "1"), (2, "newer")] {
-        let mut subscribe = migration.client("mosquitto_sub", port, NOBODY);
-        let format = "%t %p %q %C %P";
-        let output = subscribe
-            .args(["-q", "2", "-t", "#", "-C", "1203", "-W", "20", "-F", format])
-            .output()
-            .unwrap();
-        let told = said(&output);
-        assert!(output.status.success(), "port {port}: {} lines", told.lines().count());
-        assert!(told.contains("one/2 2 2 text/plain a:b\n"), "{told}");
-        assert!(told.contains(&format!("one/1 {one} 1 ")), "{told}");
-        assert!(told.contains("many/1200 1200 0 "), "{told}");
-    }
-}
-
-/// A broker that does not know MQTT 5, and one that lets nobody publish.
-#[test]
-fn retained_messages_of_an_old_broker() {
-    let toml = "[[listeners]]\naddress = \"127.0.0.1:PORT0\"\nallowed_versions = [\"3.1.1\"]\n\
-                [[listeners]]\naddress = \"127.0.0.1:PORT1\"\nacl_file = \"acl\"\n";
-    let acl = "topic read #\ntopic write a\n";
-    let migration = Migration::new(&[("sundew.toml", toml), ("acl", acl)]);
-    let _old = Running::start(sundew().args(["-c", &migration.path("sundew.toml")]));
-    wait_for("sundew", migration.ports[0]);
-    for topic in ["a", "b"] {
-        for qos in ["0", "1"] {
-            let mut publish = migration.client("mosquitto_pub", 0, &["-V", "311"]);
-            succeed(publish.args(["-r", "-q", qos, "-t", &format!("{topic}/{qos}"), "-m", "x"]));
-        }
-    }
-    let url = |port: usize| format!("mqtt://127.0.0.1:{}", migration.ports[port]);
-    let backup = migration.path("old.snap");
-    let import = [
-        "import",
-        "mosquitto",
-        "--live",
-        &url(0),
-        "--backup",
-        &backup,
-        "--topic",
-        "a/#",
-    ];
-    let told = said(&sundew().args(import).output().unwrap());
-    assert!(
-        told.contains("2 retained messages\n") && told.contains("old.snap: retained=2, "),
-        "{told}"
-    );
-    let output = sundew()
-        .args(["import", "mosquitto", "--live", &url(0), "--to", &url(1), "--force"])
-        .output()
-        .unwrap();
-    let told = said(&output);
-    assert_eq!(output.status.code(), Some(2), "{told}");
-    // The store is one, so what is read there is there; what is acknowledged is told apart.
-    assert!(
-        told.contains("not carried: a/1: ") && told.contains("not carried: b/1: "),
-        "{told}"
-    );
-    let nobody = sundew()
-        .args(["import", "mosquitto", "--live", "mqtt://127.0.0.1:1", "--backup", "x"])
-        .output()
-        .unwrap();
-    assert_eq!(nobody.status.code(), Some(69), "{}", said(&nobody));
-    let nowhere = sundew()
-        .args(["import", "mosquitto", "--live", &url(0)])
-        .output()
-        .unwrap();
-    assert!(
-        nowhere.status.code() == Some(64) && said(&nowhere).contains("--to URL"),
-        "{}",
-        said(&nowhere)
-    );
-}
-
-/// Retained messages of QoS 0, each with its number.
-fn fill(port: u16, count: u32) {
-    use std::io::{Read, Write};
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let mut bytes = b"\x10\x1b\0\x04MQTT\x04\xc2\0\0\0\0\0\x05alice\0\x06secret".to_vec();
-    bytes[1] = (bytes.len() - 2) as u8;
-    for number in 1..=count {
-        let (topic, payload) = (format!("many/{number}"), number.to_string());
-        bytes.extend([0x31, (2 + topic.len() + payload.len()) as u8, 0, topic.len() as u8]);
-        bytes.extend(topic.as_bytes());
-        bytes.extend(payload.as_bytes());
-    }
-    bytes.extend([0xC0, 0]); // PINGREQ: answered when all of it is read
-    stream.write_all(&bytes).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let mut answers = [0; 6];
-    stream.read_exact(&mut answers).unwrap();
-    assert_eq!(answers, [0x20, 2, 0, 0, 0xD0, 0]);
 }

@@ -141,77 +141,60 @@ impl DynamicSecurity {
     }
 
     fn role(&mut self, json: &Json, out: &mut Outcome) {
-        let Some(name) = text(json, "rolename").filter(|name| self.roles.iter().all(|role| role.name != *name)) else {
-            return self.say(
-                out,
-                Weight::LeftOut,
-                json.line,
-                "a role without a name of its own; mosquitto passes over it".into(),
-            );
+        let is_new = |name: &&str| self.roles.iter().all(|role| role.name != *name);
+        let Some(name) = text(json, "rolename").filter(is_new) else {
+            let what = "a role without a name of its own; mosquitto passes over it".to_owned();
+            return self.say(out, Weight::LeftOut, json.line, what);
         };
-        let (mut acls, mut control) = (Vec::new(), false);
-        for acl in members(json, "acls") {
-            let (Some(kind), Some(topic)) = (text(acl, "acltype"), text(acl, "topic")) else {
-                continue;
-            };
-            let allows = acl.get("allow").and_then(Json::bool) == Some(true);
-            let about = match kind.to_ascii_lowercase().as_str() {
-                "publishclientsend" => About::Publish,
-                "publishclientreceive" => About::Receive,
-                "subscribepattern" => About::Subscribe,
-                "subscribeliteral" => About::SubscribeTo,
-                kind if kind.starts_with("unsubscribe") => {
-                    if !allows {
-                        self.say(
-                            out,
-                            Weight::LeftOut,
-                            acl.line,
-                            format!("{kind} {topic}: who is subscribed may always unsubscribe"),
-                        );
-                    }
-                    continue;
-                }
-                _ => {
-                    self.say(
-                        out,
-                        Weight::NotCarried,
-                        acl.line,
-                        format!("{kind} {topic}: there is no such rule"),
-                    );
-                    continue;
-                }
-            };
-            if topic.starts_with("$CONTROL") {
-                control = true;
-            } else if let Err(error) = TopicPattern::parse(topic) {
-                self.say(
-                    out,
-                    Weight::NotCarried,
-                    acl.line,
-                    format!("{kind} {topic}: the topic {error}"),
-                );
-            } else {
-                acls.push(Acl {
-                    line: acl.line,
-                    about,
-                    topic: topic.to_owned(),
-                    allows,
-                    priority: acl.get("priority").and_then(Json::number).unwrap_or(0),
-                });
-            }
-        }
-        if control {
+        let is_control = |acl: &Json| text(acl, "topic").is_some_and(|topic| topic.starts_with("$CONTROL"));
+        let all = members(json, "acls");
+        if all.iter().any(is_control) {
             let what = format!(
                 "role {name}: rights on $CONTROL: users and rules are changed by `sundew user` and in the files"
             );
             self.say(out, Weight::LeftOut, json.line, what);
         }
-        acls.sort_by_key(|acl: &Acl| -acl.priority);
+        let acls = all.iter().filter(|acl| !is_control(acl));
+        let mut acls: Vec<_> = acls.filter_map(|acl| self.acl(acl, out)).collect();
+        acls.sort_by_key(|acl| -acl.priority);
         self.roles.push(Role {
             line: json.line,
             name: name.to_owned(),
             acls,
         });
+    }
+
+    fn acl(&self, json: &Json, out: &mut Outcome) -> Option<Acl> {
+        let (kind, topic) = (text(json, "acltype")?, text(json, "topic")?);
+        let allows = json.get("allow").and_then(Json::bool) == Some(true);
+        let mut say = |weight, what: &str| self.say(out, weight, json.line, format!("{kind} {topic}: {what}"));
+        let about = match kind.to_ascii_lowercase().as_str() {
+            "publishclientsend" => About::Publish,
+            "publishclientreceive" => About::Receive,
+            "subscribepattern" => About::Subscribe,
+            "subscribeliteral" => About::SubscribeTo,
+            kind if kind.starts_with("unsubscribe") => {
+                if !allows {
+                    say(Weight::LeftOut, "who is subscribed may always unsubscribe");
+                }
+                return None;
+            }
+            _ => {
+                say(Weight::NotCarried, "there is no such rule");
+                return None;
+            }
+        };
+        if let Err(error) = TopicPattern::parse(topic) {
+            say(Weight::NotCarried, &format!("the topic {error}"));
+            return None;
+        }
+        Some(Acl {
+            line: json.line,
+            about,
+            topic: topic.to_owned(),
+            allows,
+            priority: json.get("priority").and_then(Json::number).unwrap_or(0),
+        })
     }
 
     fn client(&mut self, json: &Json, groups: &[&Json], out: &mut Outcome) {

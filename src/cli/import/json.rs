@@ -189,13 +189,15 @@ impl Reader<'_> {
         let (text, rest) = self.rest.split_at(end);
         let digits = text.trim_start_matches('-');
         // Rust reads more than JSON has: "1." and ".5" and "01".
-        let is_json = !digits.starts_with(['.', '+', 'e', 'E'])
-            && !(digits.starts_with('0') && digits.bytes().nth(1).is_some_and(|byte| byte.is_ascii_digit()))
-            && !text.ends_with(['.'])
-            && !text.contains(".e")
-            && !text.contains(".E")
-            && text.len() - digits.len() <= 1;
-        let number = text.parse::<f64>().ok().filter(|number| is_json && number.is_finite());
+        let has_extra_zero = digits.starts_with('0') && digits.as_bytes().get(1).is_some_and(u8::is_ascii_digit);
+        let is_more = has_extra_zero
+            || digits.starts_with(['.', '+', 'e', 'E'])
+            || text.ends_with('.')
+            || text.contains(".e")
+            || text.contains(".E")
+            || text.len() - digits.len() > 1;
+        let number = text.parse::<f64>().ok();
+        let number = number.filter(|number| !is_more && number.is_finite());
         let number = number.ok_or_else(|| self.error("this is no number"))?;
         self.rest = rest;
         Ok(number)

@@ -1,6 +1,6 @@
 //! What the roles of dynamic security come to: groups and rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::dynamic_security::{About, Acl, Client, DynamicSecurity, Role};
 use super::outcome::{Outcome, Table, Weight, all, list, quoted};
@@ -114,78 +114,74 @@ impl Making<'_> {
         let receives = self.read.defaults.receive;
         let mut kept = Vec::new();
         for (index, acl) in role.acls.iter().enumerate() {
-            let earlier = role.acls[..index]
-                .iter()
-                .filter(|other| other.allows && same(other.about, acl.about));
-            let say =
-                |out: &mut Outcome, weight, what: String| out.remark(weight, Some(self.read.place(acl.line)), what);
-            let shown = &acl.topic;
-            match (acl.allows, acl.about) {
+            let is_kept = match (acl.allows, acl.about) {
                 // Where receiving is allowed by default, or is asked about with the subscriptions.
-                (true, About::Receive) => continue,
-                (true, About::Subscribe | About::SubscribeTo) if !receives => continue,
-                (true, _) => {}
-                (false, _) if earlier.clone().any(|other| covers(&other.topic, shown)) => {
-                    say(
-                        out,
-                        Weight::LeftOut,
-                        format!(
-                            "role {}: denies {shown}, but a rule before it allows all of that",
-                            role.name
-                        ),
-                    );
-                    continue;
-                }
-                (false, About::SubscribeTo) if acl.topic.contains(['+', '#']) => {
-                    let is_allowed = role
-                        .acls
-                        .iter()
-                        .any(|other| other.allows && other.about == About::Subscribe && covers(&other.topic, shown));
-                    let what = format!(
-                        "role {}: denies the subscription {shown} itself, not what it matches; here rules are about topics",
-                        role.name
-                    );
-                    say(
-                        out,
-                        if is_allowed {
-                            Weight::NotCarried
-                        } else {
-                            Weight::LeftOut
-                        },
-                        what,
-                    );
-                    continue;
-                }
-                (false, _) => {
-                    if earlier.clone().any(|other| overlap(&other.topic, shown)) {
-                        let what = format!(
-                            "role {}: denies {shown} after a rule that allows a part of it; here all of it is denied",
-                            role.name
-                        );
-                        say(out, Weight::NotCarried, what);
-                    }
-                    if let Some(client) = members
-                        .iter()
-                        .find(|client| self.is_allowed_before(client, number, acl))
-                    {
-                        let what = format!(
-                            "role {}: denies {shown}, which another role allows to {:?} before; here it is denied",
-                            role.name, client.name
-                        );
-                        say(out, Weight::NotCarried, what);
-                    }
-                    if matches!(acl.about, About::Subscribe | About::SubscribeTo) {
-                        let from = format!(
-                            "{}: a wider subscription is granted, without that",
-                            self.read.place(acl.line)
-                        );
-                        self.wide.get_or_insert(("narrow", from));
-                    }
-                }
+                (true, About::Receive) => false,
+                (true, About::Subscribe | About::SubscribeTo) => receives,
+                (true, About::Publish) => true,
+                (false, _) => self.denies(role, index, out),
+            };
+            if !is_kept {
+                continue;
             }
             kept.push(acl);
+            let is_allowed = |client: &&&Client| !acl.allows && self.is_allowed_before(client, number, acl);
+            if let Some(client) = members.iter().find(is_allowed) {
+                let what = format!(
+                    "role {}: denies {}, which another role allows to {:?} before; here it is denied",
+                    role.name, acl.topic, client.name
+                );
+                out.remark(Weight::NotCarried, Some(self.read.place(acl.line)), what);
+            }
         }
         kept
+    }
+
+    /// Whether a rule of a role that denies does so here, too. Says where that is more than in mosquitto, or less.
+    fn denies(&mut self, role: &Role, index: usize, out: &mut Outcome) -> bool {
+        let acl = &role.acls[index];
+        let (topic, place) = (&acl.topic, self.read.place(acl.line));
+        let earlier = || {
+            role.acls[..index]
+                .iter()
+                .filter(|other| other.allows && same(other.about, acl.about))
+        };
+        let mut say = |weight, what: &str| {
+            out.remark(
+                weight,
+                Some(place.clone()),
+                format!("role {}: denies {topic}{what}", role.name),
+            )
+        };
+        if earlier().any(|other| covers(&other.topic, topic)) {
+            say(Weight::LeftOut, ", but a rule before it allows all of that");
+            return false;
+        }
+        if acl.about == About::SubscribeTo && topic.contains(['+', '#']) {
+            let allows = |other: &&Acl| other.allows && other.about == About::Subscribe && covers(&other.topic, topic);
+            let is_allowed = role.acls.iter().any(|other| allows(&other));
+            let weight = if is_allowed {
+                Weight::NotCarried
+            } else {
+                Weight::LeftOut
+            };
+            say(
+                weight,
+                " as a subscription, not what it matches; here rules are about topics",
+            );
+            return false;
+        }
+        if earlier().any(|other| overlap(&other.topic, topic)) {
+            say(
+                Weight::NotCarried,
+                " after a rule that allows a part of it; here all of it is denied",
+            );
+        }
+        if same(acl.about, About::Subscribe) {
+            let from = format!("{place}: a wider subscription is granted, without that");
+            self.wide.get_or_insert(("narrow", from));
+        }
+        true
     }
 
     /// Whether a role that is asked earlier for a client allows a part of what is denied.
@@ -198,75 +194,71 @@ impl Making<'_> {
     /// Who may subscribe to what, where receiving has to be allowed as well: by client, since one role may allow the one and another the
     /// other.
     fn readers(&mut self, out: &mut Outcome) {
-        let mut by_topics: BTreeMap<(Vec<String>, Option<String>), (Vec<String>, Vec<u32>)> = BTreeMap::new();
-        let clients = self
-            .read
-            .clients
-            .iter()
-            .map(|client| (client.name.clone(), &client.roles, client.client_id.clone()));
-        let anonymous = (String::new(), &self.read.anonymous, None);
-        for (name, roles, client_id) in clients.chain([anonymous]) {
-            let acls = || {
-                roles
-                    .iter()
-                    .flat_map(|role| &self.read.roles[*role].acls)
-                    .filter(|acl| acl.allows)
-            };
-            let (mut topics, mut lines) = (Vec::new(), Vec::new());
-            let wide = self.read.defaults.subscribe.then_some("#");
-            let subscribes = acls()
-                .filter(|acl| same(acl.about, About::Subscribe))
-                .map(|acl| acl.topic.as_str())
-                .chain(wide);
-            for filter in subscribes {
-                for received in acls().filter(|acl| acl.about == About::Receive && overlap(&acl.topic, filter)) {
-                    let narrower = if covers(&received.topic, filter) {
-                        filter
-                    } else if covers(filter, &received.topic) {
-                        let from = format!(
-                            "{}: a wider subscription is granted, and this delivered",
-                            self.read.place(received.line)
-                        );
-                        self.wide.get_or_insert(("narrow", from));
-                        &received.topic
-                    } else {
-                        let what = format!(
-                            "{name:?} may receive {} of {filter} only, which no rule can say here",
-                            received.topic
-                        );
-                        out.remark(Weight::NotCarried, Some(self.read.place(received.line)), what);
-                        continue;
-                    };
-                    topics.push(narrower.to_owned());
-                    lines.push(received.line);
-                }
+        let mut by_topics: BTreeMap<(Vec<String>, Option<&str>), Readers> = BTreeMap::new();
+        let read = self.read;
+        let clients = read.clients.iter();
+        let clients = clients.map(|client| (client.name.as_str(), &client.roles, client.client_id.as_deref()));
+        for (name, roles, client_id) in clients.chain([("", &read.anonymous, None)]) {
+            let readable = self.readable(name, roles, out);
+            if readable.is_empty() {
+                continue;
             }
-            topics.sort();
-            topics.dedup();
-            if !topics.is_empty() {
-                let entry = by_topics.entry((topics, client_id)).or_default();
-                entry.0.push(name);
-                entry.1.extend(lines);
-            }
+            let topics = readable.keys().cloned().collect();
+            let readers = by_topics.entry((topics, client_id)).or_default();
+            readers.names.push(name.to_owned());
+            readers.lines.extend(readable.into_values());
         }
-        for ((topics, client_id), (names, mut lines)) in by_topics {
-            lines.sort_unstable();
-            lines.dedup();
+        for ((topics, client_id), readers) in by_topics {
             let mut rule = self.begin(true, &["subscribe"]);
-            let places: Vec<_> = lines.iter().map(|line| self.read.place(*line).to_string()).collect();
-            rule.set("topics", all(&topics), places.join(", "));
-            let users: Vec<_> = names.iter().filter(|name| !name.is_empty()).cloned().collect();
+            let places = readers.lines.iter().map(|line| self.read.place(*line).to_string());
+            rule.set("topics", all(&topics), places.collect::<Vec<_>>().join(", "));
+            let users: Vec<_> = readers.names.iter().filter(|name| !name.is_empty()).cloned().collect();
             if !users.is_empty() {
                 rule.set("users", all(&users), "");
             }
-            if users.len() < names.len() {
+            if users.len() < readers.names.len() {
                 rule.text("groups", "anonymous", "");
             }
             if let Some(id) = client_id {
-                rule.text("client_ids", &id, "");
+                rule.text("client_ids", id, "");
             }
             self.rules.push(rule);
         }
+    }
+
+    /// What a client may subscribe to and receive, each with the line that allows to receive it.
+    fn readable(&mut self, name: &str, roles: &[usize], out: &mut Outcome) -> BTreeMap<String, u32> {
+        let mut readable = BTreeMap::new();
+        let read = self.read;
+        let acls = || {
+            roles
+                .iter()
+                .flat_map(|role| &read.roles[*role].acls)
+                .filter(|acl| acl.allows)
+        };
+        let by_default = read.defaults.subscribe.then_some("#");
+        let subscribes = acls().filter(|acl| same(acl.about, About::Subscribe));
+        for filter in subscribes.map(|acl| acl.topic.as_str()).chain(by_default) {
+            for received in acls().filter(|acl| acl.about == About::Receive && overlap(&acl.topic, filter)) {
+                let narrower = if covers(&received.topic, filter) {
+                    filter
+                } else if covers(filter, &received.topic) {
+                    let place = read.place(received.line);
+                    let from = format!("{place}: a wider subscription is granted, and this delivered");
+                    self.wide.get_or_insert(("narrow", from));
+                    &received.topic
+                } else {
+                    let what = format!(
+                        "{name:?} may receive {} of {filter} only, which no rule can say here",
+                        received.topic
+                    );
+                    out.remark(Weight::NotCarried, Some(read.place(received.line)), what);
+                    continue;
+                };
+                readable.insert(narrower.to_owned(), received.line);
+            }
+        }
+        readable
     }
 
     /// What is allowed without a rule: to users of the file and to those without a name. Mostly no others enter.
@@ -334,6 +326,14 @@ impl Making<'_> {
         }
         self.rules.push(rule);
     }
+}
+
+/// Clients that may receive the same.
+#[derive(Default)]
+struct Readers {
+    /// The empty one is for those without a name.
+    names: Vec<String>,
+    lines: BTreeSet<u32>,
 }
 
 /// To whom a rule applies.
