@@ -332,6 +332,47 @@ fn certificates_say_who_a_client_is() {
     );
 }
 
+/// As older guides have it: the server's own certificate in certfile, what stands between it and its authority in cafile. OpenSSL puts
+/// them together.
+#[test]
+fn a_chain_in_two_files() {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+    let params = |name: &str, is_authority: bool| {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        if is_authority {
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        }
+        params
+    };
+    let key = || KeyPair::generate().unwrap();
+    let root = CertifiedIssuer::self_signed(params("root", true), key()).unwrap();
+    let between = CertifiedIssuer::signed_by(params("between", true), key(), &root).unwrap();
+    let own = key();
+    let server = params("server", false).signed_by(&own, &between).unwrap();
+    let conf = "user root\nlistener PORT0 127.0.0.1\nallow_anonymous true\ncafile DIR/chain.pem\ncertfile DIR/cert.pem\nkeyfile DIR/key.pem\n";
+    let migration = Migration::new(&[
+        ("mosquitto.conf", conf),
+        ("chain.pem", &between.pem()),
+        ("cert.pem", &server.pem()),
+        ("key.pem", &own.serialize_pem()),
+        ("root.pem", &root.pem()),
+    ]);
+    let options = &["--cafile", "DIR/root.pem"];
+    migration.check(
+        true,
+        &[],
+        &[(0, options, Publish("a"), true), (0, NOBODY, Publish("a"), false)],
+    );
+    assert_eq!(
+        fs::read_to_string(migration.path("made/chain-cert.pem"))
+            .unwrap()
+            .matches("BEGIN")
+            .count(),
+        2
+    );
+}
+
 /// Debian's files: a main one, and the rest in conf.d; with a bridge, which is not carried.
 #[test]
 fn conf_d_and_a_bridge() {

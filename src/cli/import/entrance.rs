@@ -28,6 +28,8 @@ struct Door {
     is_said: bool,
     /// The line that names a file of dynamic security.
     dynamic: Option<Line>,
+    /// A program that is asked.
+    program: Option<Table>,
 }
 
 /// Sets what the listeners differ in on them, and returns what they have in common.
@@ -43,6 +45,9 @@ pub(super) fn carry(
         .map(|listener| door(conf, listener, folder, out))
         .collect();
     let (rules, wide) = dynamic_security(listeners, &mut doors, folder, out);
+    // For all listeners: those that a plug-in has for one of them are not carried.
+    let programs = doors.iter().find_map(|door| door.program.clone());
+    let rules = programs.into_iter().chain(rules).collect();
     let mut auth = Table::new("[auth]", "");
     let is_certified = listeners.iter().any(|listener| listener.is_certified);
     let files = [("password_file", is_certified), ("acl_file", false)];
@@ -84,13 +89,19 @@ pub(super) fn carry(
     {
         auth.set("check_retained_source", false, &line.place);
     }
-    let is_governed = doors.iter().any(|door| door.rules.is_some() || door.dynamic.is_some());
+    let has_rules = |door: &Door| door.rules.is_some() || door.dynamic.is_some() || asks_rights(door);
+    let is_governed = doors.iter().any(has_rules);
     Common {
         auth,
         rules,
         is_sys_public: !is_governed && listeners.iter().any(|listener| !listener.is_local),
         mqtt: of_clients(conf, listeners, out),
     }
+}
+
+/// Whether a program is asked what clients may do.
+fn asks_rights(door: &Door) -> bool {
+    door.program.as_ref().is_some_and(|program| program.has("acl_url"))
 }
 
 /// What all listeners have in common.
@@ -131,6 +142,10 @@ fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mu
         Plugin::Passwords(line) => Some(line),
         _ => None,
     });
+    let program = plugins.iter().find_map(|plugin| match plugin {
+        Plugin::Http(table) => Some(table.clone()),
+        _ => None,
+    });
     let password_line = scope.get("password_file").or(of_plugin);
     let (passwords, users) = match password_line.filter(|_| !listener.is_certified) {
         Some(line) => {
@@ -159,6 +174,7 @@ fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mu
     let (lets_everyone_in, from) = match (said.and_then(Line::is_true), other) {
         _ if listener.is_certified => (false, "clients are who their certificates say".to_owned()),
         (_, Some(line)) => (false, format!("{}: not carried", line.place)),
+        _ if program.is_some() && passwords.is_none() => (false, "a program is asked".to_owned()),
         _ if is_local_only(conf) => (true, "no listener: this machine only".to_owned()),
         (Some(value), None) => (value, place.clone().unwrap_or_default()),
         (None, None) => (false, "mosquitto's default where there are listeners".to_owned()),
@@ -170,6 +186,7 @@ fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mu
         from,
         is_said: place.is_some(),
         dynamic,
+        program,
     }
 }
 

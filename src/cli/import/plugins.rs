@@ -1,7 +1,7 @@
 //! Plug-ins: those whose files Sundew can read instead, and all others.
 
 use super::grammar::{Line, MosquittoConf, Section};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Table};
 
 /// What a plug-in comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub(super) enum Plugin {
     Passwords(Line),
     /// A file of rules.
     Rules(Line),
+    /// Asks a program: `[[auth.http]]`.
+    Http(Table),
     /// Decides who may enter and what he may do, in a way of its own.
     Other(Line),
 }
@@ -72,30 +74,91 @@ fn closed(head: &Line, why: &str, out: &mut Outcome) -> Vec<Plugin> {
     vec![Plugin::Other(head.clone())]
 }
 
-/// mosquitto-go-auth, which is in the Home Assistant add-on: its back end `files` has mosquitto's files, nearly.
-fn go_auth(plugin: &Section, head: &Line, option: &dyn Fn(&str) -> Option<Line>, out: &mut Outcome) -> Vec<Plugin> {
+/// mosquitto-go-auth, which is in the Home Assistant add-on: its back end `files` has mosquitto's files, nearly, and `http` asks a
+/// program as Sundew does.
+fn go_auth(plugin: &Section, head: &Line, option: Find<'_>, out: &mut Outcome) -> Vec<Plugin> {
     let backends = option("backends").map_or_else(String::new, |line| line.value);
+    let either = |one, other| option(one).or_else(|| option(other));
+    let has_files = backends.split(',').any(|backend| backend.trim() == "files");
+    let rules = either("files_acl_path", "acl_path").filter(|_| has_files);
     let mut found = Vec::new();
     for backend in backends.split(',').map(str::trim) {
         if backend == "files" {
-            let either = |one, other| option(one).or_else(|| option(other));
             found.extend(either("files_password_path", "password_path").map(Plugin::Passwords));
-            found.extend(either("files_acl_path", "acl_path").map(Plugin::Rules));
+            found.extend(rules.clone().map(Plugin::Rules));
             continue;
         }
-        let own = plugin
-            .options
-            .iter()
-            .find(|line| line.name.starts_with(&format!("auth_opt_{backend}_")));
+        if backend == "http" && plugin.listener.is_none() {
+            // Files without rules allow everything to everybody, and one back end is enough.
+            found.extend(http(option, !has_files || rules.is_some(), out).map(Plugin::Http));
+            continue;
+        }
+        let of_it = format!("auth_opt_{backend}_");
+        let own = plugin.options.iter().find(|line| line.name.starts_with(&of_it));
         let instead = "those who enter by it need a user in the password file (`sundew user add`)";
-        out.not_carried(
-            own.unwrap_or(head),
-            format!("the back end {backend} of go-auth; {instead}"),
-        );
+        let what = format!("the back end {backend} of go-auth; {instead}");
+        out.not_carried(own.unwrap_or(head), what);
     }
-    if found.iter().any(|one| matches!(one, Plugin::Passwords(_))) {
+    if found
+        .iter()
+        .any(|one| matches!(one, Plugin::Passwords(_) | Plugin::Http(_)))
+    {
         found
     } else {
         vec![Plugin::Other(head.clone())]
     }
+}
+
+/// Looks for an option of a plug-in.
+type Find<'a> = &'a dyn Fn(&str) -> Option<Line>;
+
+/// The program that the back end `http` of go-auth asks.
+fn http(option: Find<'_>, asks_rights: bool, out: &mut Outcome) -> Option<Table> {
+    let get = |name: &str| option(&format!("http_{name}"));
+    let is = |name: &str, value: &str| get(name).filter(|line| line.word().eq_ignore_ascii_case(value));
+    let (host, connect) = (get("host")?, get("getuser_uri")?);
+    let scheme = if is("with_tls", "true").is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let port = get("port").map_or_else(String::new, |line| format!(":{}", line.word()));
+    let url = |path: &Line| {
+        format!(
+            "{scheme}://{}{port}/{}",
+            host.word(),
+            path.word().trim_start_matches('/')
+        )
+    };
+    let mut table = Table::new("[[auth.http]]", &host.place);
+    table.text("connect_url", &url(&connect), &connect.place);
+    if let Some(line) = get("aclcheck_uri").filter(|_| asks_rights) {
+        table.text("acl_url", &url(&line), &line.place);
+    }
+    if let Some(line) = is("method", "get") {
+        table.text("method", "get", &line.place);
+    }
+    if let Some(line) = is("params_mode", "form") {
+        table.text("format", "form", &line.place);
+    }
+    match get("response_mode") {
+        None => table.text("answer", "status", "go-auth's default"),
+        Some(line) if line.word() == "status" => table.text("answer", "status", &line.place),
+        Some(_) => {}
+    }
+    if let Some(line) = get("timeout")
+        && let Ok(seconds) = line.word().parse::<u32>()
+    {
+        table.text("timeout", &format!("{}s", seconds.clamp(1, 14)), &line.place);
+    }
+    if let Some(line) = get("superuser_uri").filter(|_| asks_rights) {
+        out.not_carried(
+            &line,
+            "who may do everything is not asked for; let the program say so for each topic",
+        );
+    }
+    if let Some(line) = is("verify_peer", "false").filter(|_| scheme == "https") {
+        out.not_carried(&line, "certificates are always checked; name the authority in ca_file");
+    }
+    Some(table)
 }

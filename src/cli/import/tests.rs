@@ -238,7 +238,8 @@ fn files_of_a_container_are_found_beside_the_configuration() {
 fn go_auth_has_files_that_are_carried() {
     let conf = "user root\nlog_dest stdout\npersistence true\npersistence_location /data/\n\
                 auth_plugin /usr/share/mosquitto/go-auth.so\nauth_opt_backends files,http\nauth_opt_hasher pbkdf2\n\
-                auth_opt_cache true\nauth_opt_files_password_path @/pw\nauth_opt_http_host 127.0.0.1\nlistener 1883\nprotocol mqtt\n\
+                auth_opt_cache true\nauth_opt_files_password_path @/pw\nauth_opt_http_host 127.0.0.1\nauth_opt_http_port 80\n\
+                auth_opt_http_getuser_uri /authentication\nauth_opt_http_superuser_uri /superuser\nauth_opt_http_aclcheck_uri /acl\nlistener 1883\nprotocol mqtt\n\
                 listener 1884\nprotocol websockets\n";
     let hash = "PBKDF2$sha512$100$c2FsdHNhbHQ=$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA==";
     let (configuration, remarks, out) = import(&[("mosquitto.conf", conf), ("pw", &format!("addons:{hash}\n"))]);
@@ -255,9 +256,35 @@ fn go_auth_has_files_that_are_carried() {
         "{}",
         out.files[0].text
     );
+    // Files without rules allow everything, and one back end is enough: nobody is asked what may be done.
+    let program = [
+        "[[auth.http]] # mosquitto.conf:10",
+        "connect_url = \"http://127.0.0.1:80/authentication\" # mosquitto.conf:12",
+        "answer = \"status\" # go-auth's default",
+    ];
+    let found = lines(&configuration);
+    assert!(found.windows(3).any(|three| three == program), "{found:#?}");
+    assert!(out.is_whole(), "{remarks:?}");
+    let alone = conf.replace("files,http", "http");
+    let (configuration, remarks, out) = import(&[("mosquitto.conf", &alone)]);
     assert!(
-        remarks[0].starts_with("mosquitto.conf:10: not carried: auth_opt_http_host 127.0.0.1: the back end http"),
+        configuration.contains("acl_url = \"http://127.0.0.1:80/acl\""),
+        "{configuration}"
+    );
+    assert!(
+        !configuration.contains("public = true") && !configuration.contains("allow_anonymous = true"),
+        "{configuration}"
+    );
+    assert!(
+        remarks[0].starts_with("mosquitto.conf:13: not carried: auth_opt_http_superuser_uri"),
         "{remarks:?}"
+    );
+    assert_eq!(out.files.len(), 0);
+    let other = import(&[("mosquitto.conf", &conf.replace("files,http", "mysql"))]);
+    assert!(
+        other.0.contains("acl_file = \"acl\"") && !other.2.is_whole(),
+        "{}",
+        other.0
     );
 }
 
