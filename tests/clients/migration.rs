@@ -136,7 +136,10 @@ impl Migration {
     }
 
     pub(crate) fn client(&self, program: &str, port: usize, options: &[&str]) -> Command {
-        let mut command = Command::new(program);
+        // mosquitto's programs do not speak WebSocket; ours have their words.
+        let is_websocket = options.contains(&"--ws");
+        let mut command = if is_websocket { sundew() } else { Command::new(program) };
+        command.args(is_websocket.then(|| program.trim_start_matches("mosquitto_")));
         command.args(["-V", "5", "-p", &self.ports[port].to_string()]);
         command.args(options.iter().map(|option| self.filled_in(option)));
         if !options.contains(&"-h") {
@@ -370,6 +373,57 @@ fn a_chain_in_two_files() {
             .matches("BEGIN")
             .count(),
         2
+    );
+}
+
+/// The Home Assistant add-on, with rules of its user's own in the folder for that.
+#[test]
+fn home_assistant() {
+    let conf = "protocol mqtt\nuser root\nlog_dest stdout\nlog_type error\nlog_type warning\nlog_type notice\nlog_type information\n\
+                persistence true\npersistence_location DIR/\n\ninclude_dir DIR/share/mosquitto\n\n\
+                listener PORT0\nprotocol mqtt\n\nlistener PORT1\nprotocol websockets\n\n# Follow SSL listener if a certificate exists\n\
+                listener PORT2\nprotocol mqtt\ncertfile DIR/certs/server.pem\nkeyfile DIR/certs/server.key\nrequire_certificate false\n";
+    let acl = "user homeassistant\ntopic readwrite #\n\nuser tasmota\ntopic readwrite tele/#\ntopic read cmnd/#\n";
+    let migration = Migration::new(&[
+        ("mosquitto.conf", conf),
+        (
+            "share/mosquitto/acl.conf",
+            "acl_file DIR/share/mosquitto/accesscontrollist\n",
+        ),
+        (
+            "share/mosquitto/users.conf",
+            "password_file DIR/passwd\nallow_anonymous false\n",
+        ),
+        ("share/mosquitto/accesscontrollist", acl),
+    ])
+    .with_users(&["homeassistant", "tasmota"])
+    .with_certificates();
+    let own: &[&str] = &["-u", "homeassistant", "-P", "secret"];
+    let tasmota: &[&str] = &["-u", "tasmota", "-P", "secret"];
+    let [own_ws, tasmota_ws, wrong_ws, own_tls, tasmota_tls] = [
+        [own, &["--ws"]].concat(),
+        [tasmota, &["--ws"]].concat(),
+        vec!["-u", "tasmota", "-P", "no", "--ws"],
+        [own, TRUSTED].concat(),
+        [tasmota, TRUSTED].concat(),
+    ];
+    migration.check(
+        true,
+        &[(0, own, "cmnd/plug/power"), (0, own, "homeassistant/x/config")],
+        &[
+            (0, tasmota, Publish("tele/plug/state"), true),
+            (0, tasmota, Publish("cmnd/plug/power"), false),
+            (0, NOBODY, Publish("tele/plug/state"), false),
+            (1, &own_ws, Receive("homeassistant/#", "homeassistant/x/config"), true),
+            (1, &tasmota_ws, Receive("#", "cmnd/plug/power"), true),
+            (1, &tasmota_ws, Receive("#", "homeassistant/x/config"), false),
+            (1, &wrong_ws, Publish("tele/plug/state"), false),
+            (1, &["--ws"], Publish("tele/plug/state"), false),
+            (2, &own_tls, Receive("cmnd/#", "cmnd/plug/power"), true),
+            (2, &tasmota_tls, Publish("stat/x"), false),
+            (2, TRUSTED, Publish("tele/x"), false),
+            (2, own, Publish("a"), false),
+        ],
     );
 }
 
