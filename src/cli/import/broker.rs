@@ -63,7 +63,7 @@ const NOT_CARRIED: &[(&str, &str)] = &[
     ),
     (
         "clientid_prefixes",
-        "clients with other ids are not refused here; rules can name client_ids = [\"BEGINNING*\"]",
+        "other clients are not refused: they may do nothing",
     ),
     (
         "disable_client_cert_date_checks",
@@ -80,7 +80,7 @@ const NOT_CARRIED: &[(&str, &str)] = &[
     ),
     (
         "mount_point",
-        "topics of this listener had a prefix that its clients did not see; Sundew has none yet",
+        "its clients saw the topics below it only; Sundew has none yet, so they may do nothing until there are rules",
     ),
     (
         "proxy_protocol_v2_require_tls",
@@ -102,7 +102,7 @@ const NOT_CARRIED: &[(&str, &str)] = &[
     ("tls_engine_kpass_sha1", "keys are read from files only"),
     (
         "use_username_as_clientid",
-        "client ids stay what clients say; a session is for the user who made it, another one is refused",
+        "client ids stay what clients say: %c is %u in rules, and a session is for the user who made it",
     ),
 ];
 

@@ -47,7 +47,7 @@ pub(super) fn carry(
     let (rules, wide) = dynamic_security(listeners, &mut doors, folder, out);
     // For all listeners: those that a plug-in has for one of them are not carried.
     let programs = doors.iter().find_map(|door| door.program.clone());
-    let rules = programs.into_iter().chain(rules).collect();
+    let rules = programs.into_iter().chain(rules).chain(of_prefixes(conf)).collect();
     let mut auth = Table::new("[auth]", "");
     let is_certified = listeners.iter().any(|listener| listener.is_certified);
     let files = [("password_file", is_certified), ("acl_file", false)];
@@ -90,7 +90,7 @@ pub(super) fn carry(
         auth.set("check_retained_source", false, &line.place);
     }
     let has_rules = |door: &Door| door.rules.is_some() || door.dynamic.is_some() || asks_rights(door);
-    let is_governed = doors.iter().any(has_rules);
+    let is_governed = doors.iter().any(has_rules) || of_prefixes(conf).is_some();
     Common {
         auth,
         rules,
@@ -161,9 +161,14 @@ fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mu
     let acl_line = scope.get("acl_file").or(of_plugin);
     // What is built in says yes or no to everybody, and the plug-in is never asked.
     let dynamic = unshadowed(dynamic, &[acl_line, password_line], out);
-    let rules = match (acl_line, other) {
-        (Some(line), _) => Some(acl_file(line, &names(&users), folder, out)),
-        (None, Some(line)) => Some(nothing(line, out)),
+    let closing = closing(conf, listener);
+    let (dynamic, program) = (
+        dynamic.filter(|_| closing.is_none()),
+        program.filter(|_| closing.is_none()),
+    );
+    let rules = match (closing.or(other.filter(|_| acl_line.is_none())), acl_line) {
+        (Some(line), _) => Some(nothing(line, out)),
+        (None, Some(line)) => Some(acl_file(conf, line, &names(&users), folder, out)),
         (None, None) => None,
     };
     let said = listener
@@ -174,6 +179,7 @@ fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mu
     let (lets_everyone_in, from) = match (said.and_then(Line::is_true), other) {
         _ if listener.is_certified => (false, "clients are who their certificates say".to_owned()),
         (_, Some(line)) => (false, format!("{}: not carried", line.place)),
+        _ if is_named_after_its_user(listener.section) => (false, "client ids were user names".to_owned()),
         _ if program.is_some() && passwords.is_none() => (false, "a program is asked".to_owned()),
         _ if is_local_only(conf) => (true, "no listener: this machine only".to_owned()),
         (Some(value), None) => (value, place.clone().unwrap_or_default()),
@@ -274,6 +280,39 @@ fn dynamic_security(
     (tables, wide)
 }
 
+/// A line that cannot be carried and without which clients could do more: nothing is allowed on the listener.
+fn closing<'a>(conf: &'a MosquittoConf, listener: &Listener<'a>) -> Option<&'a Line> {
+    let mount_point = listener.section.get("mount_point");
+    mount_point.or_else(|| prefixes(conf).filter(|_| has_rules(conf)))
+}
+
+fn prefixes(conf: &MosquittoConf) -> Option<&Line> {
+    conf.broker
+        .get("clientid_prefixes")
+        .filter(|line| !line.value.is_empty())
+}
+
+/// Whether something is said about what clients may do.
+fn has_rules(conf: &MosquittoConf) -> bool {
+    let sections = [&conf.broker].into_iter().chain(&conf.listeners);
+    let mut sections = sections.flat_map(|section| [section.get("acl_file"), section.get("mount_point")]);
+    sections.any(|line| line.is_some()) || !conf.plugins.is_empty()
+}
+
+/// Where there are no other rules, only the clients with such ids may do something.
+fn of_prefixes(conf: &MosquittoConf) -> Option<Table> {
+    let line = prefixes(conf).filter(|_| !has_rules(conf))?;
+    let mut rule = Table::new("[[auth.rules]]", "");
+    rule.text("effect", "allow", "");
+    rule.text("topics", "#", "");
+    rule.text("client_ids", &format!("{}*", line.value), &line.place);
+    Some(rule)
+}
+
+fn is_named_after_its_user(section: &Section) -> bool {
+    section.is_set("use_username_as_clientid").is_some()
+}
+
 fn anonymous(listeners: &mut [Listener<'_>], doors: &[Door], auth: &mut Table) {
     let by_default = |listener: &Listener<'_>, door: &Door| listener.is_local && door.passwords.is_none();
     let is_needed =
@@ -335,7 +374,7 @@ fn password_file(line: &Line, folder: &Folder, out: &mut Outcome) -> (Made, Stri
 const NOBODY: &str = "# nobody enters until there are users: sundew user add NAME --file FILE\n";
 const NOTHING: &str = "# nothing is allowed until there are rules, such as: pattern readwrite %u/#\n";
 
-fn acl_file(line: &Line, users: &[&str], folder: &Folder, out: &mut Outcome) -> Made {
+fn acl_file(conf: &MosquittoConf, line: &Line, users: &[&str], folder: &Folder, out: &mut Outcome) -> Made {
     let made = |name| Made {
         name,
         from: line.place.to_string(),
@@ -352,6 +391,9 @@ fn acl_file(line: &Line, users: &[&str], folder: &Folder, out: &mut Outcome) -> 
         .map(|path| files::read(&path).map(|text| (path, text)));
     let (from, text) = match read {
         Some(Ok((path, text))) => {
+            // Client ids are what clients say; those that were user names have to be that in rules.
+            let is_named = conf.listeners.iter().any(is_named_after_its_user);
+            let text = if is_named { text.replace("%c", "%u") } else { text };
             let kept = rules(&path.display().to_string(), &text, users, out);
             (Some(path), kept)
         }

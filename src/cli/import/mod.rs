@@ -139,9 +139,15 @@ fn told(arguments: &Mosquitto, mut out: Outcome, of: &str) -> Result<Exit, Fault
     if let Some(directory) = &arguments.output {
         files::write(directory, configuration.clone(), &out.files, arguments.force)
             .map_err(|error| (Exit::CannotCreate, error))?;
-        for name in out.files.iter().map(|file| file.name.as_str()).chain([CONFIGURATION]) {
-            said.push_str(&format!("wrote {}\n", directory.join(name).display()));
+        for file in &out.files {
+            let hint = if file.is_secret {
+                ": let the user that runs sundew read it"
+            } else {
+                ""
+            };
+            said.push_str(&format!("wrote {}{hint}\n", directory.join(&file.name).display()));
         }
+        said.push_str(&format!("wrote {}\n", directory.join(CONFIGURATION).display()));
     } else {
         for file in &out.files {
             said.push_str(&format!("would write {}, with --output DIRECTORY\n", file.name));

@@ -157,13 +157,26 @@ fn what_cannot_be_carried_closes() {
             "certfile @/c.pem\nkeyfile @/c.key\nrequire_certificate true\n",
             vec!["client_certificate = \"required\""],
         ),
+        ("mount_point site/\n", vec!["acl_file = \"acl\""]),
+        (
+            "clientid_prefixes dev-\n",
+            vec!["topics = \"#\"", "client_ids = \"dev-*\""],
+        ),
+        ("clientid_prefixes dev-\nacl_file @/rules\n", vec!["acl_file = \"acl\""]),
+        (
+            "use_username_as_clientid true\nacl_file @/rules\n",
+            vec!["allow_anonymous = false", "acl_file = \"rules\""],
+        ),
         ("enable_proxy_protocol 2\n", vec!["trusted = [\"127.0.0.1\", \"::1\"]"]),
     ] {
         let (configuration, remarks, out) = import(&[
             ("mosquitto.conf", &format!("{open}{more}")),
             ("c.pem", ""),
             ("c.key", ""),
+            ("rules", "pattern write devices/%c\n"),
         ]);
+        let text = out.files.first().map(|file| file.text.as_str()).unwrap_or_default();
+        assert!(!text.contains("%c"), "{more}: {text}");
         for expected in expected {
             assert!(
                 configuration.contains(expected),
