@@ -29,9 +29,9 @@ use crate::storage::{Record, RetainedCursor, SnapshotId, StoreEvents};
 /// again at once. Milliseconds.
 const END_LATE_MS: u64 = 2_000;
 /// Retained messages that are given to a snapshot at once: their store is locked for writers meanwhile.
-const RETAINED_AT_ONCE: usize = 256;
+const RETAINED_AT_ONCE: usize = 32;
 /// The same in bytes.
-const RETAINED_BYTES_AT_ONCE: usize = 64 * 1024;
+const RETAINED_BYTES_AT_ONCE: usize = 16 * 1024;
 
 impl Worker {
     /// While the store cannot write: true when this publication is one that it would have to keep.

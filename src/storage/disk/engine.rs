@@ -276,6 +276,11 @@ impl Engine {
         Wake::At(at)
     }
 
+    /// True when it is to be closed.
+    pub const fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
     /// True when it was closed: nothing more will be written.
     pub const fn is_closed(&self) -> bool {
         self.is_closed

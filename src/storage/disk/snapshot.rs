@@ -15,10 +15,11 @@ use crate::protocol::ids::{MessageNumber, WorkerId};
 use crate::protocol::time::Time;
 use crate::storage::{RetainedCursor, SnapshotId, SnapshotPart, StoreEvents, record};
 
-/// Bytes written between two looks at the log's queue.
-const SLICE_BYTES: u64 = 256 * 1024;
+/// Bytes written between two looks at the log's queue, and between two pauses: some tens of microseconds, as a thread that has a core for
+/// longer is one that others wait for.
+const SLICE_BYTES: u64 = 16 * 1024;
 /// Retained messages are pulled until there are so many bytes for a block.
-const RETAINED_BYTES: usize = 64 * 1024;
+const RETAINED_BYTES: usize = 16 * 1024;
 /// After so many bytes the device is asked to take them, and no more are written than as many again until it has: a sync of the log may have to
 /// wait for all of them (ext4 brings the data of other files along with its journal).
 const SYNC_BYTES: u64 = 1024 * 1024;
