@@ -274,6 +274,7 @@ impl Issuer {
         let claim = |name| claims::find(&token.claims, name);
         let user = claim(&options.user_claim)
             .and_then(claims::text)
+            .filter(|name| !name.contains('\0')) // no name in MQTT has it [MQTT-1.5.4-2]
             .ok_or(TokenFault::NoUser)?;
         if let Some(name) = &options.client_id_claim
             && claim(name).and_then(claims::text).as_deref() != Some(client_id)

@@ -1,5 +1,6 @@
 //! The ways of each listener that are asked: by whose keys tokens are checked, and which program.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -72,6 +73,14 @@ impl Reading<'_> {
             }
             KeysFrom::Secret { file, is_base64 } => {
                 let text = self.text(file, SECRET_HINT)?;
+                if std::fs::metadata(file).is_ok_and(|file| file.mode() & 0o004 != 0) {
+                    let message = "everybody on this machine can read it, and make tokens; `chmod 640`".to_owned();
+                    self.warnings.push(AccessProblem {
+                        file: file.clone(),
+                        line: None,
+                        message,
+                    });
+                }
                 self.fixed(file, Keys::from_secret(&text, *is_base64, self.seed))?
             }
             KeysFrom::Jwks(path) => {

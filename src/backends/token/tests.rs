@@ -115,6 +115,7 @@ fn what_is_wrong_with_a_token_is_said_in_one_word() {
         (without("aud"), TokenFault::Audience),
         (without("sub"), TokenFault::NoUser),
         (with("sub", json!("")), TokenFault::NoUser),
+        (with("sub", json!("al\0ice")), TokenFault::NoUser),
         (with("sub", json!({"name": "alice"})), TokenFault::NoUser),
     ];
     for (claims, expected) in table {

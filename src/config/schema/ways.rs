@@ -71,7 +71,8 @@ section! {
         /// what the client is. Default: absent, it is not asked. Cost: a request for each CONNECT; a client waits for it.
         connect_url: Option<String> = None;
         /// The address that is asked whether a client may publish or subscribe, where no rule says it; beside the others there are
-        /// `${topic}`, `${action}` (`publish`, `subscribe`), `${access}` (2, 4), `${qos}` and `${retain}`. Who may subscribe receives.
+        /// `${topic}`, `${action}` (`publish`, `subscribe`), `${access}` (2, 4), and `${qos}` and `${retain}` of what is published. Who may
+        /// subscribe receives.
         /// Default: absent, it is not asked. Cost: a request for each topic that was not asked lately; the client waits, nobody else.
         acl_url: Option<String> = None;
         /// Whether the fields are sent with `"post"`, or, as the query of the address, with `"get"`.
