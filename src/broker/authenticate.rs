@@ -107,10 +107,12 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::auth::Authenticator;
+    use crate::auth::{Access, Authenticator, Authorizer};
     use crate::broker::worker::Status;
     use crate::broker::{Broker, BrokerOptions, Parts};
     use crate::protocol::ids::{Token, WorkerId};
+    use crate::protocol::qos::QoS;
+    use crate::protocol::topic::{TopicFilter, TopicName};
     use crate::session::peer::Peer;
     use crate::session::peer::tests::peer;
     use crate::session::request::ConnectRequest;
@@ -125,6 +127,47 @@ mod tests {
                 ..Identity::default()
             }))
         }
+    }
+
+    /// Is asked about wills, and never answers.
+    struct Silent;
+
+    impl Authorizer for Silent {
+        fn publish(&self, _: &Access<'_>, _: TopicName<'_>, _: QoS, _: bool, _: Token) -> Answer<bool> {
+            Answer::Pending
+        }
+
+        fn subscribe(&self, _: &Access<'_>, _: TopicFilter<'_>, _: Token) -> Answer<bool> {
+            Answer::Pending
+        }
+    }
+
+    /// Also while it is asked whether it may leave its will, and when it is gone already.
+    #[test]
+    fn a_client_whose_time_is_over_before_it_has_entered_does_not_enter() {
+        let now = Time(1_000_000);
+        let parts = Parts {
+            authenticator: Arc::new(Minute),
+            authorizer: Arc::new(Silent),
+            ..Parts::default()
+        };
+        let broker = Broker::new(BrokerOptions::default(), 1, parts);
+        let mut worker = Worker::new(broker, WorkerId(0), now);
+        let key = worker.open(peer(), now.plus_secs(10), now);
+        let connect = b"\x10\x15\x00\x04MQTT\x05\x06\x00\x3c\x00\x00\x01c\x00\x00\x01w\x00\x01x";
+        worker.receive(key, connect, now);
+        assert_eq!(worker.status(key), Status::Waiting);
+        worker
+            .residents
+            .connections
+            .get_mut(key.0)
+            .unwrap()
+            .admission
+            .expires_at = now.plus_secs(5);
+        for second in 1..30 {
+            worker.expire(now.plus_secs(second));
+        }
+        assert_eq!(worker.status(key), Status::Closing);
     }
 
     #[test]

@@ -358,7 +358,7 @@ impl Worker {
             return self.remind(key, ends_at);
         }
         let expires_at = connection.admission.expires_at;
-        if expires_at <= now && matches!(connection.phase, Phase::Connected) {
+        if expires_at <= now {
             return self.end_connection(key, Ending::Expired, now);
         }
         if let Some(since) = connection.questions.waiting_since() {
