@@ -103,9 +103,9 @@ impl Call {
         match &request.body {
             Some(body) => {
                 headers.push(("content-type".into(), kind.into()));
-                client.send(Method::POST, &request.url, &headers, Some(body.as_bytes()))
+                client.send(&Method::POST, &request.url, &headers, Some(body.as_bytes()))
             }
-            None => client.send(Method::GET, &request.url, &headers, None),
+            None => client.send(&Method::GET, &request.url, &headers, None),
         }
     }
 }

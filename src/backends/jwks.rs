@@ -183,7 +183,7 @@ impl Shared {
     }
 
     fn fetch(&self, url: &str) -> Result<Change, String> {
-        let answer = self.client.send(Method::GET, url, &[], None)?;
+        let answer = self.client.send(&Method::GET, url, &[], None)?;
         if answer.status != 200 {
             return Err(format!("the answer is {}, not 200", answer.status));
         }

@@ -21,6 +21,9 @@ pub(crate) struct Request {
     pub(crate) body: String,
 }
 
+/// A path that is answered once on each connection; then that is closed, though a question has come.
+pub(crate) const TIRED: &str = "/tired";
+
 /// What it says: a status and a body. `None`: nothing, and the connection ends.
 pub(crate) type Says = Option<(u16, String)>;
 
@@ -122,7 +125,12 @@ impl Drop for Backend {
 impl Shared {
     fn serve(&self, stream: impl Read + Write) {
         let mut reader = BufReader::new(stream);
+        let mut count = 0;
         while let Some(request) = read(&mut reader) {
+            count += 1;
+            if request.path == TIRED && count > 1 {
+                return;
+            }
             self.requests.lock().unwrap().push(request.clone());
             let busy = self.busy.fetch_add(1, Ordering::AcqRel) + 1;
             self.busy_max.fetch_max(busy, Ordering::AcqRel);

@@ -15,7 +15,7 @@ use sundew::broker::Parts;
 use sundew::protocol::version::Version;
 use sundew::server::ServerOptions;
 
-use crate::backend::{Backend, Request, Says};
+use crate::backend::{Backend, Request, Says, TIRED};
 use crate::broker::{BOTH, Broker, V5, story_with};
 use crate::wire::{Connect, Publish};
 
@@ -269,6 +269,22 @@ fn a_program_that_is_dead_or_lies_lets_nobody_in() {
             assert_eq!(anonymous.subscribe("a", 0), 0, "{url}");
         });
     }
+}
+
+/// One that closes connections as it likes is asked on another one.
+#[test]
+fn a_connection_that_was_closed_meanwhile_is_no_failure() {
+    let backend = Backend::start(|_| Some((200, "ok".into())));
+    story_with(
+        asking(options(Some(&backend.url(TIRED)), None)),
+        V5,
+        |broker, version| {
+            for number in 0..50 {
+                assert_eq!(try_user(broker, version, "alice", &format!("{number}")), 0);
+            }
+            assert_eq!(broker.server.broker().metrics.sum().backend_failed, 0);
+        },
+    );
 }
 
 #[test]

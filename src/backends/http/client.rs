@@ -1,5 +1,6 @@
 //! Our own questions over HTTP: what leaves, what comes back, and how long and how large that may be.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,36 +82,47 @@ impl Client {
         })
     }
 
-    /// Sends a request, with a body or without one, and waits for the whole answer.
+    /// Sends a request, with a body or without one, and waits for the whole answer. What ends before its answer came is sent once more: the
+    /// other side may close a connection that it is tired of in the moment in which it is used again, and nothing that is asked here changes
+    /// anything there.
     ///
     /// # Errors
     /// There is none, in one line: no connection, no time left, too large.
     pub fn send(
         &self,
-        method: Method,
+        method: &Method,
         url: &str,
         headers: &[(String, String)],
         body: Option<&[u8]>,
     ) -> Result<Answer, String> {
+        match self.try_once(method, url, headers, body) {
+            Err(Error::Io(error)) if error.kind() == ErrorKind::TimedOut => Err(Error::Io(error)),
+            Err(Error::Io(_) | Error::Protocol(_)) => self.try_once(method, url, headers, body),
+            once => once,
+        }
+        .map_err(|error| error.to_string())
+    }
+
+    fn try_once(
+        &self,
+        method: &Method,
+        url: &str,
+        headers: &[(String, String)],
+        body: Option<&[u8]>,
+    ) -> Result<Answer, Error> {
         let mut request = Request::builder().method(method).uri(url);
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let told = |error: Error| error.to_string();
-        let answer = match body {
-            Some(body) => self.agent.run(request.body(body).map_err(|error| error.to_string())?),
-            None => self.agent.run(request.body(()).map_err(|error| error.to_string())?),
+        let mut answer = match body {
+            Some(body) => self.agent.run(request.body(body)?)?,
+            None => self.agent.run(request.body(())?)?,
         };
-        let mut answer = answer.map_err(told)?;
         let status = answer.status().as_u16();
-        let body = answer
-            .body_mut()
-            .with_config()
-            .limit(self.answer_bytes_max)
-            .read_to_vec();
+        let body = answer.body_mut().with_config().limit(self.answer_bytes_max);
         Ok(Answer {
             status,
-            body: body.map_err(told)?,
+            body: body.read_to_vec()?,
         })
     }
 }
