@@ -166,10 +166,16 @@ impl LateAnswers {
 
 impl Answers for LateAnswers {
     fn verdict(&self, token: Token, verdict: Verdict) -> bool {
-        self.send(token.worker, Mail::Complete(token, super::mail::Outcome::Verdict(verdict)))
+        self.send(
+            token.worker,
+            Mail::Complete(token, super::mail::Outcome::Verdict(verdict)),
+        )
     }
     fn allowed(&self, token: Token, is_allowed: bool) {
-        self.send(token.worker, Mail::Complete(token, super::mail::Outcome::Allowed(is_allowed)));
+        self.send(
+            token.worker,
+            Mail::Complete(token, super::mail::Outcome::Allowed(is_allowed)),
+        );
     }
 
     fn backend(&self, worker: WorkerId, event: BackendEvent) {

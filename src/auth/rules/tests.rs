@@ -432,7 +432,9 @@ impl Rights for Asked {
 
 #[test]
 fn what_no_rule_says_is_asked_elsewhere_and_what_one_says_is_not() {
-    let rules = AclFile::parse("acl", "pattern readwrite known\npattern deny safe/#\n").unwrap().rules;
+    let rules = AclFile::parse("acl", "pattern readwrite known\npattern deny safe/#\n")
+        .unwrap()
+        .rules;
     let rules = Rules::new(rules, Scope::Everywhere, WideSubscriptions::Refuse, Vec::new());
     let (near, mut far) = (peer("127.0.0.1"), peer("192.0.2.1"));
     let live = LiveRules::new(rules.with_elsewhere(vec![("tcp".into(), Arc::new(Asked))]));

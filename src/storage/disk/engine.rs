@@ -276,9 +276,10 @@ impl Engine {
         Wake::At(at)
     }
 
-    /// True when it is to be closed.
-    pub const fn is_closing(&self) -> bool {
-        self.closing.is_some()
+    /// True when a snapshot that is being made is waited for: to end, to heal, or because the log grows faster than it.
+    pub fn is_hurried(&self) -> bool {
+        let limit = self.options.snapshot_after.max(self.compaction.last_bytes());
+        self.closing.is_some() || self.failure.is_some() || self.log_bytes() > 2 * limit
     }
 
     /// True when it was closed: nothing more will be written.
