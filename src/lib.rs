@@ -16,6 +16,7 @@ pub mod logging;
 pub mod metrics;
 pub mod protocol;
 pub mod router;
+pub mod scram;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod session;

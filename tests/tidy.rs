@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("codec", 1),
     ("router", 1),
     ("metrics", 1),
+    ("scram", 1),
     ("session", 2),
     ("auth", 3),
     ("storage", 3),

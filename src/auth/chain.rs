@@ -4,17 +4,21 @@
 //! certificate of the client, where it says who he is ─► a token ─► a user name of the password file ─► any other: who is asked elsewhere
 //!                                                                  └─► no user name ─► anonymous, where allowed; else who is asked elsewhere
 //! ```
+//!
+//! Who begins enhanced authentication goes none of these ways but [`super::enhanced`], certificate or not.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::enhanced::ScramSeed;
 use super::password::{PasswordFile, PasswordHash};
 use super::way::{Asked, Question, Way};
-use super::{Answer, Answers, Authenticator, Identity, Refusal, Verdict};
+use super::{Answer, Answers, AuthStep, Authenticator, Identity, Refusal, Verdict};
 use crate::protocol::ids::Token;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::version::Version;
+use crate::scram::Mechanism;
 use crate::session::peer::{Peer, PeerCertificate};
 use crate::session::request::ConnectRequest;
 
@@ -50,6 +54,8 @@ pub struct Entrance {
     /// Users with passwords; `None` where none are configured: then a user name is believed, where anonymous clients are let in and no
     /// other way is there.
     pub passwords: Option<Arc<PasswordFile>>,
+    /// Methods of enhanced authentication that those may use of them who have a credential for it.
+    pub scram: Vec<Mechanism>,
     /// Asked about clients that nothing else decides about.
     pub elsewhere: Option<Arc<dyn Way>>,
     /// Clients without a user name are let in.
@@ -110,6 +116,8 @@ pub struct Chain {
     checker: Arc<dyn PasswordChecker>,
     /// What an MQTT 5 client is told whose user name or password is wrong.
     wrong_password: ReasonCode,
+    /// Without it there is no enhanced authentication.
+    pub(super) scram_seed: Option<ScramSeed>,
     /// Nobody outside can tell which decoy he gets.
     seed: foldhash::fast::RandomState,
 }
@@ -130,6 +138,7 @@ impl Chain {
             generation: Arc::default(),
             checker,
             wrong_password: ReasonCode::BadUserNameOrPassword,
+            scram_seed: None,
             seed,
         }
     }
@@ -138,6 +147,13 @@ impl Chain {
     #[must_use]
     pub const fn with_wrong_password(mut self, reason: ReasonCode) -> Self {
         self.wrong_password = reason;
+        self
+    }
+
+    /// Lets users enter by SCRAM, too.
+    #[must_use]
+    pub const fn with_scram(mut self, seed: ScramSeed) -> Self {
+        self.scram_seed = Some(seed);
         self
     }
 
@@ -161,10 +177,12 @@ impl Chain {
 
     fn check(&self, name: &str, file: &PasswordFile, request: &ConnectRequest, token: Token) -> Answer<Verdict> {
         let user = file.get(name);
-        let (hash, why) = match user {
-            Some(user) => (Some(Arc::clone(&user.hash)), "bad_password"),
+        let (hash, why) = match user.map(|user| &user.entry.hash) {
+            Some(Some(hash)) => (Some(Arc::clone(hash)), "bad_password"),
+            Some(None) => (file.decoy(name, &self.seed), ONLY_SCRAM),
             None => (file.decoy(name, &self.seed), "unknown_user"),
         };
+        let user = user.filter(|user| user.entry.hash.is_some());
         let refuse = self.refused_password(request.version, why);
         // Where there are no users at all there is nothing to tell one name from another by. A missing password is no guess, and an
         // empty one is none, whatever a file says.
@@ -205,7 +223,7 @@ impl Chain {
         }
     }
 
-    const fn refused_password(&self, version: Version, why: &'static str) -> Verdict {
+    pub(super) const fn refused_password(&self, version: Version, why: &'static str) -> Verdict {
         let reason = self.wrong_password(version);
         Verdict::Refuse(Refusal { reason, why })
     }
@@ -246,6 +264,26 @@ impl Authenticator for Chain {
         }
     }
 
+    fn knows_method(&self, method: &str, peer: &Peer) -> bool {
+        let entrances = self.current();
+        let entrance = entrance_of(&entrances, peer);
+        let mechanism = Mechanism::from_name(method).filter(|_| self.scram_seed.is_some());
+        mechanism.is_some_and(|mechanism| entrance.is_some_and(|entrance| entrance.offers(mechanism)))
+    }
+
+    fn continue_with(&self, step: &mut AuthStep<'_>, _: Token) -> Answer<Verdict> {
+        let entrances = self.current();
+        let mechanism = Mechanism::from_name(step.method);
+        Answer::Ready(match (entrance_of(&entrances, step.peer), mechanism) {
+            (Some(entrance), Some(mechanism)) if entrance.offers(mechanism) => self.scram(mechanism, entrance, step),
+            // It was offered when the client connected.
+            _ => Verdict::Refuse(Refusal {
+                reason: ReasonCode::BadAuthenticationMethod,
+                why: "unknown_method",
+            }),
+        })
+    }
+
     fn attach(&self, answers: Arc<dyn Answers>) {
         self.checker.attach(answers);
     }
@@ -276,7 +314,7 @@ impl Authenticator for Chain {
         };
         let certificate = peer.certificate.as_deref();
         let certified = entrance.certificate_name.zip(certificate);
-        if let Some(name) = certified.and_then(|(part, certificate)| part.of(certificate)) {
+        if let (NO_PASSWORD, Some(name)) = (stamp, certified.and_then(|(part, certificate)| part.of(certificate))) {
             return user_name == Some(name);
         }
         let others = [&entrance.tokens, &entrance.elsewhere];
@@ -291,6 +329,14 @@ impl Authenticator for Chain {
         }
     }
 }
+
+fn entrance_of<'a>(entrances: &'a Entrances, peer: &Peer) -> Option<&'a Entrance> {
+    let (_, entrance) = entrances.iter().find(|(name, _)| **name == *peer.rules.name)?;
+    Some(entrance)
+}
+
+/// Why a user is refused who shows a password and may enter by SCRAM only.
+pub const ONLY_SCRAM: &str = "only_scram";
 
 /// Why a client is refused that shows something else where only tokens are taken.
 pub const NO_TOKEN: &str = "no_token";

@@ -1,10 +1,11 @@
 //! Layer 3: may he? Who a client is, and what it may do. Mechanisms come as implementations of two traits.
 //!
-//! Who a client is: a [`chain::Chain`] for each listener, over [`password`] files and other [`way`]s. What it may do: [`rules`] made of
+//! Who a client is: a [`chain::Chain`] for each listener, over [`password`] files, by password or by [`enhanced`] authentication, and other [`way`]s. What it may do: [`rules`] made of
 //! [`rule`]s, from mosquitto's [`acl_file`], from the configuration, or brought by the client ([`grants`]).
 
 pub mod acl_file;
 pub mod chain;
+pub mod enhanced;
 pub mod filter;
 pub mod grants;
 pub mod password;
@@ -23,6 +24,7 @@ use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::topic::{TopicFilter, TopicName};
 use crate::session::connection::Connection;
+use crate::session::enhanced::Exchange;
 use crate::session::peer::Peer;
 use crate::session::request::ConnectRequest;
 
@@ -74,17 +76,18 @@ pub struct Refusal {
 
 /// Decides who enters.
 pub trait Authenticator: Send + Sync {
-    /// A client wants to connect without, or begins, enhanced authentication.
+    /// A client wants to connect without enhanced authentication.
     fn connect(&self, request: &ConnectRequest, peer: &Peer, token: Token) -> Answer<Verdict>;
 
-    /// True where the method of an enhanced authentication is known; others are refused with 0x8C [MQTT-4.12.0-1].
-    fn knows_method(&self, method: &str) -> bool {
-        let _ = method;
+    /// True where the method of an enhanced authentication is offered to such a client; others are refused with 0x8C [MQTT-4.12.0-1].
+    fn knows_method(&self, method: &str, peer: &Peer) -> bool {
+        let _ = (method, peer);
         false
     }
 
-    /// The next step of an enhanced authentication, at CONNECT or again later (section 4.12.1). Called for known methods only.
-    fn continue_with(&self, step: &AuthStep<'_>, token: Token) -> Answer<Verdict> {
+    /// A step of an enhanced authentication: CONNECT, which begins one, or AUTH, then or again later (section 4.12.1). Called for known
+    /// methods only.
+    fn continue_with(&self, step: &mut AuthStep<'_>, token: Token) -> Answer<Verdict> {
         let _ = (step, token);
         Answer::Ready(Verdict::Refuse(Refusal {
             reason: ReasonCode::BadAuthenticationMethod,
@@ -135,17 +138,25 @@ pub trait Answers: Send + Sync {
     fn access_changed(&self) {}
 }
 
-/// One AUTH packet of a client.
-#[derive(Clone, Copy, Debug)]
+/// One packet of an enhanced authentication. One exchange at a time: it ends with a verdict that is no [`Verdict::Continue`].
+#[derive(Debug)]
 pub struct AuthStep<'a> {
     /// The method, the same as at CONNECT [MQTT-4.12.0-5].
     pub method: &'a str,
     /// Authentication data.
     pub data: Option<&'a [u8]>,
-    /// True where a connected client authenticates again.
+    /// True for the first of an exchange.
+    pub begins: bool,
+    /// True where a connected client authenticates again; only as who it is already.
     pub is_again: bool,
     /// The client.
     pub client_id: &'a str,
+    /// Its user name: what it says at CONNECT, or, again, who it is.
+    pub user_name: Option<&'a str>,
+    /// Where it comes from.
+    pub peer: &'a Peer,
+    /// What is to be kept until the next step of the exchange.
+    pub exchange: &'a mut Exchange,
 }
 
 /// One thing that a client wants to do.

@@ -5,7 +5,11 @@
 //! alice:$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH     argon2id (RFC 9106), base64 without padding: ours, and mosquitto 2.1
 //! bob:$7$101$SALT$HASH                               PBKDF2-HMAC-SHA512, 101 times, base64: mosquitto 2.0
 //! carol:$6$SALT$HASH                                 one SHA-512 of password and salt, base64: mosquitto before 2.0; not crypt(3)
+//! dave:$scram-sha-256$4096$SALT$STOREDKEY$SERVERKEY  what SCRAM-SHA-256 needs (RFC 7677), base64; $scram-sha-512$ for the other
 //! ```
+//!
+//! Several may stand behind one name with blanks between them, each of another kind: one password by which its user can enter in more ways
+//! than one. Without one of the first three nobody enters who shows his password.
 
 use core::hash::{BuildHasher, Hash};
 use std::sync::Arc;
@@ -15,6 +19,7 @@ use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use hashbrown::HashMap;
 
 use super::place::{FileProblem, lines};
+use crate::scram::{Credential, Mechanism};
 
 /// Rounds of PBKDF2 that a line may ask for: one check takes some seconds with so many.
 const ITERATIONS_MAX: u32 = 10_000_000;
@@ -189,11 +194,67 @@ fn number(name: &str, text: &str, least: u32, most: u32) -> Result<u32, String> 
         .ok_or_else(|| format!("{name} is {text:?}, expected {least} to {most}"))
 }
 
+/// What stands behind the name of a user.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// How a password that is shown is checked; `None`: it is not taken.
+    pub hash: Option<Arc<PasswordHash>>,
+    /// How one that is proved is, at most one for each mechanism.
+    pub scram: Vec<Arc<Credential>>,
+}
+
+impl Entry {
+    /// What is kept for a mechanism.
+    pub fn scram(&self, mechanism: Mechanism) -> Option<&Arc<Credential>> {
+        self.scram.iter().find(|credential| credential.mechanism == mechanism)
+    }
+
+    /// Reads what stands behind the user name and its colon.
+    ///
+    /// # Errors
+    /// What is wrong with it, as a sentence without a subject.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut entry = Self::default();
+        for part in text.split_ascii_whitespace() {
+            if Credential::is_one(part) {
+                let credential = Credential::parse(part)?;
+                if entry.scram(credential.mechanism).is_some() {
+                    return Err(format!("{} is there twice", credential.mechanism.name()));
+                }
+                entry.scram.push(Arc::new(credential));
+            } else if entry.hash.replace(Arc::new(PasswordHash::parse(part)?)).is_some() {
+                return Err("there are two hashes of the password, expected one and what is for SCRAM".into());
+            }
+        }
+        if entry == Self::default() {
+            PasswordHash::parse("")?; // says what is expected
+        }
+        Ok(entry)
+    }
+
+    /// How its password is kept, for people.
+    pub fn kinds(&self) -> String {
+        let hash = self.hash.iter().map(|hash| hash.scheme.to_string());
+        let scram = self.scram.iter();
+        let scram = scram.map(|one| format!("{} with {} iterations", one.mechanism.name(), one.iterations));
+        hash.chain(scram).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// As it stands in a file.
+impl core::fmt::Display for Entry {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let hash = self.hash.iter().map(ToString::to_string);
+        let all: Vec<_> = hash.chain(self.scram.iter().map(ToString::to_string)).collect();
+        f.write_str(&all.join(" "))
+    }
+}
+
 /// One user of a file.
 #[derive(Clone, Debug)]
 pub struct User {
     /// How the password is checked.
-    pub hash: Arc<PasswordHash>,
+    pub entry: Entry,
     /// Line in the file, from 1.
     pub line: u32,
     /// Changes with the password: what a connection was let in for.
@@ -206,6 +267,8 @@ pub struct PasswordFile {
     users: HashMap<Box<str>, User, foldhash::fast::RandomState>,
     /// In the order of the file, so that a name that nobody has finds the same decoy each time.
     order: Vec<Arc<PasswordHash>>,
+    /// The same for SCRAM.
+    scram_order: [Vec<Arc<Credential>>; Mechanism::ALL.len()],
 }
 
 impl PasswordFile {
@@ -239,21 +302,24 @@ impl PasswordFile {
         if name.is_empty() {
             return Err("no user name before the colon".into());
         }
-        let hash = PasswordHash::parse(hash.trim()).map_err(|error| {
+        let entry = Entry::parse(hash).map_err(|error| {
             // Behind a colon there may be a part of a password.
             let shown = name.split(':').next().unwrap_or_default();
             format!("user {shown:?}: {error}")
         });
-        let hash = Arc::new(hash?);
+        let entry = entry?;
         if let Some(earlier) = self.users.get(name) {
             return Err(format!("user {name:?} is in line {} already", earlier.line));
         }
-        self.order.push(Arc::clone(&hash));
-        let stamp = seed.hash_one((name, &*hash));
+        self.order.extend(entry.hash.clone());
+        for credential in &entry.scram {
+            self.scram_order[credential.mechanism as usize].push(Arc::clone(credential));
+        }
+        let stamp = seed.hash_one((name, &entry)).max(1); // 0 is that of who has no password
         self.users.insert(
             name.into(),
             User {
-                hash,
+                entry,
                 line: number,
                 stamp,
             },
@@ -269,6 +335,23 @@ impl PasswordFile {
     /// Users, in no particular order.
     pub fn users(&self) -> impl Iterator<Item = (&str, &User)> {
         self.users.iter().map(|(name, user)| (&**name, user))
+    }
+
+    /// Whether a user can use this mechanism.
+    pub fn has_scram(&self, mechanism: Mechanism) -> bool {
+        !self.scram_order[mechanism as usize].is_empty()
+    }
+
+    /// The credential whose salt is as long, and whose iterations are as many, as are told to whoever has none of this mechanism; see
+    /// [`PasswordFile::decoy`].
+    pub fn scram_like(&self, mechanism: Mechanism, name: &str, secret: &[u8]) -> Option<&Arc<Credential>> {
+        let all = &self.scram_order[mechanism as usize];
+        let chosen = Mechanism::Sha256.hmac(secret, name.as_bytes());
+        let number = chosen
+            .iter()
+            .take(8)
+            .fold(0, |number, byte| number << 8 | u64::from(*byte));
+        all.get((number % all.len().max(1) as u64) as usize)
     }
 
     /// How many users there are.

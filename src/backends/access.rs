@@ -10,16 +10,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing::{error, info, warn};
 
-use super::hashing::{HashingOptions, HashingPool};
+use super::hashing::{HashingOptions, HashingPool, random};
 use super::pool::AnswersTo;
 use super::token::Issuers;
 use super::ways::{Backends, HttpAsked, TokenIssuer};
 use crate::auth::acl_file::AclFile;
 use crate::auth::chain::{CertificateName, Chain, Entrance, Entrances};
+use crate::auth::enhanced::ScramSeed;
 use crate::auth::password::PasswordFile;
 use crate::auth::rule::Rule;
 use crate::auth::rules::{LiveRules, Rules, Scope, WideSubscriptions};
 use crate::protocol::reason::ReasonCode;
+use crate::scram::Mechanism;
 
 /// Who may enter and what he may do.
 #[derive(Clone, Debug, Default)]
@@ -59,6 +61,8 @@ pub struct ListenerAccess {
     pub allows_anonymous: bool,
     /// What of a verified certificate is the user name.
     pub certificate_name: Option<CertificateName>,
+    /// Methods of enhanced authentication, offered where a user of the file can use them.
+    pub scram: Vec<Mechanism>,
 }
 
 /// Largest file that is read, bytes.
@@ -137,6 +141,7 @@ impl AccessOptions {
                 tokens: ways.tokens,
                 elsewhere: ways.elsewhere,
                 certificate_name: listener.certificate_name,
+                scram: listener.scram.clone(),
                 passwords: listener
                     .password_file
                     .as_ref()
@@ -337,6 +342,9 @@ pub enum AccessError {
     /// The system gives no thread for passwords.
     #[error("cannot start a thread that checks passwords: {0}; is the limit of processes (ulimit -u) too low?")]
     Thread(#[from] io::Error),
+    /// The system has no random numbers.
+    #[error("the system has no random numbers; is getrandom(2) forbidden here?")]
+    Random,
 }
 
 impl LiveAccess {
@@ -351,8 +359,13 @@ impl LiveAccess {
         let backends = Backends::new(pool.answers());
         let access = options.read_for(&seed, &backends).map_err(AccessError::Files)?;
         backends.start(&access.issuers);
+        let mut secret = [0; 32];
+        if !random(&mut secret) {
+            return Err(AccessError::Random);
+        }
         let mut chain =
             Chain::new(access.entrances, pool, seed.clone()).with_generation(Arc::clone(&backends.generation));
+        chain = chain.with_scram(ScramSeed { secret, random });
         if options.hides_wrong_password {
             chain = chain.with_wrong_password(ReasonCode::NotAuthorized);
         }

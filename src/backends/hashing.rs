@@ -15,6 +15,7 @@ use super::pool::AnswersTo;
 use crate::auth::Answers;
 use crate::auth::chain::{PasswordCheck, PasswordChecker};
 use crate::auth::password::{PasswordHash, Scheme};
+use crate::scram::{Credential, Mechanism};
 
 /// How passwords are checked.
 #[derive(Clone, Debug)]
@@ -63,6 +64,23 @@ pub fn hash_password(password: &[u8]) -> io::Result<PasswordHash> {
         salt: salt.into(),
         hash: hash.into(),
     })
+}
+
+/// What SCRAM needs of a new password. Takes as long as the iterations say.
+///
+/// # Errors
+/// The system has no random numbers.
+pub fn scram_credential(mechanism: Mechanism, password: &[u8], iterations: u32) -> io::Result<Credential> {
+    let mut salt = [0; NEW_SALT_BYTES];
+    if !random(&mut salt) {
+        return Err(io::Error::other("no random numbers for a salt"));
+    }
+    Ok(Credential::new(mechanism, password, &salt, iterations))
+}
+
+/// Random numbers of the system; false where it has none.
+pub fn random(bytes: &mut [u8]) -> bool {
+    getrandom::fill(bytes).is_ok()
 }
 
 /// Whether a password is the one that was hashed. Takes as long as the hash costs, however far they agree.
@@ -203,9 +221,9 @@ mod tests {
         assert_ne!(one, other);
         let text = format!("alice:{one}\n");
         let file = PasswordFile::parse(&text, &foldhash::fast::FixedState::default()).unwrap();
-        let read = &file.get("alice").unwrap().hash;
-        assert_eq!(**read, one);
-        assert!(is_password(b"secret", read));
-        assert!(!is_password(b"secret2", read));
+        let read = file.get("alice").unwrap().entry.hash.clone().unwrap();
+        assert_eq!(*read, one);
+        assert!(is_password(b"secret", &read));
+        assert!(!is_password(b"secret2", &read));
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::auth::password::{PasswordHash, with_user};
+use crate::auth::password::{Entry, with_user};
 
 /// Permissions of a new file: hashes are nobody's business.
 const MODE: u32 = 0o640;
@@ -14,9 +14,9 @@ const MODE: u32 = 0o640;
 #[derive(Clone, Copy, Debug)]
 pub enum Edit<'a> {
     /// A new one.
-    Add(&'a PasswordHash),
+    Add(&'a Entry),
     /// Another password for one that is there.
-    Change(&'a PasswordHash),
+    Change(&'a Entry),
     /// Gone.
     Remove,
 }
@@ -47,7 +47,7 @@ pub fn edit_user(path: &Path, name: &str, edit: Edit<'_>) -> io::Result<Edited> 
         Err(error) => return Err(error),
     };
     let line = match edit {
-        Edit::Add(hash) | Edit::Change(hash) => Some(format!("{name}:{hash}")),
+        Edit::Add(entry) | Edit::Change(entry) => Some(format!("{name}:{entry}")),
         Edit::Remove => None,
     };
     let (new, was_there) = with_user(&text, name, line.as_deref());
@@ -104,13 +104,19 @@ fn folder_of(path: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth::password::Scheme;
+    use std::sync::Arc;
 
-    fn hash(byte: u8) -> PasswordHash {
-        PasswordHash {
+    use crate::auth::password::{PasswordHash, Scheme};
+
+    fn hash(byte: u8) -> Entry {
+        let hash = PasswordHash {
             scheme: Scheme::Sha512,
             salt: [byte; 12].into(),
             hash: [byte; 64].into(),
+        };
+        Entry {
+            hash: Some(Arc::new(hash)),
+            ..Entry::default()
         }
     }
 

@@ -119,7 +119,7 @@ impl Worker {
     }
 
     /// A will that its client may not leave any more is taken away.
-    fn look_at_will_again(&mut self, key: ConnectionKey) {
+    pub(super) fn look_at_will_again(&mut self, key: ConnectionKey) {
         let token = self.token(key);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;

@@ -1,7 +1,11 @@
 //! AUTH: enhanced authentication, at CONNECT and again later (MQTT 5 section 4.12).
 
+use std::sync::Arc;
+
 use super::endings::Ending;
 use super::worker::Worker;
+use crate::auth::chain::{TOO_MANY_CHECKS, TOO_MANY_TOKEN_CHECKS};
+use crate::auth::way::looks_like_token;
 use crate::auth::{Answer, AuthStep, Identity, Verdict};
 use crate::protocol::ids::ConnectionKey;
 use crate::protocol::packet::{Auth, Packet, PacketType};
@@ -9,55 +13,165 @@ use crate::protocol::property::{PropertiesBuf, PropertyId};
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::session::connection::{Connection, Phase};
+use crate::session::enhanced::{Enhanced, Exchange};
+use crate::session::request::ConnectRequest;
 use crate::session::violation::Violation;
 
+/// How long a connected client may take to authenticate again, milliseconds, from its first AUTH on.
+const AGAIN_MAX_MS: u64 = 30_000;
+
 impl Worker {
-    /// AUTH came.
-    pub(super) fn auth(&mut self, key: ConnectionKey, auth: &Auth<'_>, now: Time) {
+    /// CONNECT was read and may be answered: the authenticator is asked.
+    pub(super) fn authenticate(&mut self, key: ConnectionKey, request: Box<ConnectRequest>, now: Time) {
         let token = self.token(key);
-        let broker = std::sync::Arc::clone(&self.broker);
+        let broker = Arc::clone(&self.broker);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
-        let is_again = match connection.phase {
-            Phase::Connected => true,
-            Phase::Authenticating(_) => false,
-            _ => return self.end_connection(key, Ending::Violation(Violation::Unexpected(PacketType::Auth)), now),
+        let answer = match &request.authentication_method {
+            None => broker.authenticator.connect(&request, &connection.peer, token),
+            Some(method) => {
+                let mut enhanced = Enhanced::new(method);
+                let mut step = AuthStep {
+                    method,
+                    data: request.authentication_data.as_deref(),
+                    begins: true,
+                    is_again: false,
+                    client_id: connection.client_name(),
+                    user_name: request.user_name.as_deref(),
+                    peer: &connection.peer,
+                    exchange: &mut enhanced.exchange,
+                };
+                let answer = broker.authenticator.continue_with(&mut step, token);
+                connection.admission.enhanced = Some(enhanced);
+                answer
+            }
         };
-        let Some(method) = connection.admission.method.clone() else {
-            // No exchange was begun at CONNECT [MQTT-4.12.0-6].
-            return self.end_connection(key, Ending::Violation(Violation::Unexpected(PacketType::Auth)), now);
-        };
-        if auth.properties.text(PropertyId::AuthenticationMethod) != Some(&method) {
-            return self.end_connection(key, Ending::Violation(Violation::AuthenticationMethod), now);
-        }
-        let step = AuthStep {
-            method: &method,
-            data: auth.properties.binary(PropertyId::AuthenticationData),
-            is_again,
-            client_id: connection.client_name(),
-        };
-        match broker.authenticator.continue_with(&step, token) {
+        connection.phase = Phase::Authenticating(request);
+        match answer {
             Answer::Ready(verdict) => self.authenticated(key, verdict, now),
             Answer::Pending => self.wait_for_answer(key, token, now),
         }
     }
 
-    /// The authenticator has decided about a client that authenticates again.
-    pub(super) fn authenticated_again(&mut self, key: ConnectionKey, verdict: Verdict, now: Time) {
-        match verdict {
-            Verdict::Admit(identity) => {
-                let data = identity.data.clone();
-                if let Some(connection) = self.residents.connections.get_mut(key.0) {
-                    accept_identity(connection, identity, now);
-                }
-                self.settle_access(key);
-                self.remind_of_expiry(key);
-                self.send_auth(key, ReasonCode::Success, data.as_deref());
+    /// AUTH came.
+    pub(super) fn auth(&mut self, key: ConnectionKey, auth: &Auth<'_>, now: Time) {
+        let token = self.token(key);
+        let broker = Arc::clone(&self.broker);
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
+        let violation = match &connection.admission.enhanced {
+            // No exchange was begun at CONNECT [MQTT-4.12.0-6].
+            None => Some(Violation::Unexpected(PacketType::Auth)),
+            Some(enhanced) if auth.properties.text(PropertyId::AuthenticationMethod) != Some(&enhanced.method) => {
+                Some(Violation::AuthenticationMethod) // [MQTT-4.12.1-1]
             }
-            Verdict::Continue(data) => self.send_auth(key, ReasonCode::ContinueAuthentication, Some(&data)),
-            Verdict::Refuse(refusal) => self.end_connection(key, Ending::Refused(refusal.reason, refusal.why), now),
+            Some(enhanced) if !is_in_turn(connection, enhanced, auth.reason) => {
+                Some(Violation::Unexpected(PacketType::Auth))
+            }
+            Some(_) => None,
+        };
+        if let Some(violation) = violation {
+            return self.end_connection(key, Ending::Violation(violation), now);
         }
+        let begins = auth.reason == ReasonCode::ReAuthenticate;
+        if begins {
+            let expires_at = &mut connection.admission.expires_at;
+            *expires_at = (*expires_at).min(now.plus_millis(AGAIN_MAX_MS));
+        }
+        let Some(mut enhanced) = connection.admission.enhanced.take() else {
+            return; // it was there a moment ago
+        };
+        enhanced.is_running = false;
+        let (is_again, user_name) = match &connection.phase {
+            Phase::Authenticating(request) => (false, request.user_name.as_deref()),
+            _ => (true, connection.user_name.as_deref()),
+        };
+        let mut step = AuthStep {
+            method: &enhanced.method,
+            data: auth.properties.binary(PropertyId::AuthenticationData),
+            begins,
+            is_again,
+            client_id: connection.client_name(),
+            user_name,
+            peer: &connection.peer,
+            exchange: &mut enhanced.exchange,
+        };
+        let answer = broker.authenticator.continue_with(&mut step, token);
+        connection.admission.enhanced = Some(enhanced);
+        self.remind_of_expiry(key);
+        match answer {
+            Answer::Ready(verdict) => self.authenticated(key, verdict, now),
+            Answer::Pending => self.wait_for_answer(key, token, now),
+        }
+    }
+
+    /// The authenticator has decided about a CONNECT.
+    pub(super) fn authenticated(&mut self, key: ConnectionKey, verdict: Verdict, now: Time) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
+        match std::mem::replace(&mut connection.phase, Phase::Opening) {
+            Phase::Authenticating(request) => match verdict {
+                Verdict::Admit(identity) => self.admit(key, request, identity, now),
+                Verdict::Continue(data) => {
+                    connection.phase = Phase::Authenticating(request);
+                    self.ask_for_more(key, &data, now);
+                }
+                Verdict::Refuse(refusal) => {
+                    let claimed = enhanced(connection).and_then(|enhanced| enhanced.exchange.user_name.take());
+                    let user_name = claimed.or_else(|| request.user_name.clone());
+                    connection.user_name = user_name.filter(|name| !looks_like_token(name));
+                    match refusal.why {
+                        TOO_MANY_CHECKS => self.metrics().limit_password_checks.increment(),
+                        TOO_MANY_TOKEN_CHECKS => self.metrics().limit_token_checks.increment(),
+                        _ => {}
+                    }
+                    self.refuse(key, &refusal, now);
+                }
+            },
+            Phase::Connected => {
+                connection.phase = Phase::Connected;
+                self.authenticated_again(key, verdict, now);
+            }
+            other => connection.phase = other,
+        }
+    }
+
+    /// The authenticator has decided about a client that authenticates again.
+    fn authenticated_again(&mut self, key: ConnectionKey, verdict: Verdict, now: Time) {
+        let identity = match verdict {
+            Verdict::Continue(data) => return self.ask_for_more(key, &data, now),
+            Verdict::Refuse(refusal) => return self.let_go(key, refusal.reason, refusal.why, now),
+            Verdict::Admit(identity) => identity,
+        };
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
+        if connection.user_name != identity.user_name {
+            // Its session, its will and what it published are the former user's.
+            return self.let_go(key, ReasonCode::NotAuthorized, "another_user", now);
+        }
+        let data = identity.data.clone();
+        accept_identity(connection, identity, now);
+        if !self.still_stands(key) {
+            return self.let_go(key, ReasonCode::NotAuthorized, "user_removed_or_password_changed", now);
+        }
+        self.settle_access(key);
+        self.look_at_will_again(key);
+        self.remind_of_expiry(key);
+        self.send_auth(key, ReasonCode::Success, data.as_deref(), now);
+    }
+
+    /// Authenticating again has failed [MQTT-4.12.1-2].
+    fn let_go(&mut self, key: ConnectionKey, reason: ReasonCode, why: &'static str, now: Time) {
+        let reason = match reason {
+            // DISCONNECT has no such code (table 3-13).
+            ReasonCode::BadUserNameOrPassword | ReasonCode::BadAuthenticationMethod => ReasonCode::NotAuthorized,
+            reason => reason,
+        };
+        self.end_connection(key, Ending::Refused(reason, why), now);
     }
 
     /// Sees to it that a client goes when what it was let in for ends.
@@ -67,29 +181,59 @@ impl Worker {
         self.remind(key, expires_at);
     }
 
-    pub(super) fn send_auth(&mut self, key: ConnectionKey, reason: ReasonCode, data: Option<&[u8]>) {
+    /// The client has to say more before it is decided [MQTT-4.12.0-2].
+    fn ask_for_more(&mut self, key: ConnectionKey, data: &[u8], now: Time) {
+        let connection = self.residents.connections.get_mut(key.0);
+        if let Some(enhanced) = connection.and_then(enhanced) {
+            enhanced.is_running = true;
+        }
+        self.send_auth(key, ReasonCode::ContinueAuthentication, Some(data), now);
+    }
+
+    fn send_auth(&mut self, key: ConnectionKey, reason: ReasonCode, data: Option<&[u8]>, now: Time) {
         let mut properties = PropertiesBuf::new();
         let Some(connection) = self.residents.connections.get(key.0) else {
             return;
         };
-        if let Some(method) = &connection.admission.method {
-            properties.push_text(PropertyId::AuthenticationMethod, method);
+        if let Some(enhanced) = &connection.admission.enhanced {
+            properties.push_text(PropertyId::AuthenticationMethod, &enhanced.method);
         }
         if let Some(data) = data {
             properties.push_binary(PropertyId::AuthenticationData, data);
         }
-        self.send_packet(
-            key,
-            &Packet::Auth(Auth {
-                reason,
-                properties: properties.view(),
-            }),
-        );
+        let properties = properties.view();
+        if !self.send_packet(key, &Packet::Auth(Auth { reason, properties })) {
+            // It could never go on: its maximum packet size is too small for the exchange.
+            let ending = Ending::Refused(ReasonCode::PacketTooLarge, "maximum_packet_size_too_small");
+            self.end_connection(key, ending, now);
+        }
+    }
+}
+
+/// Whether an AUTH with this reason may come now: to go on where the client was asked to, or, once it is connected and no exchange is
+/// under way, to begin again.
+fn is_in_turn(connection: &Connection, enhanced: &Enhanced, reason: ReasonCode) -> bool {
+    match reason {
+        ReasonCode::ContinueAuthentication => enhanced.is_running,
+        ReasonCode::ReAuthenticate => !enhanced.is_running && connection.is_ready(),
+        _ => false,
+    }
+}
+
+/// Of most there is none, and none is made.
+fn enhanced(connection: &mut Connection) -> Option<&mut Enhanced> {
+    connection.admission.get_mut()?.enhanced.as_mut()
+}
+
+fn forget_exchange(connection: &mut Connection) {
+    if let Some(enhanced) = enhanced(connection) {
+        enhanced.exchange = Exchange::default();
     }
 }
 
 /// Takes over who a client is.
 pub(super) fn accept_identity(connection: &mut Connection, identity: Identity, now: Time) {
+    forget_exchange(connection);
     connection.user_name = identity.user_name;
     connection.is_believed = identity.is_believed;
     connection.stamp = identity.stamp;
@@ -168,6 +312,68 @@ mod tests {
             worker.expire(now.plus_secs(second));
         }
         assert_eq!(worker.status(key), Status::Closing);
+    }
+
+    /// Asks and asks.
+    struct Endless;
+
+    impl Authenticator for Endless {
+        fn connect(&self, _: &ConnectRequest, _: &Peer, _: Token) -> Answer<Verdict> {
+            panic!("the client names a method")
+        }
+
+        fn knows_method(&self, _: &str, _: &Peer) -> bool {
+            true
+        }
+
+        fn continue_with(&self, step: &mut AuthStep<'_>, _: Token) -> Answer<Verdict> {
+            Answer::Ready(match step.data {
+                Some(b"in") => Verdict::Admit(Identity::default()),
+                _ => Verdict::Continue(b"more"[..].into()),
+            })
+        }
+    }
+
+    #[test]
+    fn who_begins_to_authenticate_and_does_not_end_it_goes() {
+        let now = Time(1_000_000);
+        let parts = Parts {
+            authenticator: Arc::new(Endless),
+            ..Parts::default()
+        };
+        let broker = Broker::new(BrokerOptions::default(), 1, parts);
+        let mut worker = Worker::new(broker, WorkerId(0), now);
+        // Method `m`, data of two bytes.
+        let connect = |data: &[u8; 2]| {
+            [
+                b"\x10\x17\x00\x04MQTT\x05\x02\x00\x00\x09\x15\x00\x01m\x16\x00\x02",
+                &data[..],
+                b"\x00\x01c",
+            ]
+            .concat()
+        };
+        let first = worker.open(peer(), now.plus_secs(10), now);
+        worker.receive(first, &connect(b"no"), now);
+        worker.expire(now.plus_millis(9_999));
+        assert_eq!(worker.status(first), Status::Open);
+        worker.expire(now.plus_secs(10));
+        assert_eq!(worker.status(first), Status::Closing, "as without CONNECT");
+        let again = worker.open(peer(), now.plus_secs(10), now);
+        worker.receive(again, &connect(b"in"), now);
+        let auth = |reason| [&[0xF0, 0x06, reason, 4][..], b"\x15\x00\x01m"].concat();
+        worker.receive(again, &auth(0x19), now);
+        for step in 1..30 {
+            let now = now.plus_secs(step);
+            worker.receive(again, &auth(0x18), now);
+            worker.expire(now);
+            assert_eq!(worker.status(again), Status::Open, "after {step} s");
+        }
+        worker.expire(now.plus_secs(30));
+        assert_eq!(
+            worker.status(again),
+            Status::Closing,
+            "it has had its time, however much it says"
+        );
     }
 
     #[test]

@@ -8,9 +8,7 @@ use super::endings::{Ending, EventKind};
 use super::registry::Claim;
 use super::sys::is_sys;
 use super::worker::Worker;
-use crate::auth::chain::{TOO_MANY_CHECKS, TOO_MANY_TOKEN_CHECKS};
-use crate::auth::way::looks_like_token;
-use crate::auth::{Access, Answer, Identity, Refusal, Verdict};
+use crate::auth::{Access, Answer, Identity, Refusal};
 use crate::codec::encode;
 use crate::delivery::residents::Resident;
 use crate::protocol::ids::{ClientId, ConnectionKey, SlotKey, Ticket};
@@ -61,20 +59,7 @@ impl Worker {
             self.refuse(key, &refusal, now);
             return;
         }
-        let token = self.token(key);
-        let broker = std::sync::Arc::clone(&self.broker);
-        let Some(connection) = self.residents.connections.get_mut(key.0) else {
-            return;
-        };
-        if let Some(method) = &request.authentication_method {
-            connection.admission.method = Some((**method).into());
-        }
-        let answer = broker.authenticator.connect(&request, &connection.peer, token);
-        connection.phase = Phase::Authenticating(request);
-        match answer {
-            Answer::Ready(verdict) => self.authenticated(key, verdict, now),
-            Answer::Pending => self.wait_for_answer(key, token, now),
-        }
+        self.authenticate(key, request, now);
     }
 
     /// What can be refused without knowing who it is.
@@ -106,7 +91,7 @@ impl Worker {
             }
         }
         if let Some(method) = &request.authentication_method
-            && !self.broker.authenticator.knows_method(method)
+            && !self.broker.authenticator.knows_method(method, &connection.peer)
         {
             return refuse(ReasonCode::BadAuthenticationMethod, "unknown_method");
         }
@@ -134,37 +119,13 @@ impl Worker {
             })
     }
 
-    /// The authenticator has decided about a CONNECT.
-    pub(super) fn authenticated(&mut self, key: ConnectionKey, verdict: Verdict, now: Time) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else {
-            return;
-        };
-        match std::mem::replace(&mut connection.phase, Phase::Opening) {
-            Phase::Authenticating(request) => match verdict {
-                Verdict::Admit(identity) => self.admit(key, request, identity, now),
-                Verdict::Continue(data) => {
-                    connection.phase = Phase::Authenticating(request);
-                    self.send_auth(key, ReasonCode::ContinueAuthentication, Some(&data));
-                }
-                Verdict::Refuse(refusal) => {
-                    connection.user_name = request.user_name.clone().filter(|name| !looks_like_token(name));
-                    match refusal.why {
-                        TOO_MANY_CHECKS => self.metrics().limit_password_checks.increment(),
-                        TOO_MANY_TOKEN_CHECKS => self.metrics().limit_token_checks.increment(),
-                        _ => {}
-                    }
-                    self.refuse(key, &refusal, now);
-                }
-            },
-            Phase::Connected => {
-                connection.phase = Phase::Connected;
-                self.authenticated_again(key, verdict, now);
-            }
-            other => connection.phase = other,
-        }
-    }
-
-    fn admit(&mut self, key: ConnectionKey, mut request: Box<ConnectRequest>, identity: Identity, now: Time) {
+    pub(super) fn admit(
+        &mut self,
+        key: ConnectionKey,
+        mut request: Box<ConnectRequest>,
+        identity: Identity,
+        now: Time,
+    ) {
         let assigned = request.client_id.is_empty().then(|| self.assigned_client_id());
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;

@@ -21,6 +21,7 @@ mod release;
 mod replay;
 mod restore;
 mod route;
+mod silence;
 mod snapshot;
 mod storing;
 mod subscribe;

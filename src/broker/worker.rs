@@ -277,7 +277,7 @@ impl Worker {
                     }
                     let is_stray_auth = error.packet == Some(PacketType::Auth)
                         && version.is_some_and(Version::has_properties)
-                        && connection.admission.method.is_none();
+                        && connection.admission.enhanced.is_none();
                     let violation = if is_stray_auth {
                         Violation::Unexpected(PacketType::Auth)
                     } else {

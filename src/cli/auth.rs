@@ -218,7 +218,7 @@ impl Explain {
         let is_asked = entrance.elsewhere.is_some();
         let (is_in, why) = match (&self.user, &entrance.passwords) {
             (Some(name), Some(users)) if !is_asked || users.get(name).is_some() => match users.get(name) {
-                Some(user) => (true, format!("{file}:{}: {}", user.line, user.hash.scheme)),
+                Some(user) => (true, format!("{file}:{}: {}", user.line, user.entry.kinds())),
                 None => (false, format!("reason=unknown_user: not in {file}")),
             },
             (Some(_), None) if entrance.believes_names() => (

@@ -96,7 +96,7 @@ fn serve(loaded: Loaded, layers: &Layers) -> Exit {
             tracing::error!("{error}");
             return match error {
                 AccessError::Files(_) => Exit::Config,
-                AccessError::Thread(_) => Exit::Software,
+                AccessError::Thread(_) | AccessError::Random => Exit::Software,
             };
         }
     };

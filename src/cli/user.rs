@@ -2,18 +2,21 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
 use super::{Exit, output, password_prompt};
-use crate::auth::password::{PasswordFile, wrong_with_name};
-use crate::backends::hashing::hash_password;
+use crate::auth::password::{Entry, PasswordFile, wrong_with_name};
+use crate::backends::hashing::{hash_password, scram_credential};
 use crate::backends::user_file::{Edit, Edited, edit_user};
 use crate::config::{self, Layers};
+use crate::scram::{ITERATIONS_MAX, ITERATIONS_MIN, Mechanism, is_plain};
 
 /// Add users, set their passwords, remove them
 ///
-/// A password file holds a line for each user, with an argon2id hash of the password. Files of mosquitto_passwd are read and changed as
+/// A password file holds a line for each user, with an argon2id hash of the password, and, with --scram, what SCRAM-SHA-256 and
+/// SCRAM-SHA-512 need to know of it. Files of mosquitto_passwd are read and changed as
 /// they are. A running broker knows of every change within a second; who is removed, or has another password, is disconnected.
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -21,6 +24,7 @@ Examples:
   sundew user add alice                                 asks for the password
   sundew user add bob --stdin --file users < secret     the first line of a file
   sundew user passwd alice
+  sundew user passwd alice --scram                      he may prove it without showing it, too
   sundew user rm bob
   sundew user list")]
 pub(super) struct Arguments {
@@ -55,7 +59,7 @@ enum Action {
         #[command(flatten)]
         place: Place,
     },
-    /// Print the users, each with how its password is hashed
+    /// Print the users, each with how its password is kept
     List {
         #[command(flatten)]
         place: Place,
@@ -67,6 +71,41 @@ struct Password {
     /// Read the password from the first line of standard input, instead of asking for it
     #[arg(long)]
     stdin: bool,
+    /// Let the user prove the password by SCRAM (MQTT 5), too, which never shows it to anybody
+    #[arg(long)]
+    scram: bool,
+    /// By SCRAM and by nothing else
+    #[arg(long)]
+    scram_only: bool,
+    /// Rounds that a client stretches the password with, from 4,096 for small devices; fewer are easier to break if the file is stolen
+    /// [default: 600,000 for SCRAM-SHA-256, 210,000 for SCRAM-SHA-512]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(i64::from(ITERATIONS_MIN)..=i64::from(ITERATIONS_MAX)))]
+    iterations: Option<u32>,
+}
+
+impl Password {
+    /// What is kept of it.
+    fn entry(&self, password: &[u8]) -> Result<Entry, Fault> {
+        let mut entry = Entry::default();
+        let wants_scram = self.scram || self.scram_only;
+        if self.iterations.is_some() && !wants_scram {
+            return Err((Exit::Usage, "--iterations is for --scram and --scram-only".into()));
+        }
+        if wants_scram && !str::from_utf8(password).is_ok_and(is_plain) {
+            let message = "SCRAM takes a password that is a text in UTF-8 without control characters";
+            return Err((Exit::Usage, message.into()));
+        }
+        let failed = |error: std::io::Error| (Exit::Software, error.to_string());
+        if !self.scram_only {
+            entry.hash = Some(Arc::new(hash_password(password).map_err(failed)?));
+        }
+        for mechanism in Mechanism::ALL.into_iter().filter(|_| wants_scram) {
+            let iterations = self.iterations.unwrap_or(mechanism.iterations_default());
+            let credential = scram_credential(mechanism, password, iterations).map_err(failed)?;
+            entry.scram.push(Arc::new(credential));
+        }
+        Ok(entry)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -133,9 +172,13 @@ fn set(name: &str, password: &Password, place: &Place, is_new: bool) -> Result<E
     } else {
         password_prompt::ask_new(name)
     };
-    let password = asked.map_err(|message| (Exit::Failed, message))?;
-    let hash = hash_password(&password).map_err(|error| (Exit::Software, error.to_string()))?;
-    edit(&path, name, if is_new { Edit::Add(&hash) } else { Edit::Change(&hash) })
+    let entry = password.entry(&asked.map_err(|message| (Exit::Failed, message))?)?;
+    let change = if is_new {
+        Edit::Add(&entry)
+    } else {
+        Edit::Change(&entry)
+    };
+    edit(&path, name, change)
 }
 
 fn remove(name: &str, place: &Place) -> Result<Exit, Fault> {
@@ -171,7 +214,7 @@ fn list(place: &Place) -> Result<Exit, Fault> {
     users.sort_by_key(|(_, user)| user.line);
     let mut out = String::new();
     for (name, user) in users {
-        let _ = writeln!(out, "{name}\t{}", user.hash.scheme); // a String takes everything
+        let _ = writeln!(out, "{name}\t{}", user.entry.kinds()); // a String takes everything
     }
     Ok(output::print(out.as_bytes()))
 }

@@ -9,6 +9,7 @@ use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::topic::TopicError;
 use crate::protocol::version::Version;
+use crate::scram;
 
 /// Names a request in the event that answers it. Never used twice by one client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,6 +82,12 @@ pub enum Fault {
     /// The server is silent.
     #[error("no answer from the server within {0} s; is it an MQTT port?")]
     Timeout(u64),
+    /// Enhanced authentication went wrong on our side, or the server does not know the password.
+    #[error("enhanced authentication: {0}")]
+    Authentication(scram::Fault),
+    /// The system gave no nonce.
+    #[error("the system has no random numbers")]
+    NoRandomNumbers,
     /// Our CONNECT cannot be written.
     #[error("cannot write CONNECT: {0}")]
     Connect(RequestError),
@@ -102,7 +109,11 @@ impl Fault {
                 !matches!(reason, R::SessionTakenOver | R::AdministrativeAction | R::Banned)
             }
             Self::Timeout(_) | Self::Lost(_) => true,
-            Self::Malformed(..) | Self::Protocol(_) | Self::Connect(_) => false,
+            Self::Malformed(..)
+            | Self::Protocol(_)
+            | Self::Authentication(_)
+            | Self::NoRandomNumbers
+            | Self::Connect(_) => false,
         }
     }
 }

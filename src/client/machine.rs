@@ -1,5 +1,6 @@
 //! The machine of a client.
 
+mod authentication;
 mod receive;
 
 use std::collections::VecDeque;
@@ -14,11 +15,12 @@ use crate::protocol::ids::PacketId;
 use crate::protocol::packet::{
     Auth, Connect, Disconnect, Packet, PacketType, Subscribe, SubscriptionOptions, Unsubscribe, Will,
 };
-use crate::protocol::property::{Properties, PropertyId};
+use crate::protocol::property::{Properties, PropertiesBuf, PropertyId};
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::protocol::topic::{TopicFilter, TopicName};
+use crate::scram::client::Exchange;
 use crate::session::packet_ids::PacketIdSet;
 use crate::session::topic_alias::{InboundAliases, Naming, OutboundAliases};
 
@@ -56,6 +58,8 @@ pub struct Client {
     last_sent: Time,
     last_received: Time,
     ping_sent: Option<Time>,
+    /// Enhanced authentication that is under way.
+    exchange: Option<Exchange>,
     /// A connection succeeded before, so that the server may have our session.
     has_session: bool,
 }
@@ -108,6 +112,7 @@ impl Client {
             last_sent: Time::default(),
             last_received: Time::default(),
             ping_sent: None,
+            exchange: None,
             has_session: false,
             options,
         }
@@ -136,8 +141,9 @@ impl Client {
         self.ping_sent = None;
         (self.last_sent, self.last_received) = (now, now);
         self.state = State::Connecting(now);
-        if let Err(error) = self.write_connect() {
-            self.fail(Fault::Connect(error));
+        let written = self.begin_exchange();
+        if let Err(fault) = written.and_then(|properties| self.write_connect(&properties).map_err(Fault::Connect)) {
+            self.fail(fault);
         }
     }
 
@@ -350,7 +356,7 @@ impl Client {
         self.events.push_back(Event::Disconnected(fault));
     }
 
-    fn write_connect(&mut self) -> Result<(), RequestError> {
+    fn write_connect(&mut self, properties: &PropertiesBuf) -> Result<(), RequestError> {
         let options = &self.options;
         let will = options.will.as_ref().map(|will| {
             let topic =
@@ -371,8 +377,9 @@ impl Client {
             client_id: &options.client_id,
             will: will.transpose()?,
             user_name: options.user_name.as_deref(),
-            password: options.password.as_deref(),
-            properties: options.properties.view(),
+            // Who proves it does not show it.
+            password: options.password.as_deref().filter(|_| options.scram.is_none()),
+            properties: properties.view(),
         };
         codec::encode(&Packet::Connect(connect), options.version, &mut self.output)?;
         Ok(())

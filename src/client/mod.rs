@@ -13,4 +13,4 @@ mod tests;
 
 pub use event::{Connected, Event, Fault, Received, RequestError, RequestId};
 pub use machine::Client;
-pub use options::{ClientOptions, ClientWill, Outgoing};
+pub use options::{ClientOptions, ClientScram, ClientWill, Outgoing};

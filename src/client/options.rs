@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::protocol::property::PropertiesBuf;
 use crate::protocol::qos::QoS;
 use crate::protocol::version::Version;
+use crate::scram::{Mechanism, Random};
 
 /// How a client connects. MQTT 5 section 3.1.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct ClientOptions {
     pub user_name: Option<String>,
     /// Default: none. Before MQTT 5 it needs a user name.
     pub password: Option<Vec<u8>>,
+    /// Prove the password instead of showing it (5.0); it is stretched in between, which may take a second. Default: none.
+    pub scram: Option<ClientScram>,
     /// What the server publishes when the connection is lost. Default: nothing.
     pub will: Option<ClientWill>,
     /// Properties of CONNECT (5.0): session expiry interval, receive maximum, maximum packet size, topic alias maximum and so
@@ -44,6 +47,7 @@ impl Default for ClientOptions {
             keep_alive: 60,
             user_name: None,
             password: None,
+            scram: None,
             will: None,
             properties: PropertiesBuf::new(),
             waiting_max: 1000,
@@ -51,6 +55,15 @@ impl Default for ClientOptions {
             connect_timeout: 10_000,
         }
     }
+}
+
+/// How a client proves its password.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientScram {
+    /// By which mechanism.
+    pub mechanism: Mechanism,
+    /// Makes nonces.
+    pub random: Random,
 }
 
 /// The will of a client.

@@ -20,6 +20,7 @@ use crate::{
         access::{AccessOptions, ListenerAccess},
         hashing::HashingOptions,
     },
+    scram::Mechanism,
 };
 
 /// Groups that are not made of members.
@@ -36,6 +37,7 @@ impl Config {
             password_file: listener.password_file(auth).cloned(),
             acl_file: listener.acl_file.clone(),
             allows_anonymous: listener.lets_everyone_in(auth),
+            scram: listener.mechanisms(auth),
             certificate_name: match listener.tls.as_ref().map(|tls| tls.user_name) {
                 None | Some(schema::CertificateUser::None) => None,
                 Some(schema::CertificateUser::CommonName) => Some(CertificateName::CommonName),
@@ -92,6 +94,16 @@ impl Listener {
         self.password_file(auth).is_some()
             || auth.jwt.iter().any(|jwt| is_here(&jwt.value.listeners))
             || programs.any(|http| http.connect_url.is_some() && is_here(&http.listeners))
+    }
+
+    /// By which users may prove their passwords.
+    fn mechanisms(&self, auth: &Auth) -> Vec<Mechanism> {
+        let methods = self.enhanced_methods.as_ref().unwrap_or(&auth.enhanced_methods);
+        let mechanism = |method: &schema::EnhancedMethod| match method {
+            schema::EnhancedMethod::ScramSha256 => Mechanism::Sha256,
+            schema::EnhancedMethod::ScramSha512 => Mechanism::Sha512,
+        };
+        methods.iter().map(mechanism).collect()
     }
 
     /// What of it counts at a start only, and decides who can reach it.

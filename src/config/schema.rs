@@ -15,7 +15,9 @@ mod auth;
 mod storage;
 mod ways;
 
-pub use self::auth::{AccessRule, Action, Anonymous, Auth, Effect, RefusedLogin, RefusedPublish, WideSubscriptions};
+pub use self::auth::{
+    AccessRule, Action, Anonymous, Auth, Effect, EnhancedMethod, RefusedLogin, RefusedPublish, WideSubscriptions,
+};
 pub use self::storage::{OnCorruption, OnFull, Storage, StorageEnabled, Sync};
 pub use self::ways::{Http, HttpAnswer, HttpFormat, HttpMethod, Jwt, OnFailure, TokenIn};
 
@@ -82,6 +84,8 @@ section! {
         allow_anonymous: Option<Anonymous> = None;
         /// Users of this listener, in the place of `auth.password_file`. Default: absent. Cost: see there.
         password_file: Option<PathBuf> = None;
+        /// Methods of this listener, in the place of `auth.enhanced_methods`. Default: absent. Cost: see there.
+        enhanced_methods: Option<Vec<EnhancedMethod>> = None;
         /// What they may do, in the place of `auth.acl_file`. Default: absent. Cost: see there.
         acl_file: Option<PathBuf> = None;
         /// Connections at once through this listener. Cost: a file descriptor and 2 to 4 KiB each.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::ahead::Ahead;
 use super::decisions::Decisions;
+use super::enhanced::Enhanced;
 use super::held::Held;
 use super::output::Output;
 use super::peer::Peer;
@@ -39,21 +40,21 @@ pub enum Phase {
 }
 
 /// How few clients are let in: by a token, or by enhanced authentication.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Admission {
     /// What the authenticator said of the client beside its name, for the authoriser; nothing that has a meaning here.
     pub grants: Option<Arc<dyn Any + Send + Sync>>,
     /// When what it was let in for ends.
     pub expires_at: Time,
-    /// Enhanced authentication in use.
-    pub method: Option<Arc<str>>,
+    /// Enhanced authentication, where CONNECT named a method.
+    pub enhanced: Option<Enhanced>,
 }
 
 impl Admission {
     const NONE: Self = Self {
         grants: None,
         expires_at: Time::NEVER,
-        method: None,
+        enhanced: None,
     };
 }
 

@@ -6,6 +6,7 @@ pub mod ahead;
 pub mod connection;
 pub mod decisions;
 pub mod delivery;
+pub mod enhanced;
 pub mod held;
 pub mod network;
 pub mod outbound;

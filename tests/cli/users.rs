@@ -89,6 +89,72 @@ fn users_are_added_changed_listed_and_removed() {
     assert_eq!(sundew(&["user", "add", "carol", "secret", "-f", path]).0, 64);
 }
 
+/// As the README has it: a user for SCRAM, and clients that prove the password.
+#[test]
+fn a_user_proves_a_password_with_our_own_client() {
+    let (folder, config) = folder("");
+    let file = folder.path().join("users");
+    let path = file.to_str().unwrap();
+    let add = |name: &str, how: &str| {
+        let arguments = [
+            "user",
+            "add",
+            name,
+            "--stdin",
+            "--file",
+            path,
+            how,
+            "--iterations",
+            "4096",
+        ];
+        with_input(&arguments, "secret\n")
+    };
+    assert_eq!(add("alice", "--scram").0, 0);
+    assert_eq!(add("bob", "--scram-only").0, 0);
+    assert_eq!(user("add", "carol", &file, "secret").0, 0);
+    let (_, listed, _) = sundew(&["user", "list", "-f", path]);
+    let scram = "SCRAM-SHA-256 with 4096 iterations, SCRAM-SHA-512 with 4096 iterations";
+    assert_eq!(
+        listed,
+        format!("alice\targon2id, {scram}\nbob\t{scram}\ncarol\targon2id\n")
+    );
+    for wrong in [&["--iterations", "4096"][..], &["--scram", "--iterations", "4095"]] {
+        let arguments = [&["user", "add", "dave", "--stdin", "--file", path], wrong].concat();
+        assert_eq!(with_input(&arguments, "secret\n").0, 64);
+    }
+    let mut serving = Serving::start(&config);
+    let port = serving.2.clone();
+    let publish = |name: &str, password: &str, more: &[&str]| {
+        let connect = ["pub", "-p", &port, "-u", name, "-P", password, "-t", "a", "-m", "x"];
+        sundew(&[&connect, more].concat()).0
+    };
+    for method in ["scram-sha-256", "scram-sha-512"] {
+        for (name, password, code) in [
+            ("alice", "secret", 0),
+            ("bob", "secret", 0),
+            ("carol", "secret", 0x86),
+            ("alice", "other", 0x86),
+            ("nobody", "secret", 0x86),
+        ] {
+            assert_eq!(
+                publish(name, password, &["--auth", method]),
+                code,
+                "{name} {password} {method}"
+            );
+        }
+    }
+    assert!(
+        serving
+            .line("user=\"carol\"")
+            .contains("reason=\"no_scram_credential\" code=134")
+    );
+    assert_eq!(publish("alice", "secret", &[]), 0, "he may still show it");
+    assert_eq!(publish("bob", "secret", &[]), 5);
+    assert!(serving.line("user=\"bob\"").contains("reason=\"only_scram\""));
+    assert_ne!(publish("alice", "secret", &["--auth", "scram-sha-1"]), 0);
+    assert_ne!(publish("alice", "secret", &["--auth", "scram-sha-256", "-V", "311"]), 0);
+}
+
 /// The tool of mosquitto and ours change one file; both kinds of users enter.
 #[test]
 fn a_file_is_shared_with_mosquitto_passwd() {

@@ -77,6 +77,7 @@ fn files_of_users_and_rules_break_no_promise() {
             b"$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHRzYWx0$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE",
             b"$7$101$r02FpQM6Al2pzMki$644//s1o1Wnoh+VSi4K82qd5XhHK4buXE+daF2wEmPq23FrhHIvz89QvBcSuJ8zfqvvTsLFAzirEbEYOEa6Cow==",
             b"$6$",
+            b" $scram-sha-256$4096$W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=$wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=",
             b"$",
             b"=",
             b":",
@@ -100,6 +101,46 @@ fn files_of_users_and_rules_break_no_promise() {
         targets::access_files(&text);
         mutate(random, &mut text);
         targets::access_files(&text);
+    });
+}
+
+#[test]
+fn messages_of_scram_prove_nothing() {
+    for_every_seed(|random| {
+        const PIECES: &[&[u8]] = &[
+            b"n,,",
+            b"y,",
+            b"p=tls-exporter",
+            b"n=a",
+            b"=2C",
+            b"=3D",
+            b"r=AAAA",
+            b"AAAAAAAAAAAAAAAAAAAAAAAA",
+            b"c=biws",
+            b"s=c2FsdHNhbHQ=",
+            b"i=4096",
+            b"p=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            b"v=AAAA",
+            b"m=x",
+            b"e=other-error",
+            b",",
+            b"=",
+            b"$scram-sha-256$4096$c2FsdHNhbHQ=",
+            b"$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+            b"\0",
+            b"\xC3\xBC",
+            b"\xFF",
+        ];
+        let mut text = Vec::new();
+        for _ in 0..random.below(12) {
+            text.extend_from_slice(random.pick(PIECES));
+            if random.below(2) == 0 {
+                text.push(b',');
+            }
+        }
+        targets::scram(&text);
+        mutate(random, &mut text);
+        targets::scram(&text);
     });
 }
 

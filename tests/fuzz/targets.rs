@@ -18,6 +18,7 @@ use sundew::protocol::property::{Properties, PropertiesBuf, PropertyId};
 use sundew::protocol::time::Time;
 use sundew::protocol::topic::{TopicFilter, TopicName, matches};
 use sundew::protocol::version::Version;
+use sundew::scram::{self, ClientFirst, Credential, ITERATIONS_MIN, MESSAGE_BYTES_MAX, Mechanism, NONCE_BYTES};
 use sundew::storage::image::{Image, ImageOptions, Restored};
 use sundew::storage::record::{Record, records as framed};
 
@@ -48,13 +49,41 @@ pub(crate) fn access_files(data: &[u8]) {
     match PasswordFile::parse(text, &foldhash::fast::FixedState::default()) {
         Ok(file) => {
             for (name, user) in file.users() {
-                let written = format!("\n{name}:{}", user.hash);
+                let written = format!("\n{name}:{}", user.entry);
                 let again = PasswordFile::parse(&written, &foldhash::fast::FixedState::default());
                 let again = again.expect("what was read can be written");
-                assert_eq!(again.get(name).map(|user| &user.hash), Some(&user.hash));
+                assert_eq!(again.get(name).map(|user| &user.entry), Some(&user.entry));
             }
         }
         Err(problems) => assert!(problems.iter().all(|problem| (1..=lines).contains(&problem.line))),
+    }
+}
+
+/// Reads the bytes as each message of SCRAM: nothing of it proves anything to a server, or to a client.
+pub(crate) fn scram(data: &[u8]) {
+    let mechanism = Mechanism::Sha256;
+    let nonce = [0; NONCE_BYTES];
+    if let Ok(first) = ClientFirst::parse(data) {
+        assert!(data.len() <= MESSAGE_BYTES_MAX && !first.user_name.is_empty());
+        assert!(!first.user_name.contains(char::is_control));
+    }
+    let first = ClientFirst::parse(b"n,,n=a,r=AAAA").expect("a first message");
+    let key = || [0; 32].into();
+    let credential = Arc::new(Credential {
+        mechanism,
+        iterations: ITERATIONS_MIN,
+        salt: [0; 16].into(),
+        stored_key: key(),
+        server_key: key(),
+    });
+    let server = scram::server::Exchange::begin(first, credential, true, &nonce);
+    assert!(server.finish(data).is_err());
+    let mut client = scram::client::Exchange::begin(mechanism, "a", b"secret", &nonce).expect("plain words");
+    assert!(client.verify(data).is_err());
+    if let Ok(text) = str::from_utf8(data) {
+        if let Ok(credential) = Credential::parse(text) {
+            assert_eq!(Credential::parse(&credential.to_string()), Ok(credential));
+        }
     }
 }
 

@@ -26,6 +26,7 @@ mod publish;
 mod qos;
 mod release;
 mod retained;
+mod scram;
 mod session;
 mod shared;
 mod silence;

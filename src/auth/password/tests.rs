@@ -16,22 +16,26 @@ fn read(text: &str) -> Result<PasswordFile, Vec<FileProblem>> {
     PasswordFile::parse(text, &foldhash::fast::FixedState::default())
 }
 
+fn hash(file: &PasswordFile, name: &str) -> PasswordHash {
+    (**file.get(name).unwrap().entry.hash.as_ref().unwrap()).clone()
+}
+
 #[test]
 fn the_three_kinds_are_read_and_written_as_they_are() {
     let text = format!("{MOSQUITTO}dave:{ARGON2}\r\n");
     let file = read(&text).unwrap();
     assert_eq!(file.len(), 4);
-    assert_eq!(file.get("bob").unwrap().hash.scheme, Scheme::Pbkdf2 { iterations: 101 });
-    assert_eq!(file.get("test").unwrap().hash.scheme, Scheme::Sha512);
+    assert_eq!(hash(&file, "bob").scheme, Scheme::Pbkdf2 { iterations: 101 });
+    assert_eq!(hash(&file, "test").scheme, Scheme::Sha512);
     assert_eq!(file.get("test").unwrap().line, 5);
     let argon2 = Scheme::Argon2id {
         memory_kib: 19_456,
         passes: 2,
         lanes: 1,
     };
-    assert_eq!(file.get("dave").unwrap().hash.scheme, argon2);
+    assert_eq!(hash(&file, "dave").scheme, argon2);
     for (name, user) in file.users() {
-        assert!(text.contains(&format!("{name}:{}", user.hash)), "{name}");
+        assert!(text.contains(&format!("{name}:{}", user.entry)), "{name}");
     }
 }
 
@@ -81,6 +85,33 @@ fn every_line_that_is_wrong_is_told_and_nothing_is_taken() {
     }
     let twice = format!("a:{ARGON2}\na:{ARGON2}\n");
     assert!(read(&twice).unwrap_err()[0].message.contains("line 1 already"));
+}
+
+/// RFC 7677 section 3: the password is `pencil`.
+const SCRAM: &str = "$scram-sha-256$4096$W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=$wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+
+#[test]
+fn a_line_may_have_a_hash_and_what_scram_needs() {
+    let file = read(&format!("a:{ARGON2} {SCRAM}\nb:  {SCRAM} {ARGON2}\nc:{SCRAM}\n")).unwrap();
+    let user = |name: &str| &file.get(name).unwrap().entry;
+    assert_eq!(user("a").to_string(), format!("{ARGON2} {SCRAM}"));
+    assert_eq!(user("a"), user("b"));
+    assert!(user("c").hash.is_none() && user("c").scram(Mechanism::Sha256).is_some());
+    assert_eq!(user("a").kinds(), "argon2id, SCRAM-SHA-256 with 4096 iterations");
+    assert!(file.has_scram(Mechanism::Sha256) && !file.has_scram(Mechanism::Sha512));
+    assert_ne!(
+        file.get("a").unwrap().stamp,
+        read(&format!("a:{ARGON2}\n")).unwrap().get("a").unwrap().stamp
+    );
+    for (line, said) in [
+        (format!("a:{SCRAM} {SCRAM}"), "SCRAM-SHA-256 is there twice"),
+        (format!("a:{ARGON2} {ARGON2}"), "two hashes"),
+        (format!("a:{SCRAM} secret"), "not hashed"),
+        (format!("a:{}", SCRAM.replace("4096", "1")), "expected 4096 to"),
+    ] {
+        let message = &read(&line).unwrap_err()[0].message;
+        assert!(message.contains(said) && !message.contains("secret"), "{message}");
+    }
 }
 
 #[test]

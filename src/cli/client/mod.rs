@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::Exit;
-use crate::client::{ClientOptions, ClientWill, Event, Fault};
+use crate::backends::hashing::random;
+use crate::client::{ClientOptions, ClientScram, ClientWill, Event, Fault};
 use crate::protocol::property::PropertyId;
 use crate::protocol::qos::QoS;
 use crate::protocol::version::Version;
+use crate::scram::Mechanism;
 use crate::transport::client_driver::{ClientDriver, ClientError, Dialer};
 use crate::transport::client_stream::{ClientTlsOptions, ConnectOptions};
 use crate::transport::options::{CertificateFiles, TlsVersion};
@@ -81,6 +83,9 @@ pub(super) struct ConnectArguments {
     /// MQTT version: 31, 311 or 5 [default: 311, or 5 where an option needs it]
     #[arg(short = 'V', long, value_name = "VERSION", value_parser = parse_version)]
     protocol_version: Option<Version>,
+    /// Prove the password instead of showing it (MQTT 5): scram-sha-256 or scram-sha-512
+    #[arg(long, value_name = "METHOD", value_parser = parse_mechanism)]
+    auth: Option<Mechanism>,
     /// MQTT 5 property: COMMAND PROPERTY VALUE; may be repeated. -D publish content-type text/plain
     #[arg(short = 'D', long = "property", value_names = ["COMMAND", "PROPERTY", "VALUE"], num_args = 3..=4,
         allow_negative_numbers = true, action = ArgAction::Append)]
@@ -221,12 +226,15 @@ impl ConnectArguments {
     pub(super) fn resolve(&self) -> Result<Connecting, String> {
         let server = self.server.resolve(None)?;
         let properties = PacketProperties::parse(&self.property)?;
-        let needs_5 = !self.property.is_empty() || self.session_expiry_interval.is_some();
+        let needs_5 = !self.property.is_empty() || self.session_expiry_interval.is_some() || self.auth.is_some();
         let version = self
             .protocol_version
             .unwrap_or(if needs_5 { Version::V5 } else { Version::V311 });
         if needs_5 && version != Version::V5 {
-            return Err(format!("-D and -x need MQTT 5, and -V says {}", version.name()));
+            return Err(format!("-D, -x and --auth need MQTT 5, and -V says {}", version.name()));
+        }
+        if self.auth.is_some() && (server.user_name.is_none() || server.password.is_none()) {
+            return Err("--auth needs a user name and a password: -u and -P".to_owned());
         }
         let mut connect_properties = properties.connect.clone();
         let expiry = self.session_expiry()?.filter(|_| version == Version::V5);
@@ -240,6 +248,7 @@ impl ConnectArguments {
             keep_alive: self.keepalive,
             user_name: server.user_name,
             password: server.password,
+            scram: self.auth.map(|mechanism| ClientScram { mechanism, random }),
             will: self.will.will_topic.as_ref().map(|topic| ClientWill {
                 topic: topic.clone(),
                 payload: self.will.will_payload.clone().unwrap_or_default().into(),
@@ -398,6 +407,10 @@ pub(super) fn parse_version(text: &str) -> Result<Version, &'static str> {
         "5" | "50" | "5.0" => Ok(Version::V5),
         _ => Err("give 31, 311 or 5"),
     }
+}
+
+fn parse_mechanism(text: &str) -> Result<Mechanism, &'static str> {
+    Mechanism::from_name(&text.to_ascii_uppercase()).ok_or("give scram-sha-256 or scram-sha-512")
 }
 
 fn parse_tls_version(text: &str) -> Result<TlsVersion, &'static str> {

@@ -20,6 +20,7 @@ impl Client {
         if matches!(self.state, State::Connecting(_)) {
             return match packet {
                 Packet::ConnAck(ack) => self.take_connack(ack),
+                Packet::Auth(auth) if self.exchange.is_some() => self.go_on(auth, now),
                 Packet::Auth(auth) => {
                     self.events.push_back(Event::Auth(auth.reason, owned(auth.properties)));
                     Ok(())
@@ -78,6 +79,7 @@ impl Client {
         if ack.session_present && self.clean_start() {
             return Err(Fault::Protocol("a session is present that we asked to end")); // [MQTT-3.2.2-4]
         }
+        self.end_exchange(ack)?;
         self.limits = Limits::of(ack.properties, &self.options);
         let alias_maximum = ack.properties.u16(PropertyId::TopicAliasMaximum).unwrap_or(0);
         self.outbound_aliases = OutboundAliases::new(alias_maximum);

@@ -44,6 +44,9 @@ section! {
         /// How often files of users and rules are looked at; a change counts at the second look, when it has come to rest; `"0s"`:
         /// never, only SIGHUP and `sundew reload` read them again. Cost: a system call a file each time.
         watch_interval: Duration = Duration::from_millis(250), in seconds(0) => seconds(3600);
+        /// Methods of MQTT 5's enhanced authentication by which users of a password file may prove their passwords instead of showing them:
+        /// each is offered where a user's line has what it needs (`sundew user add --scram`); `[]`: none. Cost: a few microseconds an exchange.
+        enhanced_methods: Vec<EnhancedMethod> = vec![EnhancedMethod::ScramSha256, EnhancedMethod::ScramSha512];
         /// JSON Web Tokens (RFC 7519) that clients show in the place of a password: who has one that is valid is whom it names. They are
         /// looked at before the password file; who shows something else is looked for there.
         jwt: Vec<Placed<Jwt>> = Vec::new();
@@ -94,6 +97,16 @@ choice! {
         Allow = "allow",
         /// It may not be done.
         Deny = "deny",
+    }
+}
+
+choice! {
+    /// How a user proves a password without showing it.
+    pub enum EnhancedMethod {
+        /// RFC 7677.
+        ScramSha256 = "SCRAM-SHA-256",
+        /// The same with SHA-512.
+        ScramSha512 = "SCRAM-SHA-512",
     }
 }
 
