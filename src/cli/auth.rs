@@ -8,7 +8,8 @@ use std::sync::Arc;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::{Exit, output};
-use crate::auth::chain::{Entrance, NO_TOKEN};
+use crate::auth::chain::{Entrance, NO_TOKEN, ONLY_SCRAM};
+use crate::auth::password::User;
 use crate::auth::rule::{Action as RuleAction, Effect, Rule};
 use crate::auth::rules::{DecidedBy, Decision, Rules};
 use crate::auth::{Access as Who, Identity};
@@ -218,7 +219,7 @@ impl Explain {
         let is_asked = entrance.elsewhere.is_some();
         let (is_in, why) = match (&self.user, &entrance.passwords) {
             (Some(name), Some(users)) if !is_asked || users.get(name).is_some() => match users.get(name) {
-                Some(user) => (true, format!("{file}:{}: {}", user.line, user.entry.kinds())),
+                Some(user) => explain_user(user, entrance, &file),
                 None => (false, format!("reason=unknown_user: not in {file}")),
             },
             (Some(_), None) if entrance.believes_names() => (
@@ -268,6 +269,18 @@ impl Explain {
         let word = if decision.is_allowed { "allowed" } else { "denied" };
         let _ = writeln!(out, "{word} to {} {topic}: {}", action.name(), reason(&decision));
         Ok(decision.is_allowed)
+    }
+}
+
+/// Whether there is a way in for a user of a password file.
+fn explain_user(user: &User, entrance: &Entrance, file: &str) -> (bool, String) {
+    let (line, kinds) = (user.line, user.entry.kinds());
+    let has_method = user.entry.scram.iter().any(|one| entrance.offers(one.mechanism));
+    if user.entry.hash.is_some() || has_method {
+        (true, format!("{file}:{line}: {kinds}"))
+    } else {
+        let why = "and auth.enhanced_methods does not have it here";
+        (false, format!("reason={ONLY_SCRAM}: {file}:{line}: {kinds}, {why}"))
     }
 }
 

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     auth::{
-        chain::CertificateName,
+        chain::{CertificateName, Entrances},
         rule::{Actions, ClientPattern, Effect, Rule, Users},
         rules::{ADMIN_GROUP, WideSubscriptions},
     },
@@ -251,6 +251,7 @@ fn check_files(config: &Config, problems: &mut Problems) {
     let options = config.access_options();
     let found = match options.read(&foldhash::fast::RandomState::default()) {
         Ok(access) => {
+            check_methods(config, &access.entrances, problems);
             for warning in access.warnings {
                 match warning.line {
                     Some(line) => problems.warning_at(format!("{}:{line}:1", warning.file.display()), warning.message),
@@ -265,6 +266,28 @@ fn check_files(config: &Config, problems: &mut Problems) {
         match problem.line {
             Some(line) => problems.error_at(format!("{}:{line}:1", problem.file.display()), problem.message),
             None => problems.error(option_of(&problem.file, config).as_str(), problem),
+        }
+    }
+}
+
+/// Methods that were asked for, and that nobody can use.
+fn check_methods(config: &Config, entrances: &Entrances, problems: &mut Problems) {
+    let of_listeners = config.listeners.iter().enumerate();
+    let of_listeners = of_listeners.map(|(index, listener)| (format!("listeners[{index}].enhanced_methods"), listener));
+    for ((path, listener), (_, entrance)) in of_listeners.zip(entrances) {
+        let is_own = problems.is_set(&path);
+        if !is_own && !problems.is_set("auth.enhanced_methods") {
+            continue;
+        }
+        for mechanism in listener.mechanisms(&config.auth) {
+            if !entrance.offers(mechanism) {
+                let message = format!(
+                    "no user of {} can use {}, so it is not offered; `sundew user passwd NAME --scram`",
+                    listener.display_name(),
+                    mechanism.name()
+                );
+                problems.warning(if is_own { &path } else { "auth.enhanced_methods" }, message);
+            }
         }
     }
 }

@@ -74,6 +74,7 @@ fn example(path: &str, name: &str) -> Option<&'static str> {
     Some(match (path, name) {
         ("listeners", "name") => "\"mqtt\"",
         ("listeners", "allow_anonymous") => "true",
+        ("listeners", "enhanced_methods") => "[\"SCRAM-SHA-256\"]",
         (_, "password_file") => "\"/etc/sundew/users\"",
         (_, "acl_file") => "\"/etc/sundew/acl\"",
         ("auth.rules", "effect") => "\"allow\"",

@@ -143,15 +143,32 @@ fn a_user_proves_a_password_with_our_own_client() {
             );
         }
     }
-    assert!(
-        serving
-            .line("user=\"carol\"")
-            .contains("reason=\"no_scram_credential\" code=134")
-    );
+    let refused = serving.line("reason=\"no_scram_credential\" code=134");
+    assert!(refused.contains("user=\"carol\""), "{refused}");
     assert_eq!(publish("alice", "secret", &[]), 0, "he may still show it");
     assert_eq!(publish("bob", "secret", &[]), 5);
-    assert!(serving.line("user=\"bob\"").contains("reason=\"only_scram\""));
+    assert!(serving.line("reason=\"only_scram\"").contains("user=\"bob\""));
     assert_ne!(publish("alice", "secret", &["--auth", "scram-sha-1"]), 0);
+    // Where the methods are not wanted, neither is who has nothing else.
+    let path = config.to_str().unwrap();
+    let explain = |name: &str| sundew(&["auth", "explain", "-C", path, "-u", name]);
+    let (code, said, _) = explain("bob");
+    assert!(
+        code == 0 && said.contains("SCRAM-SHA-512 with 4096 iterations"),
+        "{said}"
+    );
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}enhanced_methods = []\n")).unwrap();
+    assert_eq!(explain("alice").0, 0);
+    let (code, said, _) = explain("bob");
+    assert!(code == 1 && said.contains("reason=only_scram"), "{said}");
+    // What was asked for and nobody can use is told.
+    fs::write(&file, "").unwrap();
+    fs::write(&config, format!("{text}enhanced_methods = [\"SCRAM-SHA-512\"]\n")).unwrap();
+    let (_, out, error) = sundew(&["check", path]);
+    let said = out + &error;
+    assert!(said.contains("can use SCRAM-SHA-512, so it is not offered"), "{said}");
+    assert!(!said.contains("SCRAM-SHA-256"), "{said}");
     assert_ne!(publish("alice", "secret", &["--auth", "scram-sha-256", "-V", "311"]), 0);
 }
 

@@ -80,10 +80,10 @@ pub(crate) fn scram(data: &[u8]) {
     assert!(server.finish(data).is_err());
     let mut client = scram::client::Exchange::begin(mechanism, "a", b"secret", &nonce).expect("plain words");
     assert!(client.verify(data).is_err());
-    if let Ok(text) = str::from_utf8(data) {
-        if let Ok(credential) = Credential::parse(text) {
-            assert_eq!(Credential::parse(&credential.to_string()), Ok(credential));
-        }
+    if let Ok(text) = str::from_utf8(data)
+        && let Ok(credential) = Credential::parse(text)
+    {
+        assert_eq!(Credential::parse(&credential.to_string()), Ok(credential));
     }
 }
 

@@ -168,7 +168,7 @@ fn who_proves_something_else_the_second_time_goes() {
     const METHOD: &str = "SCRAM-SHA-256";
     story_with(users, V5, |broker, _| {
         let mechanism = Mechanism::Sha256;
-        let again = |who, is_refused_at_once| {
+        let again = |who, is_refused_at_once: bool| {
             let (mut client, _) = connect(broker, "c", mechanism, ALICE);
             let (mut exchange, first) = begin(mechanism, who);
             client.send(&wire::auth(0x19, &first));
