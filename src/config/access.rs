@@ -37,7 +37,7 @@ impl Config {
             password_file: listener.password_file(auth).cloned(),
             acl_file: listener.acl_file.clone(),
             allows_anonymous: listener.lets_everyone_in(auth),
-            scram: listener.mechanisms(auth),
+            scram: mechanisms(listener.enhanced_methods.as_ref().unwrap_or(&auth.enhanced_methods)).collect(),
             certificate_name: match listener.tls.as_ref().map(|tls| tls.user_name) {
                 None | Some(schema::CertificateUser::None) => None,
                 Some(schema::CertificateUser::CommonName) => Some(CertificateName::CommonName),
@@ -96,16 +96,6 @@ impl Listener {
             || programs.any(|http| http.connect_url.is_some() && is_here(&http.listeners))
     }
 
-    /// By which users may prove their passwords.
-    fn mechanisms(&self, auth: &Auth) -> Vec<Mechanism> {
-        let methods = self.enhanced_methods.as_ref().unwrap_or(&auth.enhanced_methods);
-        let mechanism = |method: &schema::EnhancedMethod| match method {
-            schema::EnhancedMethod::ScramSha256 => Mechanism::Sha256,
-            schema::EnhancedMethod::ScramSha512 => Mechanism::Sha512,
-        };
-        methods.iter().map(mechanism).collect()
-    }
-
     /// What of it counts at a start only, and decides who can reach it.
     fn bound(&self) -> String {
         let mut addresses: Vec<_> = self.address.iter().map(ToString::to_string).collect();
@@ -118,6 +108,13 @@ impl Listener {
     pub fn password_file<'a>(&'a self, auth: &'a Auth) -> Option<&'a std::path::PathBuf> {
         self.password_file.as_ref().or(auth.password_file.as_ref())
     }
+}
+
+fn mechanisms(methods: &[schema::EnhancedMethod]) -> impl Iterator<Item = Mechanism> {
+    methods.iter().map(|method| match method {
+        schema::EnhancedMethod::ScramSha256 => Mechanism::Sha256,
+        schema::EnhancedMethod::ScramSha512 => Mechanism::Sha512,
+    })
 }
 
 /// One rule for each of its topics.
@@ -272,21 +269,23 @@ fn check_files(config: &Config, problems: &mut Problems) {
 
 /// Methods that were asked for, and that nobody can use.
 fn check_methods(config: &Config, entrances: &Entrances, problems: &mut Problems) {
-    let of_listeners = config.listeners.iter().enumerate();
-    let of_listeners = of_listeners.map(|(index, listener)| (format!("listeners[{index}].enhanced_methods"), listener));
-    for ((path, listener), (_, entrance)) in of_listeners.zip(entrances) {
-        let is_own = problems.is_set(&path);
-        if !is_own && !problems.is_set("auth.enhanced_methods") {
-            continue;
+    let mut tell = |path: &str, mechanism: Mechanism| {
+        let name = mechanism.name();
+        let message = format!("no user can use {name}, so it is not offered; `sundew user passwd NAME --scram`");
+        problems.warning(path, message);
+    };
+    let all = &config.auth.enhanced_methods;
+    if *all != Auth::default().enhanced_methods {
+        for mechanism in mechanisms(all) {
+            if !entrances.iter().any(|(_, entrance)| entrance.offers(mechanism)) {
+                tell("auth.enhanced_methods", mechanism);
+            }
         }
-        for mechanism in listener.mechanisms(&config.auth) {
+    }
+    for (index, (listener, (_, entrance))) in config.listeners.iter().zip(entrances).enumerate() {
+        for mechanism in listener.enhanced_methods.iter().flat_map(|own| mechanisms(own)) {
             if !entrance.offers(mechanism) {
-                let message = format!(
-                    "no user of {} can use {}, so it is not offered; `sundew user passwd NAME --scram`",
-                    listener.display_name(),
-                    mechanism.name()
-                );
-                problems.warning(if is_own { &path } else { "auth.enhanced_methods" }, message);
+                tell(&format!("listeners[{index}].enhanced_methods"), mechanism);
             }
         }
     }

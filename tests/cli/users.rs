@@ -149,7 +149,29 @@ fn a_user_proves_a_password_with_our_own_client() {
     assert_eq!(publish("bob", "secret", &[]), 5);
     assert!(serving.line("reason=\"only_scram\"").contains("user=\"bob\""));
     assert_ne!(publish("alice", "secret", &["--auth", "scram-sha-1"]), 0);
-    // Where the methods are not wanted, neither is who has nothing else.
+    assert_ne!(publish("alice", "secret", &["--auth", "scram-sha-256", "-V", "311"]), 0);
+}
+
+/// Where the methods are not wanted, neither is who has nothing else.
+#[test]
+fn who_can_prove_a_password_only_is_explained() {
+    let (folder, config) = folder("");
+    let file = folder.path().join("users");
+    for (name, how) in [("alice", "--scram"), ("bob", "--scram-only")] {
+        let path = file.to_str().unwrap();
+        let add = [
+            "user",
+            "add",
+            name,
+            "--stdin",
+            "--file",
+            path,
+            how,
+            "--iterations",
+            "4096",
+        ];
+        assert_eq!(with_input(&add, "secret").0, 0);
+    }
     let path = config.to_str().unwrap();
     let explain = |name: &str| sundew(&["auth", "explain", "-C", path, "-u", name]);
     let (code, said, _) = explain("bob");
@@ -169,7 +191,6 @@ fn a_user_proves_a_password_with_our_own_client() {
     let said = out + &error;
     assert!(said.contains("can use SCRAM-SHA-512, so it is not offered"), "{said}");
     assert!(!said.contains("SCRAM-SHA-256"), "{said}");
-    assert_ne!(publish("alice", "secret", &["--auth", "scram-sha-256", "-V", "311"]), 0);
 }
 
 /// The tool of mosquitto and ours change one file; both kinds of users enter.
