@@ -329,9 +329,37 @@ mod tests {
         fn continue_with(&self, step: &mut AuthStep<'_>, _: Token) -> Answer<Verdict> {
             Answer::Ready(match step.data {
                 Some(b"in") => Verdict::Admit(Identity::default()),
+                Some(b"an") => Verdict::Admit(Identity {
+                    user_name: Some("another".into()),
+                    ..Identity::default()
+                }),
                 _ => Verdict::Continue(b"more"[..].into()),
             })
         }
+    }
+
+    /// Whatever an authenticator says: session, will and subscriptions are those of who it was.
+    #[test]
+    fn nobody_becomes_another_user_while_he_is_connected() {
+        let now = Time(1_000_000);
+        let parts = Parts {
+            authenticator: Arc::new(Endless),
+            ..Parts::default()
+        };
+        let broker = Broker::new(BrokerOptions::default(), 1, parts);
+        let mut worker = Worker::new(broker, WorkerId(0), now);
+        let key = worker.open(peer(), now.plus_secs(10), now);
+        let connect = b"\x10\x17\x00\x04MQTT\x05\x02\x00\x00\x09\x15\x00\x01m\x16\x00\x02in\x00\x01c";
+        worker.receive(key, connect, now);
+        worker.receive(key, b"\xF0\x0B\x19\x09\x15\x00\x01m\x16\x00\x02in", now);
+        assert_eq!(worker.status(key), Status::Open);
+        worker.receive(key, b"\xF0\x0B\x19\x09\x15\x00\x01m\x16\x00\x02an", now);
+        assert_eq!(worker.status(key), Status::Closing);
+        let sent: Vec<u8> = worker.output(key).unwrap().chunks().flatten().copied().collect();
+        assert!(
+            sent.ends_with(&[0xE0, 2, 0x87, 0]) || sent.ends_with(&[0xE0, 1, 0x87]),
+            "{sent:02x?}"
+        );
     }
 
     #[test]

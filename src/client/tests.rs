@@ -1,6 +1,7 @@
 //! Stories of one client, told against packets.
 
 mod lost_connections;
+mod proof;
 
 use super::*;
 use crate::codec::{DecodeOptions, Role, decode, encode};

@@ -250,7 +250,7 @@ fn what_cannot_be_read_ends_it() {
 }
 
 #[test]
-fn our_client_proves_it_and_believes_no_other_server() {
+fn our_client_proves_it() {
     story_with(users, V5, |broker, _| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
