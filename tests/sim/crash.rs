@@ -106,6 +106,9 @@ impl World {
         });
         self.ledger.crashes.push(self.ledger.step);
         self.ledger.is_damaged |= stop.is_damaged;
+        if stop.is_damaged {
+            self.ledger.damages.push(self.ledger.step);
+        }
         // Where nothing says what was on the device, damage looks like the torn tail that a loss of power leaves.
         self.ledger.may_forget |= stop.is_damaged && !self.host.store.survives_power_cuts();
         let events = &mut self.ledger.events;
