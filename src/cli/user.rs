@@ -1,7 +1,7 @@
 //! `sundew user`: who may enter, and with what password.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
@@ -43,7 +43,7 @@ enum Action {
         #[command(flatten)]
         place: Place,
     },
-    /// Set the password of a user
+    /// Set the password of a user; where nothing is said of SCRAM, it is kept in the ways it was
     Passwd {
         /// Its name
         name: String,
@@ -84,28 +84,43 @@ struct Password {
 }
 
 impl Password {
-    /// What is kept of it.
-    fn entry(&self, password: &[u8]) -> Result<Entry, Fault> {
-        let mut entry = Entry::default();
-        let wants_scram = self.scram || self.scram_only;
-        if self.iterations.is_some() && !wants_scram {
+    /// What is kept of it; where nothing is said of SCRAM, what was kept `before`.
+    fn entry(&self, password: &[u8], before: Option<&Entry>) -> Result<Entry, Fault> {
+        let is_said = self.scram || self.scram_only;
+        if self.iterations.is_some() && !is_said {
             return Err((Exit::Usage, "--iterations is for --scram and --scram-only".into()));
         }
-        if wants_scram && !str::from_utf8(password).is_ok_and(is_plain) {
+        let known = |mechanism| Some(before?.scram(mechanism)?.iterations);
+        let wanted: Vec<_> = Mechanism::ALL
+            .into_iter()
+            .filter_map(|mechanism| match is_said {
+                true => Some((mechanism, self.iterations.unwrap_or(mechanism.iterations_default()))),
+                false => Some((mechanism, known(mechanism)?)),
+            })
+            .collect();
+        if !wanted.is_empty() && !str::from_utf8(password).is_ok_and(is_plain) {
             let message = "SCRAM takes a password that is a text in UTF-8 without control characters";
             return Err((Exit::Usage, message.into()));
         }
+        let had_none = before.is_some_and(|before| before.hash.is_none());
         let failed = |error: std::io::Error| (Exit::Software, error.to_string());
-        if !self.scram_only {
+        let mut entry = Entry::default();
+        if !(self.scram_only || (!is_said && had_none)) {
             entry.hash = Some(Arc::new(hash_password(password).map_err(failed)?));
         }
-        for mechanism in Mechanism::ALL.into_iter().filter(|_| wants_scram) {
-            let iterations = self.iterations.unwrap_or(mechanism.iterations_default());
+        for (mechanism, iterations) in wanted {
             let credential = scram_credential(mechanism, password, iterations).map_err(failed)?;
             entry.scram.push(Arc::new(credential));
         }
         Ok(entry)
     }
+}
+
+/// What a file has of a user. One that cannot be read is told about when it is changed.
+fn known(path: &Path, name: &str) -> Option<Entry> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let file = PasswordFile::parse(&text, &foldhash::fast::RandomState::default()).ok()?;
+    Some(file.get(name)?.entry.clone())
 }
 
 #[derive(Debug, Args)]
@@ -172,7 +187,8 @@ fn set(name: &str, password: &Password, place: &Place, is_new: bool) -> Result<E
     } else {
         password_prompt::ask_new(name)
     };
-    let entry = password.entry(&asked.map_err(|message| (Exit::Failed, message))?)?;
+    let before = known(&path, name).filter(|_| !is_new);
+    let entry = password.entry(&asked.map_err(|message| (Exit::Failed, message))?, before.as_ref())?;
     let change = if is_new {
         Edit::Add(&entry)
     } else {
@@ -185,7 +201,7 @@ fn remove(name: &str, place: &Place) -> Result<Exit, Fault> {
     edit(&place.path()?, name, Edit::Remove)
 }
 
-fn edit(path: &std::path::Path, name: &str, edit: Edit<'_>) -> Result<Exit, Fault> {
+fn edit(path: &Path, name: &str, edit: Edit<'_>) -> Result<Exit, Fault> {
     let shown = path.display();
     match edit_user(path, name, edit) {
         Ok(Edited::Done) => Ok(Exit::Done),

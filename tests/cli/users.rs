@@ -172,6 +172,22 @@ fn who_can_prove_a_password_only_is_explained() {
         ];
         assert_eq!(with_input(&add, "secret").0, 0);
     }
+    // Another password is kept in the ways that the one before was.
+    let line = |name: &str| {
+        let text = fs::read_to_string(&file).unwrap();
+        text.lines().find(|line| line.starts_with(name)).unwrap().to_owned()
+    };
+    for (name, parts) in [("alice", 3), ("bob", 2)] {
+        let before = line(name);
+        assert_eq!(user("passwd", name, &file, "other").0, 0);
+        let (before, after) = (before.split(' '), line(name));
+        assert_eq!(after.split(' ').count(), parts, "{after}");
+        assert!(
+            before.zip(after.split(' ')).all(|(old, new)| old != new),
+            "nothing of the old one is left"
+        );
+        assert_eq!(after.matches("$4096$").count(), 2);
+    }
     let path = config.to_str().unwrap();
     let explain = |name: &str| sundew(&["auth", "explain", "-C", path, "-u", name]);
     let (code, said, _) = explain("bob");
