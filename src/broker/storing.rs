@@ -17,13 +17,13 @@ use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::session::ahead::recall;
 use crate::session::delivery::Delivery;
-use crate::session::held::Failed;
+use crate::session::held::{Failed, Waiting};
 use crate::session::state::Session;
 use crate::session::will::Will;
 use crate::storage::record::{
     Content, MessageRecord, Progress, SessionRecord, SubscriptionRecord, UnreleasedRecord, WillRecord,
 };
-use crate::storage::{Record, RetainedCursor, SnapshotId, StoreEvents};
+use crate::storage::{Record, RetainedCursor, SnapshotId, Standing, StoreEvents};
 
 /// How long a client that was refused because the store cannot write is left waiting before its connection ends: it will try the same
 /// again at once. Milliseconds.
@@ -174,7 +174,7 @@ impl Worker {
         let first = self.residents.held.front();
         first.is_some_and(|(ticket, _)| journal.is_stored(*ticket))
             || self.ended.has_stored(|ticket| journal.is_stored(ticket))
-            || self.residents.has_ready_pages()
+            || (self.residents.has_ready_pages() && self.broker.store.standing() == Standing::Sound)
     }
 
     /// Lets go what waited for batches that the store has.
@@ -218,18 +218,32 @@ impl Worker {
 
     /// Takes packets out of an output that were put there in the hope that the store would have one of these batches.
     fn recall(&mut self, key: ConnectionKey, up_to: u64) {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+        let Some(connection) = self.residents.connections.get(key.0) else {
             return;
         };
         let ticket = connection.ahead.ticket();
-        if self.residents.journal.is_stored(ticket) || ticket.batch() > up_to {
-            return;
+        if !self.residents.journal.is_stored(ticket) && ticket.batch() <= up_to {
+            let waiting = self.take_back(key);
+            if let Some(connection) = self.residents.connections.get_mut(key.0) {
+                connection.held.put_first(waiting, ticket);
+            }
+            self.residents.touch(key);
         }
+    }
+
+    /// Takes what depends on the store out of an output that waits for it; the rest may leave.
+    fn take_back(&mut self, key: ConnectionKey) -> Vec<Waiting> {
+        let is_kept = self.residents.pair(key).is_some_and(|(_, resident)| {
+            let session = &resident.session;
+            session.stored_number().is_some()
+        });
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return Vec::new();
+        };
         let behind = connection.output.cut(connection.ahead.end());
-        let (free, waiting) = recall(&behind, connection.version);
+        let (free, waiting) = recall(&behind, connection.version, is_kept);
         connection.output.tail().extend(free);
-        connection.held.put_first(waiting, ticket);
-        self.residents.touch(key);
+        waiting
     }
 
     /// Packets that may not leave any more, as their connection ends before the store has what they depend on.
@@ -238,10 +252,8 @@ impl Worker {
             return;
         }
         self.submit_records();
-        if self.must_wait_to_send(key)
-            && let Some(connection) = self.residents.connections.get_mut(key.0)
-        {
-            connection.output.cut(connection.ahead.end());
+        if self.must_wait_to_send(key) {
+            self.take_back(key);
         }
     }
 

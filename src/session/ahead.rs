@@ -55,8 +55,9 @@ impl Ahead {
     }
 }
 
-/// Takes apart what stood in the output too early: the bytes that may leave all the same, and the packets that wait on by themselves.
-pub fn recall(bytes: &[u8], version: Version) -> (Vec<u8>, Vec<Waiting>) {
+/// Takes apart what stood in the output too early: the bytes that may leave all the same, and the packets that wait on by themselves. Of a
+/// session that is not kept, what it is sent depends on nothing.
+pub fn recall(bytes: &[u8], version: Version, is_kept: bool) -> (Vec<u8>, Vec<Waiting>) {
     let options = DecodeOptions {
         packet_bytes_max: u32::MAX,
         ..DecodeOptions::default()
@@ -67,7 +68,7 @@ pub fn recall(bytes: &[u8], version: Version) -> (Vec<u8>, Vec<Waiting>) {
             break;
         };
         match decode(packet, Some(version), Role::Client, &options) {
-            Ok(Some((decoded, _))) if let Some(packet) = waits(&decoded) => waiting.push(packet),
+            Ok(Some((decoded, _))) if let Some(packet) = waits(&decoded, is_kept) => waiting.push(packet),
             _ => free.extend_from_slice(packet),
         }
         rest = behind;
@@ -76,7 +77,7 @@ pub fn recall(bytes: &[u8], version: Version) -> (Vec<u8>, Vec<Waiting>) {
     (free, waiting)
 }
 
-fn waits(packet: &Packet<'_>) -> Option<Waiting> {
+fn waits(packet: &Packet<'_>, is_kept: bool) -> Option<Waiting> {
     let reply = |kind, ack: &Ack<'_>| {
         Some(Waiting::Reply(Reply::Ack {
             kind,
@@ -87,9 +88,9 @@ fn waits(packet: &Packet<'_>) -> Option<Waiting> {
     match packet {
         Packet::PubAck(ack) => reply(PacketType::PubAck, ack),
         Packet::PubRec(ack) => reply(PacketType::PubRec, ack),
-        Packet::PubRel(ack) => reply(PacketType::PubRel, ack),
+        Packet::PubRel(ack) if is_kept => reply(PacketType::PubRel, ack),
         Packet::PubComp(ack) => reply(PacketType::PubComp, ack),
-        Packet::Publish(publish) if publish.qos == QoS::ExactlyOnce => {
+        Packet::Publish(publish) if is_kept && publish.qos == QoS::ExactlyOnce => {
             publish.packet_id.map(|id| Waiting::Publish(id, publish.dup))
         }
         _ => None,
@@ -141,7 +142,7 @@ mod tests {
             }
             bytes.extend(publish(QoS::ExactlyOnce, version));
             bytes.extend([0xD0, 0]);
-            let (free, waiting) = recall(&bytes, version);
+            let (free, waiting) = recall(&bytes, version, true);
             let mut expected = publish(QoS::AtLeastOnce, version).repeat(4);
             expected.extend([0xD0, 0]);
             assert_eq!(free, expected);
@@ -156,6 +157,17 @@ mod tests {
             expected.push(Waiting::Publish(id(9), false));
             assert_eq!(waiting, expected);
         }
+    }
+
+    #[test]
+    fn what_a_session_is_sent_that_is_not_kept_waits_for_nothing() {
+        let mut bytes = publish(QoS::ExactlyOnce, Version::V5);
+        write_ack(PacketType::PubRel, id(1), ReasonCode::Success, Version::V5, &mut bytes);
+        let sent = bytes.clone();
+        write_ack(PacketType::PubAck, id(2), ReasonCode::Success, Version::V5, &mut bytes);
+        let (free, waiting) = recall(&bytes, Version::V5, false);
+        assert_eq!(free, sent);
+        assert_eq!(waiting.len(), 1, "a publisher's message is for others: {waiting:?}");
     }
 
     #[test]

@@ -135,9 +135,11 @@ impl Held {
         self.waiting.push_back((ticket, packet));
     }
 
-    /// Puts packets before the others, in their order.
+    /// Puts packets before the others, in their order. Refusals among them depend on nothing.
     pub fn put_first(&mut self, packets: Vec<Waiting>, ticket: Ticket) {
         for packet in packets.into_iter().rev() {
+            let is_refusal = matches!(&packet, Waiting::Reply(Reply::Ack { reason, .. }) if reason.is_error());
+            let ticket = if is_refusal { Ticket::DONE } else { ticket };
             self.in_order += usize::from(packet.is_in_order());
             self.waiting.push_front((ticket, packet));
         }
@@ -234,6 +236,21 @@ mod tests {
         };
         reply.write(Version::V5, &mut out);
         assert_eq!(out, [0x40, 3, 0, 1, 0x97]);
+    }
+
+    #[test]
+    fn a_refusal_behind_what_failed_leaves_with_it() {
+        let refusal = Waiting::Reply(Reply::Ack {
+            kind: PacketType::PubAck,
+            id: id(2),
+            reason: ReasonCode::NotAuthorized,
+        });
+        let mut held = Held::default();
+        held.put_first(vec![ack(PacketType::PubAck, 1), refusal.clone()], Ticket::of_batch(1));
+        assert_eq!(held.fail(|ticket| ticket.batch() == 1, Version::V5), Failed::Refused);
+        let left = ready(&mut held, 0);
+        assert_eq!((left.len(), left.last()), (2, Some(&refusal)));
+        assert!(held.is_empty());
     }
 
     #[test]

@@ -247,14 +247,13 @@ impl Driver {
         if has_more {
             local.dispatch();
         }
+        if self.stream.has_buffered_output() {
+            ready!(self.stream.poll_flush(cx))?;
+        }
         if must_wait {
             return Poll::Pending; // it is touched when the store has told
         }
-        if self.stream.has_buffered_output() {
-            self.stream.poll_flush(cx)
-        } else {
-            Poll::Ready(Ok(()))
-        }
+        Poll::Ready(Ok(()))
     }
 
     fn lost(&self, why: &str) -> Served {

@@ -305,7 +305,11 @@ impl Ledger {
         let is_member = self.epochs[epoch].subs.iter().any(Sub::is_shared);
         let copies = if is_member { exactly_once } else { copies };
         // That a message of QoS 2 left, or that it arrived, may be all that a damaged block said.
-        let unsaid = self.damages.iter().filter(|damage| **damage > message.first_sent).count();
+        let unsaid = self
+            .damages
+            .iter()
+            .filter(|damage| **damage > message.first_sent)
+            .count();
         if copies > allowed + forgotten || exactly_once > 1 + unsaid && !self.may_forget {
             self.fail(Invariant::ExactlyOnce, || {
                 format!("client {client} got message {id} on {topic} {copies} times")
