@@ -47,12 +47,11 @@ impl StoreEvents for Broker {
             stored_messages: vec![number(1)],
             is_last: true,
         };
-        self.store
-            .lock()
-            .unwrap()
-            .upgrade()
-            .unwrap()
-            .submit_snapshot(worker, snapshot, part);
+        let store = self.store.lock().unwrap().upgrade();
+        // It may be asked for when the store is being dropped.
+        if let Some(store) = store {
+            store.submit_snapshot(worker, snapshot, part);
+        }
     }
 
     fn snapshot_more(&self, _worker: WorkerId, _snapshot: SnapshotId) {}
