@@ -304,12 +304,7 @@ impl Ledger {
         // A member of a shared group may get again what it had not acknowledged and nobody else could take.
         let is_member = self.epochs[epoch].subs.iter().any(Sub::is_shared);
         let copies = if is_member { exactly_once } else { copies };
-        // That a message of QoS 2 left, or that it arrived, may be all that a damaged block said.
-        let unsaid = self
-            .damages
-            .iter()
-            .filter(|damage| **damage > message.first_sent)
-            .count();
+        let unsaid = self.damages_since(message.first_sent);
         if copies > allowed + forgotten || exactly_once > 1 + unsaid && !self.may_forget {
             self.fail(Invariant::ExactlyOnce, || {
                 format!("client {client} got message {id} on {topic} {copies} times")
@@ -320,6 +315,11 @@ impl Ledger {
     /// How often the broker was stopped since a step.
     fn crashes_since(&self, step: u64) -> usize {
         self.crashes.iter().filter(|crash| **crash > step).count()
+    }
+
+    /// How often a file was damaged since a step: that a message of QoS 2 left, or that it arrived, may be all that was said there.
+    fn damages_since(&self, step: u64) -> usize {
+        self.damages.iter().filter(|damage| **damage > step).count()
     }
 
     fn check_order(&mut self, epoch: usize, id: MessageId, message: &Message, qos: QoS) {
@@ -478,7 +478,7 @@ impl Ledger {
             }
             twice = twice.or(by_group
                 .into_iter()
-                .find(|(_, count)| *count > 1)
+                .find(|(_, count)| *count > 1 + self.damages_since(message.first_sent))
                 .map(|(group, _)| (id, group.to_owned())));
         }
         if let Some((id, group)) = twice {
