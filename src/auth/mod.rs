@@ -205,6 +205,13 @@ pub trait Authorizer: Send + Sync {
     /// May it subscribe to this filter?
     fn subscribe(&self, who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool>;
 
+    /// Whether something that was allowed before must not be published any more: the will of a connection, or a QoS 2 message that was accepted and
+    /// is released. Nobody waits for a late answer, and whoever is asked elsewhere was asked then: answers from memory. Asks
+    /// [`Authorizer::publish`] where nothing else is said.
+    fn forbids(&self, who: &Access<'_>, topic: TopicName<'_>, qos: QoS, retain: bool, token: Token) -> bool {
+        self.publish(who, topic, qos, retain, token) == Answer::Ready(false)
+    }
+
     /// The reason code for a refused subscription; 0x87 unless a client base needs another.
     fn subscribe_refusal(&self) -> ReasonCode {
         ReasonCode::NotAuthorized

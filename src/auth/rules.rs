@@ -406,6 +406,13 @@ impl Authorizer for LiveRules {
         rules.ask_elsewhere(&decision, who, &deed, token)
     }
 
+    fn forbids(&self, who: &Access<'_>, topic: TopicName<'_>, qos: QoS, retain: bool, _: Token) -> bool {
+        let rules = self.current();
+        let decision = rules.publish(who, topic.as_str(), qos, retain);
+        // An overloaded program is no reason to take away what it has allowed.
+        !decision.is_allowed && !matches!(decision.by, DecidedBy::Elsewhere)
+    }
+
     fn remembers(&self, who: &Access<'_>) -> bool {
         self.current().elsewhere(who).is_none()
     }

@@ -8,7 +8,7 @@ use super::endings::Ending;
 use super::worker::Worker;
 use super::{Broker, Mail};
 use crate::auth::way::BackendEvent;
-use crate::auth::{Access, Answer, Answers, Verdict};
+use crate::auth::{Access, Answers, Verdict};
 use crate::protocol::ids::{ConnectionKey, Token, WorkerId};
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::source::{Source, SourceBuf};
@@ -131,9 +131,7 @@ impl Worker {
         let message = will.message();
         let who = Access::of(connection);
         let authorizer = &self.broker.authorizer;
-        let answer = authorizer.publish(&who, message.topic(), message.qos, message.retain, token);
-        // Who answers late was asked when the will was left.
-        if answer != Answer::Ready(false) {
+        if !authorizer.forbids(&who, message.topic(), message.qos, message.retain, token) {
             return;
         }
         info!(

@@ -454,6 +454,14 @@ fn what_no_rule_says_is_asked_elsewhere_and_what_one_says_is_not() {
     for (topic, expected) in [("known", true), ("asked", true), ("safe/x", false), ("other", false)] {
         assert_eq!(may(&near, topic), expected, "{topic}");
     }
+    // What was allowed before is not asked about again: it goes where a rule denies it only.
+    let forbids = |topic| {
+        let (who, name) = (who(Some("anna"), "c", &near), TopicName::parse(topic).unwrap());
+        live.forbids(&who, name, QoS::AtMostOnce, false, token)
+    };
+    for (topic, expected) in [("known", false), ("asked", false), ("safe/x", true), ("other", false)] {
+        assert_eq!(forbids(topic), expected, "{topic}");
+    }
     // What was granted is received without asking, and what is retained of it stays, but for what a rule denies.
     let near_by = who(Some("anna"), "c", &near);
     assert!(live.current().receive(&near_by, "other").is_allowed);
