@@ -235,6 +235,7 @@ fn forget_exchange(connection: &mut Connection) {
 pub(super) fn accept_identity(connection: &mut Connection, identity: Identity, now: Time) {
     forget_exchange(connection);
     connection.user_name = identity.user_name;
+    connection.source = None; // it says who he was, and whether he had rights of his own
     connection.is_believed = identity.is_believed;
     connection.stamp = identity.stamp;
     let expires_at = identity
@@ -353,6 +354,10 @@ mod tests {
         worker.receive(key, connect, now);
         worker.receive(key, b"\xF0\x0B\x19\x09\x15\x00\x01m\x16\x00\x02in", now);
         assert_eq!(worker.status(key), Status::Open);
+        // What it publishes from now on is signed anew.
+        let signed = worker.source_of(key).unwrap();
+        worker.receive(key, b"\xF0\x0B\x19\x09\x15\x00\x01m\x16\x00\x02in", now);
+        assert!(!Arc::ptr_eq(&signed, &worker.source_of(key).unwrap()));
         worker.receive(key, b"\xF0\x0B\x19\x09\x15\x00\x01m\x16\x00\x02an", now);
         assert_eq!(worker.status(key), Status::Closing);
         let sent: Vec<u8> = worker.output(key).unwrap().chunks().flatten().copied().collect();
