@@ -85,7 +85,13 @@ pub fn rules(acl: &Value, place: &str) -> Option<Vec<Rule>> {
     (rules.len() <= RULES_MAX).then_some(rules)
 }
 
+/// What a rule of a list may have in it. EMQX has more that make a rule narrower, and without them it would be too wide.
+const OF_RULE: [&str; 6] = ["permission", "action", "topic", "topics", "qos", "retain"];
+
 fn listed(rule: &Value, place: &str) -> Option<Vec<Rule>> {
+    if rule.as_object()?.keys().any(|key| !OF_RULE.contains(&key.as_str())) {
+        return None;
+    }
     let effect = match rule.get("permission")?.as_str()? {
         "allow" => Effect::Allow,
         "deny" => Effect::Deny,
@@ -94,13 +100,21 @@ fn listed(rule: &Value, place: &str) -> Option<Vec<Rule>> {
     let actions = rule
         .get("action")
         .map_or(Some(Actions::ALL), |action| actions(action.as_str()?))?;
-    let topics = rule.get("topic").or_else(|| rule.get("topics"))?;
+    let topics = match (rule.get("topic"), rule.get("topics")) {
+        (Some(topics), None) | (None, Some(topics)) => topics,
+        _ => return None,
+    };
     let qos_max = match rule.get("qos") {
         None => QoS::ExactlyOnce,
-        Some(Value::Array(list)) => qos(list.iter().filter_map(Value::as_u64).max()?)?,
+        Some(Value::Array(list)) => {
+            let numbers: Vec<_> = list.iter().map(Value::as_u64).collect::<Option<_>>()?;
+            let max = *numbers.iter().max()?;
+            // Rules here have a highest one: a list that leaves out a lower one says something else.
+            qos(max).filter(|_| (0..max).all(|lower| numbers.contains(&lower)))?
+        }
         Some(one) => qos(one.as_u64()?)?,
     };
-    let retain = rule.get("retain").is_none_or(|retain| *retain != Value::Bool(false));
+    let retain = rule.get("retain").map_or(Some(true), Value::as_bool)?;
     let one = |topic| {
         let mut one = Rule::new(effect, actions, pattern(topic)?, place);
         if effect == Effect::Allow {
@@ -134,8 +148,11 @@ fn strings(value: &Value) -> Option<Vec<&str>> {
     }
 }
 
-/// A pattern as we write it, or with the placeholders of EMQX.
+/// A pattern as we write it, or with the placeholders of EMQX. Its `eq FILTER`, which means the filter itself, is nothing that we have.
 fn pattern(text: &str) -> Option<TopicPattern> {
+    if text.starts_with("eq ") {
+        return None;
+    }
     let text = text.replace("${username}", "%u").replace("${clientid}", "%c");
     TopicPattern::parse(&text).ok()
 }

@@ -493,6 +493,13 @@ fn an_acl_claim_that_is_not_understood_lets_nobody_in_and_one_that_is_missing_gi
         json!([{"permission": "maybe", "topic": "a"}]),
         json!([{"permission": "allow", "action": "any", "topic": "a"}]),
         json!([{"permission": "allow", "topic": "a", "qos": 3}]),
+        json!([{"permission": "allow", "topic": "a", "qos": [2]}]),
+        json!([{"permission": "allow", "topic": "a", "qos": [0, "1"]}]),
+        json!([{"permission": "allow", "topic": "a", "retain": "false"}]),
+        json!([{"permission": "allow", "topic": "a", "retain": 0}]),
+        json!([{"permission": "allow", "topic": "a", "ipaddr": "192.0.2.1"}]),
+        json!([{"permission": "deny", "topic": "eq a/#"}]),
+        json!([{"permission": "deny", "topic": "a", "topics": ["b"]}]),
     ] {
         assert_eq!(
             fault(&issuers, &by_secret(&with("acl", acl.clone()))),
