@@ -46,7 +46,7 @@ pub(super) fn carry(
         .collect();
     let (rules, wide) = dynamic_security(listeners, &mut doors, folder, out);
     // For all listeners: those that a plug-in has for one of them are not carried.
-    let programs = doors.iter().find_map(|door| door.program.clone());
+    let programs = program(listeners, &doors);
     let rules = programs.into_iter().chain(rules).chain(of_prefixes(conf)).collect();
     let mut auth = Table::new("[auth]", "");
     let is_certified = listeners.iter().any(|listener| listener.is_certified);
@@ -97,6 +97,25 @@ pub(super) fn carry(
         is_sys_public: !is_governed && listeners.iter().any(|listener| !listener.is_local),
         mqtt: of_clients(conf, listeners, out),
     }
+}
+
+/// The program that is asked. Where not every listener has it, it is for those that do: one that is closed is not opened by it.
+fn program(listeners: &mut [Listener<'_>], doors: &[Door]) -> Option<Table> {
+    let mut program = doors.iter().find_map(|door| door.program.clone())?;
+    if doors.iter().any(|door| door.program.is_none()) {
+        let mut names = Vec::new();
+        for (listener, door) in listeners.iter_mut().zip(doors) {
+            let name = format!("listener-{}", listener.number);
+            if !listener.tables[0].has("name") {
+                listener.tables[0].text("name", &name, "for the rules below");
+            }
+            if door.program.is_some() {
+                names.push(name);
+            }
+        }
+        program.set("listeners", super::outcome::all(&names), "those that are not closed");
+    }
+    Some(program)
 }
 
 /// Whether a program is asked what clients may do.

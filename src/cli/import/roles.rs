@@ -263,24 +263,35 @@ impl Making<'_> {
 
     /// What is allowed without a rule: to users of the file and to those without a name. Mostly no others enter.
     fn defaults(&mut self, is_certified: bool) {
-        let defaults = self.read.defaults;
-        if is_certified && (defaults.publish || defaults.subscribe) {
-            let names: Vec<_> = self.read.clients.iter().map(|client| client.name.clone()).collect();
+        let (defaults, read) = (self.read.defaults, self.read);
+        // Who may enter with one client id only may do nothing with another.
+        let (bound, unbound): (Vec<_>, Vec<_>) = read.clients.iter().partition(|client| client.client_id.is_some());
+        let is_grouped = is_certified || !bound.is_empty();
+        let mut groups = vec!["anonymous".to_owned()];
+        if is_grouped && !unbound.is_empty() && (defaults.publish || defaults.subscribe) {
+            let names: Vec<_> = unbound.iter().map(|client| client.name.clone()).collect();
             self.groups.set(KNOWN, all(&names), "those that mosquitto knows");
+            groups.insert(0, KNOWN.to_owned());
         }
         for (is_allowed, action) in [
             (defaults.publish, "publish"),
             (defaults.subscribe && defaults.receive, "subscribe"),
         ] {
             if is_allowed {
-                let mut rule = self.begin(true, &[action]);
                 let topics: &[&str] = if action == "publish" { &["#"] } else { &["#", "$SYS/#"] };
                 let topics: Vec<_> = topics.iter().map(|topic| (*topic).to_owned()).collect();
-                rule.set("topics", all(&topics), format!("{}: defaultACLAccess", self.read.file));
-                if is_certified {
-                    rule.set("groups", all(&[KNOWN.to_owned(), "anonymous".to_owned()]), "");
+                let mut begun = self.begin(true, &[action]);
+                begun.set("topics", all(&topics), format!("{}: defaultACLAccess", read.file));
+                let mut rule = begun.clone();
+                if is_grouped {
+                    rule.set("groups", all(&groups), "");
                 }
                 self.rules.push(rule);
+                for client in &bound {
+                    let mut rule = begun.clone();
+                    bind(&mut rule, client, read);
+                    self.rules.push(rule);
+                }
             }
         }
     }
@@ -317,14 +328,17 @@ impl Making<'_> {
         rule.set("topics", all(&topics), places.join(", "));
         match whom {
             Whom::Groups(groups) => rule.set("groups", list(groups), ""),
-            Whom::Bound(client) => {
-                rule.text("users", &client.name, "");
-                if let Some(id) = &client.client_id {
-                    rule.text("client_ids", id, self.read.place(client.line));
-                }
-            }
+            Whom::Bound(client) => bind(&mut rule, client, self.read),
         }
         self.rules.push(rule);
+    }
+}
+
+/// Makes a rule one for a user with its client id only.
+fn bind(rule: &mut Table, client: &Client, read: &DynamicSecurity) {
+    rule.text("users", &client.name, "");
+    if let Some(id) = &client.client_id {
+        rule.text("client_ids", id, read.place(client.line));
     }
 }
 

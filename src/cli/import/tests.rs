@@ -246,6 +246,27 @@ fn files_of_a_container_are_found_beside_the_configuration() {
     );
 }
 
+/// What the program says is about topics without a mount point: it does not hold where there is one.
+#[test]
+fn a_listener_that_is_closed_is_not_opened_by_a_program() {
+    let conf = "auth_plugin /usr/share/mosquitto/go-auth.so\nauth_opt_backends http\nauth_opt_http_host 127.0.0.1\n\
+                auth_opt_http_port 80\nauth_opt_http_getuser_uri /user\nauth_opt_http_aclcheck_uri /acl\n\
+                listener 1883\nlistener 1884\n";
+    let (configuration, ..) = import(&[("mosquitto.conf", conf)]);
+    assert!(!configuration.contains("listeners = "), "{configuration}");
+    let (configuration, ..) = import(&[("mosquitto.conf", &format!("{conf}mount_point site/\n"))]);
+    let names: Vec<_> = configuration
+        .lines()
+        .filter(|line| line.starts_with("name = "))
+        .collect();
+    assert_eq!(names.len(), 2, "{configuration}");
+    let open = names[0].split('"').nth(1).unwrap();
+    assert!(
+        configuration.contains(&format!("listeners = [\"{open}\"]")),
+        "{configuration}"
+    );
+}
+
 /// As the Home Assistant add-on makes it.
 #[test]
 fn go_auth_has_files_that_are_carried() {
@@ -401,6 +422,31 @@ const DYNAMIC_RULES: [&str; 38] = [
     "topics = [\"public/secret\"] # d.json:17",
     "groups = [\"reader\", \"anonymous\"]",
 ];
+
+/// mosquitto does not let him in with another client id: what everybody may do, he may with his own only.
+#[test]
+fn what_is_allowed_by_default_is_so_to_a_bound_user_with_his_client_id_only() {
+    let conf = "listener 1883\nplugin /usr/lib/mosquitto_dynamic_security.so\nplugin_opt_config_file @/d.json\n";
+    let json = DYNAMIC.replace("\"publishClientSend\": false", "\"publishClientSend\": true");
+    let (configuration, ..) = import(&[("mosquitto.conf", conf), ("d.json", &json)]);
+    let found = lines(&configuration);
+    let rules: Vec<_> = found.split(|line| line == "[[auth.rules]]").collect();
+    let of_default: Vec<_> = rules
+        .iter()
+        .filter(|rule| rule.iter().any(|line| line.starts_with("topics = [\"#\"]")))
+        .collect();
+    assert_eq!(of_default.len(), 2, "{configuration}");
+    assert_eq!(of_default[0][3], "groups = [\"dynamic-security\", \"anonymous\"]");
+    assert_eq!(of_default[1][3], "users = \"bound\"");
+    assert!(of_default[1][4].starts_with("client_ids = \"c7\""), "{configuration}");
+    assert!(
+        found
+            .iter()
+            .any(|line| line.contains("dynamic-security\" = [\"alice\"]")
+                || line.starts_with("dynamic-security = [\"alice\"]")),
+        "{configuration}"
+    );
+}
 
 #[test]
 fn dynamic_security_becomes_users_groups_and_rules() {
