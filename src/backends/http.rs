@@ -25,7 +25,7 @@ use crate::protocol::ids::{Token, WorkerId};
 use crate::protocol::reason::ReasonCode;
 use crate::session::peer::Peer;
 use cache::{Cache, Fingerprint};
-use client::{Client, ClientOptions};
+use client::{Client, ClientOptions, is_address};
 use says::Says;
 use template::{Template, Values, form, json};
 
@@ -69,6 +69,13 @@ pub struct Call {
     pub headers: Vec<(String, String)>,
 }
 
+/// What is asked: who may enter, or what he may do.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Connect,
+    Acl,
+}
+
 /// A question as it is sent.
 struct Request {
     url: String,
@@ -76,21 +83,22 @@ struct Request {
 }
 
 impl Call {
-    fn request(&self, values: &Values<'_>) -> Request {
-        let mut url = self.url.url(values);
+    /// `None`: what a client says cannot be asked in an address. Who makes that so is refused, and the program has not failed.
+    fn request(&self, values: &Values<'_>) -> Option<Request> {
+        let mut url = self.url.url(values)?;
         if !self.is_get {
             let body = if self.is_form {
                 form(&self.fields, values)
             } else {
                 json(&self.fields, values)
             };
-            return Request { url, body: Some(body) };
+            return is_address(&url).then_some(Request { url, body: Some(body) });
         }
         if !self.fields.is_empty() {
             url.push(if url.contains('?') { '&' } else { '?' });
             url.push_str(&form(&self.fields, values));
         }
-        Request { url, body: None }
+        is_address(&url).then_some(Request { url, body: None })
     }
 
     fn send(&self, client: &Client, request: &Request) -> Result<client::Answer, String> {
@@ -163,10 +171,17 @@ impl HttpBackend {
     }
 
     /// Asks, and has the answer given to whom it is for.
-    fn ask(self: &Arc<Self>, call: &Call, values: &Values<'_>, worker: WorkerId, give: Give) -> Outcome {
-        let request = call.request(values);
-        let body = request.body.as_deref().unwrap_or_default();
-        let question = self.said.fingerprint(&[request.url.as_bytes(), body.as_bytes()]);
+    fn ask(
+        self: &Arc<Self>,
+        (kind, call): (Kind, &Call),
+        values: &Values<'_>,
+        worker: WorkerId,
+        give: Give,
+    ) -> Outcome {
+        let Some(request) = call.request(values) else {
+            return Outcome::Said(Says::No);
+        };
+        let question = self.question(kind, &request);
         if let Some(says) = self.said.get(&question, Instant::now()) {
             return Outcome::Said(says);
         }
@@ -191,6 +206,16 @@ impl HttpBackend {
         }
         self.tell(&self.options.place, "too many questions wait");
         Outcome::Overloaded
+    }
+
+    /// The two kinds of question may be sent to one address with the same fields, and differ in their headers only.
+    fn question(&self, kind: Kind, request: &Request) -> Fingerprint {
+        let kind: &[u8] = match kind {
+            Kind::Connect => b"connect",
+            Kind::Acl => b"acl",
+        };
+        let body = request.body.as_deref().unwrap_or_default();
+        self.said.fingerprint(&[kind, request.url.as_bytes(), body.as_bytes()])
     }
 
     fn find_out(&self, call: &Call, request: &Request, question: Fingerprint, since: Instant) -> Result<Says, ()> {
@@ -295,7 +320,7 @@ impl Way for HttpWay {
         let give = Box::new(move |answers: &dyn Answers, says| {
             answers.verdict(token, backend.verdict(says, user_name, wrong));
         });
-        match self.0.ask(call, &values, token.worker, give) {
+        match self.0.ask((Kind::Connect, call), &values, token.worker, give) {
             Outcome::Later => Asked::Later,
             Outcome::Said(says) => Asked::Said(self.0.verdict(Some(says), request.user_name.clone(), wrong)),
             Outcome::Overloaded if self.0.options.allows_on_failure => {
@@ -333,7 +358,7 @@ impl Rights for HttpRights {
         let give = Box::new(move |answers: &dyn Answers, says: Option<Says>| {
             answers.allowed(token, says.map_or(is_allowed, |says| says != Says::No));
         });
-        match self.0.ask(call, &values, token.worker, give) {
+        match self.0.ask((Kind::Acl, call), &values, token.worker, give) {
             Outcome::Later => Answer::Pending,
             Outcome::Said(says) => Answer::Ready(says != Says::No),
             Outcome::Overloaded => Answer::Ready(is_allowed),
@@ -354,5 +379,76 @@ fn of_peer<'a>(peer: &'a Peer, host: &'a str) -> Values<'a> {
             .and_then(|one| one.common_name.as_deref())
             .unwrap_or_default(),
         ..Values::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(url: &str) -> Call {
+        Call {
+            name: url.into(),
+            url: Template::parse(url).unwrap(),
+            is_get: true,
+            is_form: true,
+            fields: vec![("password".into(), Template::parse("${password}").unwrap())],
+            headers: Vec::new(),
+        }
+    }
+
+    /// It trusts blindly, and what is asked is nobody: nothing listens at port 1.
+    fn backend() -> Arc<HttpBackend> {
+        let options = HttpOptions {
+            place: "test".into(),
+            connect: None,
+            acl: None,
+            client: ClientOptions {
+                ca_file: None,
+                timeout: Duration::from_millis(100),
+                connections_max: 1,
+                answer_bytes_max: 100,
+            },
+            waiting_max: 1,
+            cache_lifetime: Duration::from_secs(60),
+            cache_max: 10,
+            allows_on_failure: true,
+            is_status_all: false,
+        };
+        let seed = foldhash::fast::RandomState::default();
+        Arc::new(HttpBackend::new(options, &seed, &AnswersTo::default()).unwrap())
+    }
+
+    #[test]
+    fn a_client_cannot_make_the_program_fail_by_what_it_says() {
+        let backend = backend();
+        let ask = |url: &str, user_name: &str, password: &[u8]| {
+            let values = Values {
+                user_name,
+                password,
+                ..Values::default()
+            };
+            let asked = (Kind::Connect, &call(url));
+            backend.ask(asked, &values, WorkerId(0), Box::new(|_, _| {}))
+        };
+        let long = vec![b'%'; 22_000];
+        assert!(matches!(
+            ask("http://127.0.0.1:1/", "a", &long),
+            Outcome::Said(Says::No)
+        ));
+        for name in [".", "..", "../x", "a/b"] {
+            let said = ask("http://127.0.0.1:1/${username}/auth", name, b"p");
+            assert!(matches!(said, Outcome::Said(Says::No)), "{name}");
+        }
+        assert!(matches!(ask("http://127.0.0.1:1/", "a", b"p"), Outcome::Later));
+    }
+
+    #[test]
+    fn an_answer_about_one_kind_of_question_is_none_about_the_other() {
+        let backend = backend();
+        let request = call("http://127.0.0.1:1/").request(&Values::default()).unwrap();
+        let (enter, act) = (Kind::Connect, Kind::Acl);
+        assert_ne!(backend.question(enter, &request), backend.question(act, &request));
+        assert_eq!(backend.question(act, &request), backend.question(act, &request));
     }
 }

@@ -161,11 +161,17 @@ fn check_http(http: &Http, path: &str, config: &Config, problems: &mut Problems)
             .split_once("://")
             .is_some_and(|(_, rest)| rest.contains(['/', '?']));
         match check_url(&url.replace("${", "").replace('}', "")) {
-            Err(wrong) => problems.error(&path, format!("{url:?}: {wrong}")),
+            Err(wrong) => problems.error(&path, format!("{:?}: {wrong}", shown(url))),
             Ok(()) if place.len() < url.len() && !has_path => {
                 problems.error(
                     &path,
                     "what clients say may stand behind the host only, in the path or the query",
+                );
+            }
+            Ok(()) if Template::parse(url).is_ok_and(|url| url.has_topic_in_path()) => {
+                problems.warning(
+                    &path,
+                    "a topic with / in it is denied and not asked about: put ${topic} behind ?, or in acl_fields",
                 );
             }
             Ok(()) if is_open(url) => {
@@ -197,6 +203,11 @@ fn check_http(http: &Http, path: &str, config: &Config, problems: &mut Problems)
         );
     }
     check_listeners(path, &http.listeners, config, problems);
+}
+
+/// An address without a name and a password in it.
+fn shown(url: &str) -> &str {
+    url.rsplit_once('@').map_or(url, |(_, rest)| rest)
 }
 
 fn check_template(path: &str, text: &str, problems: &mut Problems) {
@@ -274,7 +285,7 @@ fn check_jwt(jwt: &Jwt, path: &str, config: &Config, problems: &mut Problems) {
     if let Some(url) = &jwt.jwks_url {
         let path = format!("{path}.jwks_url");
         match check_url(url) {
-            Err(wrong) => problems.error(&path, format!("{url:?}: {wrong}")),
+            Err(wrong) => problems.error(&path, format!("{:?}: {wrong}", shown(url))),
             Ok(()) if is_open(url) => problems.warning(
                 &path,
                 "whoever is on the way can put in keys of his own, and then enter as anybody; take https://",

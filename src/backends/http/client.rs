@@ -127,11 +127,22 @@ impl Client {
     }
 }
 
+/// Whether it can be asked at all: it may be too long.
+pub fn is_address(url: &str) -> bool {
+    url.parse::<Uri>().is_ok()
+}
+
 /// What is wrong with an address that is to be asked, if something is.
 pub fn check_url(url: &str) -> Result<(), &'static str> {
     let uri: Uri = url
         .parse()
         .map_err(|_| "it is no address such as https://auth.example/mqtt")?;
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return Err("a name or password in an address is in logs, too; send it in a header");
+    }
     match (uri.scheme_str(), uri.host()) {
         (Some("http" | "https"), Some(host)) if !host.is_empty() => Ok(()),
         (Some("http" | "https"), _) => Err("it has no host"),
@@ -170,4 +181,16 @@ fn read_authorities(file: &Path) -> Result<Vec<Certificate<'static>>, String> {
         ));
     }
     Ok(certificates)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_no_password_in_it() {
+        assert!(check_url("http://user:secret@h/x").is_err());
+        assert!(check_url("https://key@h").is_err());
+        assert_eq!(check_url("https://h/users/a@b?mail=a@b"), Ok(()));
+    }
 }

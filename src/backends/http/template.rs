@@ -145,28 +145,51 @@ impl Template {
         NAMES.iter().map(|(name, _)| *name)
     }
 
-    fn render(&self, values: &Values<'_>, escape: impl Fn(&str) -> String) -> String {
+    fn render(&self, values: &Values<'_>) -> String {
         let parts = self.0.iter().map(|part| match part {
             Part::Text(text) => text.clone(),
-            Part::Field(field) => escape(&values.text(*field)),
+            Part::Field(field) => values.text(*field),
         });
         parts.collect()
     }
 
-    /// Filled in as an address: a name in it is one word, whatever it is.
-    pub fn url(&self, values: &Values<'_>) -> String {
-        // A name of points only would lead to another place in a path.
-        self.render(values, |text| match text.bytes().all(|byte| byte == b'.') {
-            true => "%2E".repeat(text.len()),
-            false => escape(text),
-        })
+    /// Filled in as an address: a name in it is one word, whatever it is. `None` where it would lead to another place: to many servers `%2E` and
+    /// `%2F` are points and slashes (RFC 3986 section 6.2.2.2), so a path can have no `.`, `..` and `/` from outside.
+    pub fn url(&self, values: &Values<'_>) -> Option<String> {
+        let mut url = String::new();
+        let mut is_path = true;
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => {
+                    is_path = is_path && !text.contains('?');
+                    url.push_str(text);
+                }
+                Part::Field(field) => {
+                    let text = values.text(*field);
+                    if is_path && (text == "." || text == ".." || text.contains(['/', '\\'])) {
+                        return None;
+                    }
+                    url.push_str(&escape(&text));
+                }
+            }
+        }
+        Some(url)
+    }
+
+    /// Whether a topic is filled in before the query.
+    pub fn has_topic_in_path(&self) -> bool {
+        let is_path = |part: &&Part| !matches!(part, Part::Text(text) if text.contains('?'));
+        self.0
+            .iter()
+            .take_while(is_path)
+            .any(|part| *part == Part::Field(Field::Topic))
     }
 
     /// Filled in as a value of JSON: a field alone is of its kind.
     fn value(&self, values: &Values<'_>) -> Value {
         match self.0.as_slice() {
             [Part::Field(field)] => values.of(*field),
-            _ => Value::from(self.render(values, str::to_owned)),
+            _ => Value::from(self.render(values)),
         }
     }
 }
@@ -182,7 +205,7 @@ pub fn json(fields: &[(String, Template)], values: &Values<'_>) -> String {
 /// Fields by name, as a form, or as the query of an address.
 pub fn form(fields: &[(String, Template)], values: &Values<'_>) -> String {
     let pairs = fields.iter().map(|(name, template)| {
-        let value = template.render(values, str::to_owned);
+        let value = template.render(values);
         format!("{}={}", escape(name), escape(&value))
     });
     pairs.collect::<Vec<_>>().join("&")
@@ -224,18 +247,20 @@ mod tests {
 
     #[test]
     fn whatever_a_client_says_stays_one_value() {
-        let url = Template::parse("http://h/users/${clientid}?q=${username}")
-            .unwrap()
-            .url(&VALUES);
-        assert_eq!(url, "http://h/users/c%2F..%2Fadmin%3Fx%3D1%23y?q=al%26ice%22");
-        let points = Values {
-            client_id: "..",
-            ..VALUES
+        let url = |text, client_id| {
+            let values = Values { client_id, ..VALUES };
+            Template::parse(text).unwrap().url(&values)
         };
+        let filled = |text: &str| Some(text.to_owned());
         assert_eq!(
-            Template::parse("http://h/${clientid}/x").unwrap().url(&points),
-            "http://h/%2E%2E/x"
+            url("http://h/users/${clientid}?q=${username}", "x?x=1#y"),
+            filled("http://h/users/x%3Fx%3D1%23y?q=al%26ice%22")
         );
+        for elsewhere in [".", "..", "../x", "a/b", "/", "..\\x"] {
+            assert_eq!(url("http://h/${clientid}/x", elsewhere), None, "{elsewhere}");
+            assert!(url("http://h/x?q=${clientid}", elsewhere).is_some(), "{elsewhere}");
+        }
+        assert_eq!(url("http://h/${clientid}", "a..b"), filled("http://h/a..b"));
         let list = fields(&[
             ("username", "${username}"),
             ("acc", "${access}"),
