@@ -158,7 +158,7 @@ fn get_and_forms_say_the_same_and_names_stay_one_value() {
         (
             get,
             "GET",
-            "/of/a%2Bb?v=1&username=al%20ice&password=p%26w&clientid=a%2Fb",
+            "/of/a%2Bb?v=1&username=al%20ice&password=p%26w&clientid=a%2Bb",
             "",
         ),
         (form, "POST", "/form", "username=al%20ice&password=p%26w&clientid=a%2Bb"),
