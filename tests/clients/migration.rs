@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,12 +33,25 @@ pub(crate) struct Migration {
     pub(crate) ports: [u16; 3],
 }
 
+/// A port that is free and stays so until somebody listens on it: below those that the system gives to whoever connects or asks for any, and
+/// given once.
+fn free_port() -> u16 {
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 12_000;
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    let candidates = (0..COUNT).map(|_| FIRST + (start + GIVEN.fetch_add(1, Ordering::Relaxed)) % COUNT);
+    let mut free = candidates.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("a free port")
+}
+
 impl Migration {
     pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let folder = TempDir::new().unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let ports = [free(), free(), free()].map(|listener| listener.local_addr().unwrap().port());
-        let migration = Self { folder, ports };
+        let migration = Self {
+            folder,
+            ports: [free_port(), free_port(), free_port()],
+        };
         for (name, text) in files {
             let path = migration.path(name);
             fs::create_dir_all(Path::new(&path).parent().unwrap()).unwrap();

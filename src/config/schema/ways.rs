@@ -49,7 +49,8 @@ section! {
         client_id_claim: Option<String> = None;
         /// The claim with what the client may do: `{"pub": ["a/%u/#"], "sub": ["b/#"], "all": []}`, or a list of `{"permission": "allow",
         /// "action": "publish", "topic": "a/#"}`, at most 128; beside the rules of the configuration. Who has a token without it has no
-        /// rights by it. Default: absent. Cost: about 200 bytes a rule for each client.
+        /// rights by it; a token with a rule that is not understood (another key, an odd value) is refused.
+        /// Default: absent. Cost: about 200 bytes a rule for each client.
         acl_claim: Option<String> = None;
         /// Whether a token without an end (`exp`) is refused. When a token ends, its client is disconnected (0xA0).
         /// Cost of `false`: who has such a token has it for ever.
@@ -68,7 +69,8 @@ section! {
     pub struct Http {
         /// The address that is asked whether a client may enter, whom neither a token nor the password file says anything about. In it, and
         /// in the fields, `${username}`, `${password}`, `${clientid}`, `${peerhost}`, `${listener}` and `${cert_common_name}` stand for
-        /// what the client is. Default: absent, it is not asked. Cost: a request for each CONNECT; a client waits for it.
+        /// what the client is; in the path a value with `/` or `\`, or that is `.` or `..`, says no.
+        /// Default: absent, it is not asked. Cost: a request for each CONNECT; a client waits for it.
         connect_url: Option<String> = None;
         /// The address that is asked whether a client may publish or subscribe, where no rule says it; beside the others there are
         /// `${topic}`, `${action}` (`publish`, `subscribe`), `${access}` (2, 4), and `${qos}` and `${retain}` of what is published. Who may
