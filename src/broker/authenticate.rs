@@ -339,16 +339,20 @@ mod tests {
         }
     }
 
-    /// Whatever an authenticator says: session, will and subscriptions are those of who it was.
-    #[test]
-    fn nobody_becomes_another_user_while_he_is_connected() {
-        let now = Time(1_000_000);
+    fn endless_worker(now: Time) -> Worker {
         let parts = Parts {
             authenticator: Arc::new(Endless),
             ..Parts::default()
         };
         let broker = Broker::new(BrokerOptions::default(), 1, parts);
-        let mut worker = Worker::new(broker, WorkerId(0), now);
+        Worker::new(broker, WorkerId(0), now)
+    }
+
+    /// Whatever an authenticator says: session, will and subscriptions are those of who it was.
+    #[test]
+    fn nobody_becomes_another_user_while_he_is_connected() {
+        let now = Time(1_000_000);
+        let mut worker = endless_worker(now);
         let key = worker.open(peer(), now.plus_secs(10), now);
         let connect = b"\x10\x17\x00\x04MQTT\x05\x02\x00\x00\x09\x15\x00\x01m\x16\x00\x02in\x00\x01c";
         worker.receive(key, connect, now);
@@ -370,12 +374,7 @@ mod tests {
     #[test]
     fn who_begins_to_authenticate_and_does_not_end_it_goes() {
         let now = Time(1_000_000);
-        let parts = Parts {
-            authenticator: Arc::new(Endless),
-            ..Parts::default()
-        };
-        let broker = Broker::new(BrokerOptions::default(), 1, parts);
-        let mut worker = Worker::new(broker, WorkerId(0), now);
+        let mut worker = endless_worker(now);
         // Method `m`, data of two bytes.
         let connect = |data: &[u8; 2]| {
             [

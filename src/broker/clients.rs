@@ -292,8 +292,7 @@ impl Worker {
     /// Refuses a client whose session is another user's: he neither gets what waits in it, nor ends it. One that was made without a user
     /// name is nobody's.
     fn is_of_another_user(&mut self, key: ConnectionKey, client_id: &ClientId, now: Time) -> bool {
-        let known = self.clients.get(client_id.as_str());
-        let known = known.and_then(|slot| self.residents.sessions.get(*slot));
+        let known = self.session_of(client_id);
         let owner = known.and_then(|resident| resident.session.owner.as_deref());
         let connection = self.residents.connections.get(key.0);
         let user = connection.and_then(|connection| connection.user_name.as_deref());
@@ -314,8 +313,7 @@ impl Worker {
             return false;
         }
         let expiry = self.session_expiry(request);
-        let known = self.clients.get(client_id.as_str());
-        let known = known.and_then(|slot| self.residents.sessions.get(*slot));
+        let known = self.session_of(client_id);
         let journal = &self.residents.journal;
         let is_kept = known.is_some_and(|resident| {
             let session = &resident.session;
@@ -334,6 +332,12 @@ impl Worker {
             self.refuse(key, &refusal, now);
         }
         changes
+    }
+
+    /// The session that a client has here.
+    fn session_of(&self, client_id: &ClientId) -> Option<&Resident> {
+        let slot = self.clients.get(client_id.as_str())?;
+        self.residents.sessions.get(*slot)
     }
 
     fn session_expiry(&self, request: &ConnectRequest) -> u32 {

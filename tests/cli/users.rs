@@ -89,28 +89,21 @@ fn users_are_added_changed_listed_and_removed() {
     assert_eq!(sundew(&["user", "add", "carol", "secret", "-f", path]).0, 64);
 }
 
+/// Adds a user who can prove his password, by the lowest number of iterations: it is no test of speed.
+fn add_for_scram(path: &str, name: &str, how: &str) {
+    let user = ["user", "add", name, "--stdin", "--file", path];
+    let arguments = [&user[..], &[how, "--iterations", "4096"]].concat();
+    assert_eq!(with_input(&arguments, "secret\n").0, 0);
+}
+
 /// As the README has it: a user for SCRAM, and clients that prove the password.
 #[test]
 fn a_user_proves_a_password_with_our_own_client() {
     let (folder, config) = folder("");
     let file = folder.path().join("users");
     let path = file.to_str().unwrap();
-    let add = |name: &str, how: &str| {
-        let arguments = [
-            "user",
-            "add",
-            name,
-            "--stdin",
-            "--file",
-            path,
-            how,
-            "--iterations",
-            "4096",
-        ];
-        with_input(&arguments, "secret\n")
-    };
-    assert_eq!(add("alice", "--scram").0, 0);
-    assert_eq!(add("bob", "--scram-only").0, 0);
+    add_for_scram(path, "alice", "--scram");
+    add_for_scram(path, "bob", "--scram-only");
     assert_eq!(user("add", "carol", &file, "secret").0, 0);
     let (_, listed, _) = sundew(&["user", "list", "-f", path]);
     let scram = "SCRAM-SHA-256 with 4096 iterations, SCRAM-SHA-512 with 4096 iterations";
@@ -158,19 +151,7 @@ fn who_can_prove_a_password_only_is_explained() {
     let (folder, config) = folder("");
     let file = folder.path().join("users");
     for (name, how) in [("alice", "--scram"), ("bob", "--scram-only")] {
-        let path = file.to_str().unwrap();
-        let add = [
-            "user",
-            "add",
-            name,
-            "--stdin",
-            "--file",
-            path,
-            how,
-            "--iterations",
-            "4096",
-        ];
-        assert_eq!(with_input(&add, "secret").0, 0);
+        add_for_scram(file.to_str().unwrap(), name, how);
     }
     // Another password is kept in the ways that the one before was.
     let line = |name: &str| {
