@@ -309,15 +309,23 @@ impl Rules {
         }
     }
 
-    /// The highest QoS that a client may subscribe to a filter with.
+    /// The highest QoS that a client may subscribe to a filter with: what is allowed to all of it; where nothing is, to a part.
     pub fn subscribe_qos(&self, who: &Access<'_>, filter: &str) -> QoS {
         if !self.govern(who) {
             return QoS::ExactlyOnce;
         }
-        let allowing = self.applying(who).filter(|(rule, of_rule)| {
-            rule.effect == Effect::Allow && rule.actions.contains(Action::Subscribe) && overlap(of_rule, filter)
-        });
-        allowing.map(|(rule, _)| rule.qos_max).max().unwrap_or(QoS::ExactlyOnce)
+        let (mut of_whole, mut of_part) = (None, None);
+        for (rule, of_rule) in self.applying(who) {
+            if rule.effect != Effect::Allow || !rule.actions.contains(Action::Subscribe) {
+                continue;
+            }
+            if covers(&of_rule, filter) {
+                of_whole = of_whole.max(Some(rule.qos_max));
+            } else if overlap(&of_rule, filter) {
+                of_part = of_part.max(Some(rule.qos_max));
+            }
+        }
+        of_whole.or(of_part).unwrap_or(QoS::ExactlyOnce)
     }
 
     /// Whether something that a filter matches may not be received, so that deliveries have to be looked at.

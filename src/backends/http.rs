@@ -26,7 +26,7 @@ use crate::protocol::reason::ReasonCode;
 use crate::session::peer::Peer;
 use cache::{Cache, Fingerprint};
 use client::{Client, ClientOptions, is_address};
-use says::Says;
+use says::{NoAnswer, Says};
 use template::{Template, Values, form, json};
 
 /// How a program is asked.
@@ -55,7 +55,7 @@ pub struct HttpOptions {
 /// One kind of question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// The address as it is written, for logs.
+    /// The address as it may stand in logs, see [`client::without_query`].
     pub name: String,
     /// The address.
     pub url: Template,
@@ -153,7 +153,7 @@ impl HttpBackend {
     /// # Errors
     /// Its authorities cannot be read.
     pub fn new(options: HttpOptions, seed: &impl BuildHasher, answers: &AnswersTo) -> Result<Self, String> {
-        let stamp = seed.hash_one(("http", options.connect.as_ref().map(|call| &call.name)));
+        let stamp = seed.hash_one(("http", options.connect.as_ref().map(|call| &call.url)));
         Ok(Self {
             client: Client::new(&options.client)?,
             pool: Pool::new("http", options.client.connections_max, options.waiting_max, answers),
@@ -196,7 +196,7 @@ impl HttpBackend {
                     BackendEvent::Failed
                 },
             );
-            give(answers, says.ok());
+            give(answers, says);
         }));
         if is_taken {
             return Outcome::Later;
@@ -204,7 +204,11 @@ impl HttpBackend {
         if let Some(answers) = self.answers.get() {
             answers.backend(worker, BackendEvent::Overloaded);
         }
-        self.tell(&self.options.place, "too many questions wait");
+        self.tell(
+            &self.options.place,
+            "too many questions wait",
+            self.options.allows_on_failure,
+        );
         Outcome::Overloaded
     }
 
@@ -218,15 +222,21 @@ impl HttpBackend {
         self.said.fingerprint(&[kind, request.url.as_bytes(), body.as_bytes()])
     }
 
-    fn find_out(&self, call: &Call, request: &Request, question: Fingerprint, since: Instant) -> Result<Says, ()> {
+    fn find_out(
+        &self,
+        call: &Call,
+        request: &Request,
+        question: Fingerprint,
+        since: Instant,
+    ) -> Result<Says, NoAnswer> {
         // The same was asked by another client meanwhile.
         if let Some(says) = self.said.get(&question, Instant::now()) {
             return Ok(says);
         }
         let says = if since.elapsed() > self.options.client.timeout {
-            Err("its turn did not come in time".into())
+            Err(NoAnswer::Failed("its turn did not come in time".into()))
         } else {
-            let answer = call.send(&self.client, request);
+            let answer = call.send(&self.client, request).map_err(NoAnswer::Failed);
             answer.and_then(|answer| says::read(&answer, self.options.is_status_all, &call.name))
         };
         match says {
@@ -234,14 +244,20 @@ impl HttpBackend {
                 self.said.keep(question, says.clone(), Instant::now());
                 Ok(says)
             }
-            Err(error) => {
-                self.tell(&call.name, &error);
-                Err(())
+            Err(none) => {
+                let (NoAnswer::Failed(error) | NoAnswer::Odd(error)) = &none;
+                self.tell(&call.name, error, self.allows(&none));
+                Err(none)
             }
         }
     }
 
-    fn tell(&self, url: &str, error: &str) {
+    /// Whether what it does not answer is allowed.
+    const fn allows(&self, none: &NoAnswer) -> bool {
+        self.options.allows_on_failure && matches!(none, NoAnswer::Failed(_))
+    }
+
+    fn tell(&self, url: &str, error: &str, is_allowed: bool) {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         if trouble.told.is_some_and(|at| at.elapsed() < TELL_AGAIN) {
             trouble.untold += 1;
@@ -249,11 +265,7 @@ impl HttpBackend {
         }
         let repeated = std::mem::take(&mut trouble.untold);
         trouble.told = Some(Instant::now());
-        let then = if self.options.allows_on_failure {
-            "allowed"
-        } else {
-            "denied"
-        };
+        let then = if is_allowed { "allowed" } else { "denied" };
         warn!(
             url,
             error,
@@ -263,29 +275,29 @@ impl HttpBackend {
         );
     }
 
-    fn verdict(&self, says: Option<Says>, user_name: Option<Box<str>>, wrong: ReasonCode) -> Verdict {
+    fn verdict(&self, says: Result<Says, NoAnswer>, user_name: Option<Box<str>>, wrong: ReasonCode) -> Verdict {
         let identity = Identity {
             user_name,
             stamp: Some(self.stamp),
             ..Identity::default()
         };
         match says {
-            Some(Says::Yes(grants)) => Verdict::Admit(Identity {
+            Ok(Says::Yes(grants)) => Verdict::Admit(Identity {
                 grants: grants.map(Arc::new),
                 ..identity
             }),
-            Some(Says::No) => refuse(wrong, "backend_refused"),
-            None if self.options.allows_on_failure => Verdict::Admit(Identity {
+            Ok(Says::No) => refuse(wrong, "backend_refused"),
+            Err(none) if self.allows(&none) => Verdict::Admit(Identity {
                 is_believed: true,
                 ..identity
             }),
-            None => refuse(ReasonCode::ServerUnavailable, "backend_failed"),
+            Err(_) => refuse(ReasonCode::ServerUnavailable, "backend_failed"),
         }
     }
 }
 
-/// Takes an answer to whom it is for; `None` where there is none.
-type Give = Box<dyn FnOnce(&dyn Answers, Option<Says>) + Send>;
+/// Takes an answer to whom it is for.
+type Give = Box<dyn FnOnce(&dyn Answers, Result<Says, NoAnswer>) + Send>;
 
 /// What came of asking.
 enum Outcome {
@@ -322,9 +334,10 @@ impl Way for HttpWay {
         });
         match self.0.ask((Kind::Connect, call), &values, token.worker, give) {
             Outcome::Later => Asked::Later,
-            Outcome::Said(says) => Asked::Said(self.0.verdict(Some(says), request.user_name.clone(), wrong)),
+            Outcome::Said(says) => Asked::Said(self.0.verdict(Ok(says), request.user_name.clone(), wrong)),
             Outcome::Overloaded if self.0.options.allows_on_failure => {
-                Asked::Said(self.0.verdict(None, request.user_name.clone(), wrong))
+                let none = NoAnswer::Failed(String::new());
+                Asked::Said(self.0.verdict(Err(none), request.user_name.clone(), wrong))
             }
             Outcome::Overloaded => Asked::Said(refuse(ReasonCode::ServerBusy, "backend_overloaded")),
         }
@@ -354,14 +367,18 @@ impl Rights for HttpRights {
             retain: deed.retain,
             ..of_peer(who.peer, &host)
         };
-        let is_allowed = self.0.options.allows_on_failure;
-        let give = Box::new(move |answers: &dyn Answers, says: Option<Says>| {
-            answers.allowed(token, says.map_or(is_allowed, |says| says != Says::No));
+        let backend = Arc::clone(&self.0);
+        let give = Box::new(move |answers: &dyn Answers, says: Result<Says, NoAnswer>| {
+            let is_allowed = match says {
+                Ok(says) => says != Says::No,
+                Err(none) => backend.allows(&none),
+            };
+            answers.allowed(token, is_allowed);
         });
         match self.0.ask((Kind::Acl, call), &values, token.worker, give) {
             Outcome::Later => Answer::Pending,
             Outcome::Said(says) => Answer::Ready(says != Says::No),
-            Outcome::Overloaded => Answer::Ready(is_allowed),
+            Outcome::Overloaded => Answer::Ready(self.0.options.allows_on_failure),
         }
     }
 }
@@ -436,7 +453,7 @@ mod tests {
             ask("http://127.0.0.1:1/", "a", &long),
             Outcome::Said(Says::No)
         ));
-        for name in [".", "..", "../x", "a/b"] {
+        for name in ["", ".", "..", "../x", "a/b"] {
             let said = ask("http://127.0.0.1:1/${username}/auth", name, b"p");
             assert!(matches!(said, Outcome::Said(Says::No)), "{name}");
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
 use ureq::http::Method;
 
-use super::http::client::{Client, ClientOptions};
+use super::http::client::{Client, ClientOptions, without_query};
 use super::pool::{AnswersTo, Job, perform};
 use super::token::keys::Keys;
 
@@ -151,8 +151,8 @@ impl Shared {
 
     /// Fetches; a failure is told once, until it works again.
     fn fetch_and_tell(&self, options: &JwksOptions, answers: &AnswersTo, was_fetched: bool) -> bool {
-        let url = options.url.as_str();
-        match self.fetch(url) {
+        let url = without_query(&options.url);
+        match self.fetch(&options.url) {
             Ok(change) => {
                 if !was_fetched || change != Change::None {
                     info!(url, keys = self.keys().list().len(), "keys fetched");
@@ -187,7 +187,8 @@ impl Shared {
         if answer.status != 200 {
             return Err(format!("the answer is {}, not 200", answer.status));
         }
-        let text = String::from_utf8(answer.body).map_err(|_| "the answer is no text in UTF-8")?;
+        let body = answer.body.ok_or("the answer is too large")?;
+        let text = String::from_utf8(body).map_err(|_| "the answer is no text in UTF-8")?;
         let keys = Keys::from_jwks(&text, false, &self.seed)?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let has = |keys: &Keys, stamp| keys.list().iter().any(|key| key.stamp == stamp);

@@ -13,7 +13,7 @@ use super::{
 use crate::backends::{
     http::{
         Call, HttpOptions,
-        client::{ClientOptions, check_header, check_url, is_open},
+        client::{ClientOptions, check_header, check_url, is_open, without_query},
         template::Template,
     },
     jwks::JwksOptions,
@@ -114,7 +114,7 @@ fn program(written: &Placed<Http>) -> HttpAsked {
             own.filter_map(field).collect()
         };
         Some(Call {
-            name: url.clone(),
+            name: without_query(url),
             url: Template::parse(url).ok()?,
             is_get: http.method == HttpMethod::Get,
             is_form: http.format == HttpFormat::Form,
@@ -205,9 +205,13 @@ fn check_http(http: &Http, path: &str, config: &Config, problems: &mut Problems)
     check_listeners(path, &http.listeners, config, problems);
 }
 
-/// An address without a name and a password in it.
-fn shown(url: &str) -> &str {
-    url.rsplit_once('@').map_or(url, |(_, rest)| rest)
+/// An address without a name, a password and a key in it.
+fn shown(url: &str) -> String {
+    let url = without_query(url);
+    match url.rsplit_once('@') {
+        Some((_, rest)) => rest.to_owned(),
+        None => url,
+    }
 }
 
 fn check_template(path: &str, text: &str, problems: &mut Problems) {

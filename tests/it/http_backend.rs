@@ -263,10 +263,15 @@ fn a_program_that_is_dead_or_lies_lets_nobody_in() {
         });
         let mut open = options(Some(&url), Some(&url));
         open.allows_on_failure = true;
+        // Somebody else who answers there is no failure to answer.
+        let is_odd = ["/page", "/elsewhere", "/endless", "/half"]
+            .iter()
+            .any(|path| url.ends_with(path));
         story_with(asking(open), V5, |broker, version| {
-            assert_eq!(try_user(broker, version, "alice", "secret"), 0, "{url}");
+            let (entered, subscribed) = if is_odd { (0x88, 0x87) } else { (0, 0) };
+            assert_eq!(try_user(broker, version, "alice", "secret"), entered, "{url}");
             let mut anonymous = broker.client("anonymous", version);
-            assert_eq!(anonymous.subscribe("a", 0), 0, "{url}");
+            assert_eq!(anonymous.subscribe("a", 0), subscribed, "{url}");
         });
     }
 }

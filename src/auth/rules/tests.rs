@@ -227,6 +227,22 @@ fn limits_of_qos_and_retain_hold() {
 }
 
 #[test]
+fn what_is_allowed_to_a_part_of_a_subscription_raises_the_qos_of_none() {
+    let allow = |topics, qos_max| Rule {
+        qos_max,
+        ..Rule::new(Effect::Allow, Actions::ALL, TopicPattern::parse(topics).unwrap(), "r")
+    };
+    let list = vec![allow("a/#", QoS::AtMostOnce), allow("a/pub/#", QoS::ExactlyOnce)];
+    let rules = Rules::new(list, Scope::Everywhere, WideSubscriptions::Narrow, Vec::new());
+    let far = peer("192.0.2.1");
+    let who = who(None, "c", &far);
+    assert_eq!(rules.subscribe_qos(&who, "a/#"), QoS::AtMostOnce);
+    assert_eq!(rules.subscribe_qos(&who, "a/pub/x"), QoS::ExactlyOnce);
+    // Nothing covers it: it is narrowed to its parts.
+    assert_eq!(rules.subscribe_qos(&who, "#"), QoS::ExactlyOnce);
+}
+
+#[test]
 fn rules_apply_by_client_address_and_listener() {
     let allow = |change: &dyn Fn(&mut Rule)| {
         let mut rule = Rule::new(Effect::Allow, Actions::ALL, TopicPattern::parse("a").unwrap(), "r");

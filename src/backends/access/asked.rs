@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::{AccessOptions, AccessProblem, Reading};
 use crate::auth::way::{Rights, Way};
+use crate::backends::http::client::without_query;
 use crate::backends::http::{HttpRights, HttpWay};
 use crate::backends::token::keys::Keys;
 use crate::backends::token::{Issuer, Issuers, KeySource, TokenWay};
@@ -63,7 +64,8 @@ impl Reading<'_> {
     fn issuer(&mut self, tokens: &TokenIssuer, backends: &Backends) -> Option<Arc<Issuer>> {
         let keys = match &tokens.keys {
             KeysFrom::Url(options) => {
-                let ca_file = options.client.ca_file.as_deref().unwrap_or(Path::new(&options.url));
+                let name = without_query(&options.url);
+                let ca_file = options.client.ca_file.as_deref().unwrap_or(Path::new(&name));
                 let url = backends.jwks(options, self.seed);
                 KeySource::Url(url.map_err(|message| self.strange(ca_file, message)).ok()?)
             }

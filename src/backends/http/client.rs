@@ -43,8 +43,8 @@ pub struct Client {
 pub struct Answer {
     /// Its status code.
     pub status: u16,
-    /// What it says.
-    pub body: Vec<u8>,
+    /// What it says; `None` where that is larger than is read.
+    pub body: Option<Vec<u8>>,
 }
 
 impl Client {
@@ -87,7 +87,7 @@ impl Client {
     /// anything there.
     ///
     /// # Errors
-    /// There is none, in one line: no connection, no time left, too large.
+    /// There is none, in one line: no connection, no time left.
     pub fn send(
         &self,
         method: &Method,
@@ -120,16 +120,26 @@ impl Client {
         };
         let status = answer.status().as_u16();
         let body = answer.body_mut().with_config().limit(self.answer_bytes_max);
-        Ok(Answer {
-            status,
-            body: body.read_to_vec()?,
-        })
+        let body = match body.read_to_vec() {
+            Ok(body) => Some(body),
+            Err(Error::BodyExceedsLimit(_)) => None,
+            Err(error) => return Err(error),
+        };
+        Ok(Answer { status, body })
     }
 }
 
 /// Whether it can be asked at all: it may be too long.
 pub fn is_address(url: &str) -> bool {
     url.parse::<Uri>().is_ok()
+}
+
+/// An address as it may stand in a log: without its query, in which keys are.
+pub fn without_query(url: &str) -> String {
+    match url.split_once('?') {
+        Some((place, _)) => format!("{place}?…"),
+        None => url.to_owned(),
+    }
 }
 
 /// What is wrong with an address that is to be asked, if something is.
@@ -186,6 +196,12 @@ fn read_authorities(file: &Path) -> Result<Vec<Certificate<'static>>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_in_a_query_is_in_no_log() {
+        assert_eq!(without_query("https://h/x?key=secret&b=${topic}"), "https://h/x?…");
+        assert_eq!(without_query("https://h/x"), "https://h/x");
+    }
 
     #[test]
     fn an_address_has_no_password_in_it() {

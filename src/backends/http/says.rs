@@ -5,9 +5,10 @@
 //! | 2xx | none, `ok`, `allow`, `true` | yes |
 //! | 2xx | `deny`, `ignore`, `false`, `{"result": "deny"}`, `{"result": "ignore"}`, `{"ok": false}` | no |
 //! | 2xx | `{"result": "allow"}`, `{"ok": true}`, with `is_superuser` and `acl` | yes |
-//! | 2xx | anything else | nothing: whatever answers there is not what was to be asked |
+//! | 2xx | anything else | nothing, and no: whatever answers there is not what was to be asked |
 //! | 4xx but 408 and 429 | | no |
-//! | all others | | nothing |
+//! | 1xx, 3xx | | nothing, and no |
+//! | 408, 429, 5xx | | nothing |
 
 use serde_json::Value;
 
@@ -25,17 +26,29 @@ pub enum Says {
     No,
 }
 
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// It cannot be asked, or says that it cannot answer: what `on_failure` is about.
+    Failed(String),
+    /// Something else answers there. That allows nothing, whatever `on_failure` says.
+    Odd(String),
+}
+
 /// What an answer means; with `is_status_all`, whatever its body says.
 ///
 /// # Errors
 /// It means nothing, and why.
-pub fn read(answer: &Answer, is_status_all: bool, place: &str) -> Result<Says, String> {
-    match answer.status {
-        200..=299 if is_status_all => Ok(Says::Yes(None)),
-        200..=299 => body(&answer.body, place),
-        408 | 429 => Err(format!("the status is {}", answer.status)),
-        400..=499 => Ok(Says::No),
-        status => Err(format!("the status is {status}")),
+pub fn read(answer: &Answer, is_status_all: bool, place: &str) -> Result<Says, NoAnswer> {
+    let status = format!("the status is {}", answer.status);
+    match (answer.status, &answer.body) {
+        (200..=299, _) if is_status_all => Ok(Says::Yes(None)),
+        (200..=299, Some(text)) => body(text, place).map_err(NoAnswer::Odd),
+        (200..=299, None) => Err(NoAnswer::Odd("the answer is too large".into())),
+        (408 | 429, _) => Err(NoAnswer::Failed(status)),
+        (400..=499, _) => Ok(Says::No),
+        (500.., _) => Err(NoAnswer::Failed(status)),
+        _ => Err(NoAnswer::Odd(status)),
     }
 }
 
@@ -86,7 +99,7 @@ mod tests {
     fn say(status: u16, body: &str) -> Option<bool> {
         let answer = Answer {
             status,
-            body: body.into(),
+            body: Some(body.into()),
         };
         read(&answer, false, "p").ok().map(|says| says != Says::No)
     }
@@ -133,13 +146,23 @@ mod tests {
         }
         let page = Answer {
             status: 200,
-            body: b"<html>".into(),
+            body: Some(b"<html>".into()),
         };
         assert_eq!(
             read(&page, true, "p"),
             Ok(Says::Yes(None)),
             "where only the status counts"
         );
+        let large = Answer {
+            status: 200,
+            body: None,
+        };
+        assert!(matches!(read(&page, false, "p"), Err(NoAnswer::Odd(_))));
+        assert!(matches!(read(&large, false, "p"), Err(NoAnswer::Odd(_))));
+        let moved = Answer { status: 302, ..large };
+        assert!(matches!(read(&moved, true, "p"), Err(NoAnswer::Odd(_))));
+        let broken = Answer { status: 503, ..moved };
+        assert!(matches!(read(&broken, false, "p"), Err(NoAnswer::Failed(_))));
     }
 
     #[test]
@@ -147,7 +170,7 @@ mod tests {
         let says = |body: &str| {
             let answer = Answer {
                 status: 200,
-                body: body.into(),
+                body: Some(body.into()),
             };
             match read(&answer, false, "p") {
                 Ok(Says::Yes(grants)) => Some(grants.and_then(|grants| grants.rules).map(|rules| rules.len())),

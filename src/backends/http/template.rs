@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 /// What can be filled in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
     /// `${username}`, empty where there is none.
     UserName,
@@ -46,10 +46,10 @@ const NAMES: [(&str, Field); 11] = [
 ];
 
 /// A text with fields in it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Template(Vec<Part>);
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Part {
     Text(String),
     Field(Field),
@@ -154,7 +154,8 @@ impl Template {
     }
 
     /// Filled in as an address: a name in it is one word, whatever it is. `None` where it would lead to another place: to many servers `%2E` and
-    /// `%2F` are points and slashes (RFC 3986 section 6.2.2.2), so a path can have no `.`, `..` and `/` from outside.
+    /// `%2F` are points and slashes (RFC 3986 section 6.2.2.2), so a path can have no `.`, `..` and `/` from outside; and what is
+    /// empty in it many leave out, so that `/users//auth` is another place, too.
     pub fn url(&self, values: &Values<'_>) -> Option<String> {
         let mut url = String::new();
         let mut is_path = true;
@@ -166,7 +167,7 @@ impl Template {
                 }
                 Part::Field(field) => {
                     let text = values.text(*field);
-                    if is_path && (text == "." || text == ".." || text.contains(['/', '\\'])) {
+                    if is_path && (["", ".", ".."].contains(&text.as_str()) || text.contains(['/', '\\'])) {
                         return None;
                     }
                     url.push_str(&escape(&text));
@@ -256,7 +257,7 @@ mod tests {
             url("http://h/users/${clientid}?q=${username}", "x?x=1#y"),
             filled("http://h/users/x%3Fx%3D1%23y?q=al%26ice%22")
         );
-        for elsewhere in [".", "..", "../x", "a/b", "/", "..\\x"] {
+        for elsewhere in ["", ".", "..", "../x", "a/b", "/", "..\\x"] {
             assert_eq!(url("http://h/${clientid}/x", elsewhere), None, "{elsewhere}");
             assert!(url("http://h/x?q=${clientid}", elsewhere).is_some(), "{elsewhere}");
         }

@@ -149,7 +149,11 @@ impl Keys {
                 list.len()
             ));
         }
-        if keys.list.is_empty() {
+        // An issuer that has withdrawn all of its keys says just that.
+        if list.is_empty() {
+            keys.warnings
+                .push("there is no key in it: no token is right".to_owned());
+        } else if keys.list.is_empty() {
             return Err("there is no key in it that tokens can be checked with".into());
         }
         Ok(keys)

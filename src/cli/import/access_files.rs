@@ -97,14 +97,35 @@ pub fn rules(file: &str, text: &str, users: &[&str], out: &mut Outcome) -> Strin
     };
     let problems = AclFile::parse(file, text).err().unwrap_or_default();
     let mut kept = String::new();
+    // Behind a line that may have been a `user`, nobody knows whose topics those are.
+    let mut is_somebodys = true;
     for (number, line) in (1..).zip(text.strip_prefix('\u{feff}').unwrap_or(text).lines()) {
+        let mut words = line.split_whitespace();
+        let kind = words.next().unwrap_or_default();
+        let mut not_carried = |what: &str| {
+            out.remark(Weight::NotCarried, place(number), format!("{}: {what}", line.trim()));
+            kept.push_str(&format!("# not carried: {line}\n"));
+        };
         match problems.iter().find(|problem| problem.line == number) {
-            Some(problem) => {
-                let what = format!("{}: {}", line.trim(), problem.message);
-                out.remark(Weight::NotCarried, place(number), what);
-                kept.push_str(&format!("# not carried: {line}\n"));
+            Some(problem) if ["topic", "pattern"].contains(&kind) => {
+                let is_deny = words.next() == Some("deny") && words.next().is_some();
+                if is_deny && (is_somebodys || kind == "pattern") {
+                    let what = format!("{}; everything is denied instead: {}", line.trim(), problem.message);
+                    out.remark(Weight::NotCarried, place(number), what);
+                    kept.push_str(&format!("{kind} deny #\n"));
+                } else {
+                    not_carried(&problem.message);
+                }
             }
-            None => kept.push_str(&format!("{line}\n")),
+            Some(problem) => {
+                is_somebodys = false;
+                not_carried(&problem.message);
+            }
+            None if kind == "topic" && !is_somebodys => not_carried("whose it is, the line above does not say"),
+            None => {
+                is_somebodys = is_somebodys || kind == "user";
+                kept.push_str(&format!("{line}\n"));
+            }
         }
     }
     if let Ok(read) = AclFile::parse(file, &kept) {
@@ -218,6 +239,43 @@ mod tests {
         let hash = "644//s1o1Wnoh+VSi4K82qd5XhHK4buXE+daF2wEmPq23FrhHIvz89QvBcSuJ8zfqvvTsLFAzirEbEYOEa6Cow==";
         let text = format!("ha:PBKDF2$sha512$101$r02FpQM6Al2pzMki${hash}\n");
         assert_eq!(passwords("pw", &text, &mut Outcome::default()), format!("ha:{HASH}\n"));
+    }
+
+    /// mosquitto does not start with such a file; so nothing may be open that it denies, or be another user's.
+    #[test]
+    fn a_line_of_rules_that_is_wrong_opens_nothing() {
+        let mut out = Outcome::default();
+        let text = "user alice\ntopic a\nuser\ntopic secret/#\n\tusr bob\ntopic deny a/#/b\ntopic secret/b\nuser carol\n\
+                    topic c/#\ntopic deny c/#/x\npattern deny +x/%u\ntopic deny\n";
+        let kept = rules("acl", text, &[], &mut out);
+        let left: Vec<_> = kept
+            .lines()
+            .map(|line| if line.starts_with('#') { "#" } else { line })
+            .collect();
+        let expected = [
+            "user alice",
+            "topic a",
+            "#",
+            "#",
+            "#",
+            "#",
+            "#",
+            "user carol",
+            "topic c/#",
+            "topic deny #",
+            "pattern deny #",
+            "#",
+        ];
+        assert_eq!(left, expected);
+        let said = remarks(&out);
+        assert!(
+            said[1].starts_with("acl:4: not carried: topic secret/#: whose it is, "),
+            "{said:?}"
+        );
+        assert!(
+            said[5].starts_with("acl:10: not carried: topic deny c/#/x; everything is denied instead: "),
+            "{said:?}"
+        );
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl DynamicSecurity {
                 Some((priority(member), *group))
             }))
             .collect();
-        own.sort_by_key(|(priority, _)| -priority);
+        own.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
         for (_, group) in own {
             for role in self.roles_of(group) {
                 if !roles.contains(&role) {
@@ -269,7 +269,7 @@ impl DynamicSecurity {
                 Some((priority(role), number))
             })
             .collect();
-        roles.sort_by_key(|(priority, _)| -priority);
+        roles.sort_by_key(|(priority, _)| std::cmp::Reverse(*priority));
         roles.into_iter().map(|(_, number)| number).collect()
     }
 

@@ -90,7 +90,8 @@ fn go_auth(plugin: &Section, head: &Line, option: Find<'_>, out: &mut Outcome) -
         }
         if backend == "http" && plugin.listener.is_none() {
             // Files without rules allow everything to everybody, and one back end is enough.
-            found.extend(http(option, !has_files || rules.is_some(), out).map(Plugin::Http));
+            let asked = http(option, !has_files || rules.is_some(), head, out);
+            found.push(asked.map_or_else(|| Plugin::Other(head.clone()), Plugin::Http));
             continue;
         }
         let of_it = format!("auth_opt_{backend}_");
@@ -113,9 +114,18 @@ fn go_auth(plugin: &Section, head: &Line, option: Find<'_>, out: &mut Outcome) -
 type Find<'a> = &'a dyn Fn(&str) -> Option<Line>;
 
 /// The program that the back end `http` of go-auth asks.
-fn http(option: Find<'_>, asks_rights: bool, out: &mut Outcome) -> Option<Table> {
+fn http(option: Find<'_>, asks_rights: bool, head: &Line, out: &mut Outcome) -> Option<Table> {
     let get = |name: &str| option(&format!("http_{name}"));
     let is = |name: &str, value: &str| get(name).filter(|line| line.word().eq_ignore_ascii_case(value));
+    for name in ["host", "getuser_uri", "aclcheck_uri"] {
+        if get(name).is_none() && (asks_rights || name != "aclcheck_uri") {
+            let what = format!(
+                "the back end http of go-auth has no http_{name}, and go-auth does not start so; nobody enters by it"
+            );
+            out.not_carried(head, what);
+            return None;
+        }
+    }
     let (host, connect) = (get("host")?, get("getuser_uri")?);
     let scheme = if is("with_tls", "true").is_some() {
         "https"
@@ -161,4 +171,26 @@ fn http(option: Find<'_>, asks_rights: bool, out: &mut Outcome) -> Option<Table>
         out.not_carried(&line, "certificates are always checked; name the authority in ca_file");
     }
     Some(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::import::tests::import;
+
+    /// It would be asked who may enter, and nobody what he may do.
+    #[test]
+    fn a_program_without_its_address_for_rights_is_not_asked() {
+        let conf = "auth_plugin go-auth.so\nauth_opt_backends http\nauth_opt_http_host 127.0.0.1\n\
+                    auth_opt_http_getuser_uri /user\nlistener 1883\n";
+        let (configuration, remarks, out) = import(&[("mosquitto.conf", conf)]);
+        assert!(!configuration.contains("auth.http"), "{configuration}");
+        assert!(
+            configuration.contains("acl_file = \"acl\"") && !configuration.contains("allow_anonymous = true"),
+            "{configuration}"
+        );
+        assert!(
+            !out.is_whole() && remarks[0].contains("has no http_aclcheck_uri"),
+            "{remarks:?}"
+        );
+    }
 }

@@ -29,6 +29,13 @@ pub(super) fn carry(read: &DynamicSecurity, listeners: &[String], is_certified: 
         rules: Vec::new(),
         wide: None,
     };
+    for client in read.clients.iter().filter(|client| !can_be_bound(client)) {
+        let what = format!(
+            "user {:?}: a client id that ends in * stands for all that begin so here; he enters and may do nothing",
+            client.name
+        );
+        out.remark(Weight::NotCarried, Some(read.place(client.line)), what);
+    }
     for (number, role) in read.roles.iter().enumerate() {
         making.role(number, role, out);
     }
@@ -55,7 +62,7 @@ struct Making<'a> {
 
 impl Making<'_> {
     fn role(&mut self, number: usize, role: &Role, out: &mut Outcome) {
-        let is_member = |client: &&Client| client.roles.contains(&number);
+        let is_member = |client: &&Client| can_be_bound(client) && client.roles.contains(&number);
         let members: Vec<_> = self.read.clients.iter().filter(is_member).collect();
         let is_anonymous = self.read.anonymous.contains(&number);
         if members.is_empty() && !is_anonymous {
@@ -196,7 +203,7 @@ impl Making<'_> {
     fn readers(&mut self, out: &mut Outcome) {
         let mut by_topics: BTreeMap<(Vec<String>, Option<&str>), Readers> = BTreeMap::new();
         let read = self.read;
-        let clients = read.clients.iter();
+        let clients = read.clients.iter().filter(|client| can_be_bound(client));
         let clients = clients.map(|client| (client.name.as_str(), &client.roles, client.client_id.as_deref()));
         for (name, roles, client_id) in clients.chain([("", &read.anonymous, None)]) {
             let readable = self.readable(name, roles, out);
@@ -287,7 +294,7 @@ impl Making<'_> {
                     rule.set("groups", all(&groups), "");
                 }
                 self.rules.push(rule);
-                for client in &bound {
+                for client in bound.iter().filter(|client| can_be_bound(client)) {
                     let mut rule = begun.clone();
                     bind(&mut rule, client, read);
                     self.rules.push(rule);
@@ -334,6 +341,11 @@ impl Making<'_> {
     }
 }
 
+/// Whether rules can be for a user with its client id only, or it has none that is its own.
+fn can_be_bound(client: &Client) -> bool {
+    client.client_id.as_ref().is_none_or(|id| !id.ends_with('*'))
+}
+
 /// Makes a rule one for a user with its client id only.
 fn bind(rule: &mut Table, client: &Client, read: &DynamicSecurity) {
     rule.text("users", &client.name, "");
@@ -366,4 +378,28 @@ fn same(one: About, other: About) -> bool {
         }
     };
     simple(one) == simple(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::import::tests::import;
+
+    #[test]
+    fn a_client_id_that_would_be_a_pattern_here_is_given_nothing() {
+        let conf = "listener 1883\nplugin mosquitto_dynamic_security.so\nplugin_opt_config_file @/d.json\n";
+        let json = r#"{"defaultACLAccess": {"publishClientSend": true, "publishClientReceive": true, "subscribe": true},
+            "clients": [{"username": "bound", "clientid": "c*", "roles": [{"rolename": "r"}]}],
+            "roles": [{"rolename": "r", "acls": [{"acltype": "publishClientSend", "topic": "a", "allow": true}]}]}"#;
+        let (configuration, remarks, _) = import(&[("mosquitto.conf", conf), ("d.json", json)]);
+        assert!(
+            !configuration.contains("c*") && !configuration.contains("bound"),
+            "{configuration}"
+        );
+        let allowing: Vec<_> = configuration.split("[[auth.rules]]").skip(1).collect();
+        assert!(
+            allowing.iter().all(|rule| rule.contains("groups = ")),
+            "not for everybody: {configuration}"
+        );
+        assert!(remarks.iter().any(|remark| remark.contains("ends in *")), "{remarks:?}");
+    }
 }

@@ -1,7 +1,7 @@
 use super::*;
 
 /// A folder with files, and what comes of its `mosquitto.conf`: the configuration, remarks, files.
-fn import(files: &[(&str, &str)]) -> (String, Vec<String>, Outcome) {
+pub(super) fn import(files: &[(&str, &str)]) -> (String, Vec<String>, Outcome) {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
         let path = folder.path().join(name);

@@ -109,18 +109,22 @@ fn clients(
     }
 }
 
-/// The authorities of a directory in one file.
+/// The authorities of a directory in one file: those with a name that OpenSSL looks for. What else lies there mosquitto does not trust.
 fn joined(line: &Line, folder: &Folder, out: &mut Outcome) -> Option<String> {
     let directory = folder.file(line, out)?;
     let entries = fs::read_dir(&directory)
         .ok()?
         .filter_map(|entry| Some(entry.ok()?.path()));
-    let is_certificate = |path: &PathBuf| path.extension().is_some_and(|end| end == "pem" || end == "crt");
-    let mut paths: Vec<_> = entries.filter(is_certificate).collect();
+    let hashed = entries.filter(|path| path.file_name().is_some_and(|name| is_hashed(&name.to_string_lossy())));
+    let mut paths: Vec<_> = hashed.filter_map(|path| fs::canonicalize(path).ok()).collect();
     paths.sort();
+    paths.dedup();
     let texts: Vec<_> = paths.iter().filter_map(|path| files::read(path).ok()).collect();
     if texts.is_empty() {
-        out.not_carried(line, "there is no .pem or .crt in it");
+        out.not_carried(
+            line,
+            "nothing in it has a name such as 1a2b3c4d.0, so mosquitto trusts none of it: `openssl rehash`, or client_ca",
+        );
         return None;
     }
     out.note(
@@ -128,6 +132,14 @@ fn joined(line: &Line, folder: &Folder, out: &mut Outcome) -> Option<String> {
         "its certificates are in one file now; a new one is to be added there",
     );
     Some(out.add_file("client-ca.pem", texts.join("\n"), Some(&directory), false))
+}
+
+/// Whether OpenSSL looks for a name: the hash of a subject, and a number.
+fn is_hashed(name: &str) -> bool {
+    let is_hash = |hash: &str| hash.len() == 8 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_number = |number: &str| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    name.split_once('.')
+        .is_some_and(|(hash, number)| is_hash(hash) && is_number(number))
 }
 
 /// The file with the certificate and those between it and its authority. mosquitto finds them in `cafile`, too (OpenSSL looks there for
@@ -226,4 +238,48 @@ fn certificates(pem: &str) -> Vec<Certificate> {
         })
     };
     parts.filter_map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::import::tests::import;
+
+    #[test]
+    fn of_a_directory_of_authorities_only_what_openssl_looks_for_is_trusted() {
+        let conf =
+            "listener 8883\ncertfile @/server.crt\nkeyfile @/server.key\ncapath @/ca\nrequire_certificate true\n";
+        let mut files = vec![
+            ("mosquitto.conf", conf),
+            ("server.crt", "-"),
+            ("server.key", "-"),
+            ("ca/old.pem", "OLD"),
+            ("ca/server.crt", "SERVER"),
+            ("ca/1a2b3c4d.r0", "LIST"),
+        ];
+        let (configuration, remarks, out) = import(&files);
+        assert!(!configuration.contains("client_ca"), "{configuration}");
+        assert!(
+            remarks.iter().any(|remark| remark.contains("openssl rehash")),
+            "{remarks:?}"
+        );
+        assert!(out.files.is_empty());
+        files.push(("ca/1A2b3c4d.0", "GOOD"));
+        files.push(("ca/1a2b3c4d.1", "GOOD, TOO"));
+        let (configuration, _, out) = import(&files);
+        assert!(
+            configuration.contains("client_ca = \"client-ca.pem\""),
+            "{configuration}"
+        );
+        assert_eq!(out.files[0].text, "GOOD\nGOOD, TOO");
+        for (name, expected) in [
+            ("1a2b3c4d.0", true),
+            ("1a2b3c4d.12", true),
+            ("a.0", false),
+            ("1a2b3c4d.", false),
+            ("ca.pem", false),
+        ] {
+            assert_eq!(is_hashed(name), expected, "{name}");
+        }
+    }
 }
