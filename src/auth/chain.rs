@@ -7,9 +7,9 @@
 //!
 //! Who begins enhanced authentication goes none of these ways but [`super::enhanced`], certificate or not.
 
-use std::sync::{Arc, PoisonError, RwLock};
-
+use core::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use super::enhanced::ScramSeed;
 use super::password::{PasswordFile, PasswordHash};
@@ -29,7 +29,7 @@ pub enum CertificateName {
     CommonName,
     /// The first of its alternative names: a DNS name, e-mail address, URI or IP address.
     AlternativeName,
-    /// The whole subject as text: `CN=device-7,O=Example`.
+    /// The whole subject as text: `O=Example, CN=device-7`, as it stands in the certificate.
     Subject,
 }
 
@@ -81,6 +81,10 @@ pub const TOO_MANY_TOKEN_CHECKS: &str = "too_many_token_checks";
 pub struct PasswordCheck {
     /// Where the answer goes.
     pub token: Token,
+    /// Where the client comes from: addresses take turns.
+    pub from: Option<IpAddr>,
+    /// Gone when nobody waits for the answer any more, see [`ConnectRequest::presence`].
+    pub presence: Weak<()>,
     /// What the client says.
     pub password: Box<[u8]>,
     /// What it is compared with.
@@ -175,7 +179,8 @@ impl Chain {
         Arc::clone(&self.entrances.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn check(&self, name: &str, file: &PasswordFile, request: &ConnectRequest, token: Token) -> Answer<Verdict> {
+    fn check(&self, name: &str, file: &PasswordFile, question: &Question<'_>) -> Answer<Verdict> {
+        let request = question.request;
         let user = file.get(name);
         let (hash, why) = match user.map(|user| &user.entry.hash) {
             Some(Some(hash)) => (Some(Arc::clone(hash)), "bad_password"),
@@ -199,7 +204,9 @@ impl Chain {
             None => refuse.clone(),
         };
         let is_taken = self.checker.check(PasswordCheck {
-            token,
+            token: question.token,
+            from: question.peer.ip,
+            presence: Arc::downgrade(&request.presence),
             password: password.clone(),
             hash,
             admit,
@@ -252,7 +259,7 @@ impl Authenticator for Chain {
         let elsewhere = entrance.elsewhere.as_ref();
         match (&request.user_name, &entrance.passwords) {
             (Some(name), Some(file)) if elsewhere.is_none() || file.get(name).is_some() => {
-                self.check(name, file, request, token)
+                self.check(name, file, &question)
             }
             (Some(name), None) if entrance.believes_names() => admit(Some(name), true),
             (None, _) if entrance.allows_anonymous => admit(None, false),

@@ -248,16 +248,16 @@ pub trait Authorizer: Send + Sync {
         false
     }
 
-    /// Whether [`Authorizer::retained`] may have something to say at all.
-    fn judges_retained(&self) -> bool {
+    /// Whether [`Authorizer::left`] may have something to say at all.
+    fn judges_what_is_left(&self) -> bool {
         false
     }
 
-    /// May a message that it has published, and that is retained, still be given to others? Of the client is known what a
-    /// [`Source`](crate::protocol::source::Source) has, and it may be long gone; `had_grants` where it had some, of which no more is known.
-    /// Asked in the middle of a delivery: answers from memory.
-    fn retained(&self, who: &Access<'_>, had_grants: bool, topic: TopicName<'_>, qos: QoS) -> bool {
-        let _ = (who, had_grants, topic, qos);
+    /// May what it has left behind still be given to others: a retained message (`retain`), or a will that was delayed or is of before a restart?
+    /// Of the client is known what a [`Source`](crate::protocol::source::Source) has, and it may be long gone; `had_grants` where it had some,
+    /// of which no more is known. Asked in the middle of a delivery: answers from memory.
+    fn left(&self, who: &Access<'_>, had_grants: bool, topic: TopicName<'_>, qos: QoS, retain: bool) -> bool {
+        let _ = (who, had_grants, topic, qos, retain);
         true
     }
 

@@ -225,11 +225,11 @@ impl Rules {
         }
     }
 
-    /// May a client still publish what is retained of it? One that came by a listener that is not there any more may do what it may by any.
+    /// May a client still publish what it has left behind, retained or as a will? One that came by a listener that is not there any more may do what it may by any.
     /// One that brought rights of its own (`had_grants`) may do what no rule denies: what they were is not known any more.
-    pub fn retained(&self, who: &Access<'_>, had_grants: bool, topic: &str, qos: QoS) -> bool {
+    pub fn left(&self, who: &Access<'_>, had_grants: bool, topic: &str, qos: QoS, retain: bool) -> bool {
         let may = |who: &Access<'_>| {
-            let decision = self.publish(who, topic, qos, true);
+            let decision = self.publish(who, topic, qos, retain);
             match decision.by {
                 DecidedBy::Elsewhere => true, // it was asked when it was published
                 DecidedBy::NoRule => had_grants,
@@ -441,12 +441,12 @@ impl Authorizer for LiveRules {
         self.current().watches(who, filter.filter())
     }
 
-    fn judges_retained(&self) -> bool {
+    fn judges_what_is_left(&self) -> bool {
         self.current().scope != Scope::Nowhere
     }
 
-    fn retained(&self, who: &Access<'_>, had_grants: bool, topic: TopicName<'_>, qos: QoS) -> bool {
-        self.current().retained(who, had_grants, topic.as_str(), qos)
+    fn left(&self, who: &Access<'_>, had_grants: bool, topic: TopicName<'_>, qos: QoS, retain: bool) -> bool {
+        self.current().left(who, had_grants, topic.as_str(), qos, retain)
     }
 
     fn receive(&self, who: &Access<'_>, topic: TopicName<'_>) -> bool {

@@ -1,20 +1,22 @@
 //! The arithmetic of password hashes, on threads of its own: it takes milliseconds on purpose, and no worker waits for it.
 //!
 //! As many checks as there are threads run at once, a bounded number waits, and what comes beyond is refused (0x97): so however many
-//! clients try passwords, the processor is theirs only as far as the operator lets it.
+//! clients try passwords, the processor is theirs only as far as the operator lets it. Addresses take turns: one that tries a thousand passwords
+//! keeps nobody else out.
 
 use std::io;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use sha2::{Digest as _, Sha512};
 use subtle::ConstantTimeEq as _;
 
+use super::lines::{Added, Lines, origin};
 use super::pool::AnswersTo;
-use crate::auth::Answers;
-use crate::auth::chain::{PasswordCheck, PasswordChecker};
+use crate::auth::chain::{PasswordCheck, PasswordChecker, TOO_MANY_CHECKS};
 use crate::auth::password::{PasswordHash, Scheme};
+use crate::auth::{Answers, Refusal, Verdict};
+use crate::protocol::reason::ReasonCode;
 use crate::scram::{Credential, Mechanism};
 
 /// How passwords are checked.
@@ -22,7 +24,7 @@ use crate::scram::{Credential, Mechanism};
 pub struct HashingOptions {
     /// Threads; default a quarter of the cores, at least one. Each holds the memory of one hash: 19 MiB for ours.
     pub threads: usize,
-    /// Checks that wait for a thread; default 256. One more is refused.
+    /// Checks that wait for a thread; default 256. One more is refused, or takes the place of one of whoever has the most.
     pub waiting_max: usize,
 }
 
@@ -122,10 +124,58 @@ fn derive(scheme: Scheme, password: &[u8], salt: &[u8], out: &mut [u8], memory: 
     }
 }
 
+/// Memory of a hash that a thread keeps while it has nothing to do, blocks of 1 KiB: that of ours.
+const KEPT_BLOCKS_MAX: usize = 32 * 1024;
+
 /// Threads that check passwords. They end when it is dropped.
 pub struct HashingPool {
-    checks: SyncSender<PasswordCheck>,
+    waiting: Arc<Waiting>,
     answers: AnswersTo,
+}
+
+/// What waits for a thread.
+struct Waiting {
+    lines: Mutex<(Lines<PasswordCheck>, IsOver)>,
+    changed: Condvar,
+}
+
+/// Nothing comes any more.
+type IsOver = bool;
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, (Lines<PasswordCheck>, IsOver)> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next that somebody still waits for, where there is one.
+    fn try_next(lines: &mut Lines<PasswordCheck>) -> Option<PasswordCheck> {
+        std::iter::from_fn(|| lines.take_next()).find(|check| check.presence.strong_count() > 0)
+    }
+
+    /// Waits for the next; `None` where nothing comes any more.
+    fn next(&self, memory: &mut Vec<Block>) -> Option<PasswordCheck> {
+        let mut lines = self.lock();
+        loop {
+            if lines.1 {
+                return None;
+            }
+            if let Some(check) = Self::try_next(&mut lines.0) {
+                return Some(check);
+            }
+            // Somebody's hash may cost a gigabyte.
+            if memory.len() > KEPT_BLOCKS_MAX {
+                *memory = Vec::new();
+            }
+            lines = self.changed.wait(lines).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for HashingPool {
+    fn drop(&mut self) {
+        self.waiting.lock().1 = true;
+        self.waiting.changed.notify_all();
+    }
 }
 
 impl std::fmt::Debug for HashingPool {
@@ -140,15 +190,17 @@ impl HashingPool {
     /// # Errors
     /// The system gives no thread.
     pub fn start(options: &HashingOptions) -> io::Result<Self> {
-        let (checks, waiting) = sync_channel(options.waiting_max);
-        let waiting = Arc::new(Mutex::new(waiting));
+        let waiting = Arc::new(Waiting {
+            lines: Mutex::new((Lines::new(options.waiting_max), false)),
+            changed: Condvar::new(),
+        });
         let answers = Arc::new(OnceLock::new());
         for number in 0..options.threads.max(1) {
             let (waiting, answers) = (Arc::clone(&waiting), Arc::clone(&answers));
             let thread = std::thread::Builder::new().name(format!("password-{number}"));
             thread.spawn(move || run(&waiting, &answers))?;
         }
-        Ok(Self { checks, answers })
+        Ok(Self { waiting, answers })
     }
 }
 
@@ -165,16 +217,29 @@ impl PasswordChecker for HashingPool {
     }
 
     fn check(&self, check: PasswordCheck) -> bool {
-        self.checks.try_send(check).is_ok()
+        let origin = origin(check.from);
+        let added = self.waiting.lock().0.add(origin, check);
+        match added {
+            Added::Refused => return false,
+            Added::InsteadOf(other) => {
+                let refusal = Refusal {
+                    reason: ReasonCode::QuotaExceeded,
+                    why: TOO_MANY_CHECKS,
+                };
+                if let Some(answers) = self.answers.get() {
+                    answers.verdict(other.token, Verdict::Refuse(refusal));
+                }
+            }
+            Added::Waits => {}
+        }
+        self.waiting.changed.notify_one();
+        true
     }
 }
 
-fn run(waiting: &Mutex<Receiver<PasswordCheck>>, answers: &OnceLock<Arc<dyn Answers>>) {
+fn run(waiting: &Waiting, answers: &OnceLock<Arc<dyn Answers>>) {
     let mut memory = Vec::new();
-    loop {
-        // Taken by whoever comes first; held only while there is nothing to do.
-        let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(check) = next else { return };
+    while let Some(check) = waiting.next(&mut memory) {
         let is_right = is_password_with(&check.password, &check.hash, &mut memory);
         let verdict = if is_right { check.admit } else { check.refuse };
         if let Some(answers) = answers.get() {
@@ -187,6 +252,7 @@ fn run(waiting: &Mutex<Receiver<PasswordCheck>>, answers: &OnceLock<Arc<dyn Answ
 mod tests {
     use super::*;
     use crate::auth::password::PasswordFile;
+    use crate::protocol::ids::Token;
 
     /// Made by mosquitto_passwd 2.0.11 with these passwords; the last by another implementation of argon2id.
     const KNOWN: &[(&str, &str)] = &[
@@ -225,5 +291,113 @@ mod tests {
         assert_eq!(*read, one);
         assert!(is_password(b"secret", &read));
         assert!(!is_password(b"secret2", &read));
+    }
+
+    /// Notes who is answered, in order.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<(u64, bool)>>, Condvar);
+
+    impl Answers for Told {
+        fn verdict(&self, token: Token, verdict: Verdict) -> bool {
+            let is_busy = matches!(
+                verdict,
+                Verdict::Refuse(Refusal {
+                    why: TOO_MANY_CHECKS,
+                    ..
+                })
+            );
+            self.0.lock().unwrap().push((token.sequence.into(), is_busy));
+            self.1.notify_all();
+            true
+        }
+    }
+
+    impl Told {
+        fn wait(&self, count: usize) -> Vec<(u64, bool)> {
+            let told = self.0.lock().unwrap();
+            let limit = std::time::Duration::from_secs(60);
+            let (told, _) = self
+                .1
+                .wait_timeout_while(told, limit, |told| told.len() < count)
+                .unwrap();
+            told.clone()
+        }
+    }
+
+    /// One thread, `waiting_max` checks that wait, and one that keeps it busy until all others are there.
+    fn pool(waiting_max: usize) -> (HashingPool, Arc<Told>) {
+        let pool = HashingPool::start(&HashingOptions {
+            threads: 1,
+            waiting_max,
+        })
+        .unwrap();
+        let told = Arc::new(Told::default());
+        pool.attach(Arc::clone(&told) as _);
+        (pool, told)
+    }
+
+    fn check(sequence: u32, from: u8, presence: &Arc<()>, passes: u32) -> PasswordCheck {
+        let scheme = Scheme::Argon2id {
+            memory_kib: 19 * 1024,
+            passes,
+            lanes: 1,
+        };
+        let refuse = Verdict::Refuse(Refusal {
+            reason: ReasonCode::BadUserNameOrPassword,
+            why: "bad_password",
+        });
+        PasswordCheck {
+            token: Token {
+                worker: crate::protocol::ids::WorkerId(0),
+                connection: crate::protocol::ids::ConnectionKey(crate::protocol::ids::SlotKey {
+                    slot: 0,
+                    generation: 0,
+                }),
+                sequence,
+            },
+            from: Some([192, 0, 2, from].into()),
+            presence: Arc::downgrade(presence),
+            password: b"x".as_slice().into(),
+            hash: Arc::new(PasswordHash {
+                scheme,
+                salt: [7; 16].into(),
+                hash: [7; 32].into(),
+            }),
+            admit: refuse.clone(),
+            refuse,
+        }
+    }
+
+    #[test]
+    fn one_address_keeps_no_other_out() {
+        let (pool, told) = pool(8);
+        let here = Arc::new(());
+        assert!(pool.check(check(0, 1, &here, 20)));
+        let taken: Vec<_> = (1..=100)
+            .filter(|number| pool.check(check(*number, 1, &here, 1)))
+            .collect();
+        assert!(taken.len() <= 9, "{taken:?}");
+        assert!(pool.check(check(200, 2, &here, 1)), "another address");
+        let told = told.wait(taken.len() + 2);
+        assert_eq!(
+            told[0],
+            (u64::from(*taken.last().unwrap()), true),
+            "the last of the many makes room"
+        );
+        let at = told.iter().position(|answer| *answer == (200, false)).unwrap();
+        assert!(at <= 3, "its turn comes soon: {told:?}");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_computed() {
+        let (pool, told) = pool(8);
+        let (here, gone) = (Arc::new(()), Arc::new(()));
+        assert!(pool.check(check(0, 1, &here, 20)));
+        for number in 1..5 {
+            assert!(pool.check(check(number, 1, &gone, 1)));
+        }
+        drop(gone);
+        assert!(pool.check(check(5, 1, &here, 1)));
+        assert_eq!(told.wait(2), [(0, false), (5, false)]);
     }
 }

@@ -6,6 +6,7 @@ pub mod access;
 pub mod hashing;
 pub mod http;
 pub mod jwks;
+pub mod lines;
 pub mod pool;
 pub mod token;
 pub mod user_file;

@@ -5,10 +5,14 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::process::geteuid;
+
 use crate::auth::password::{Entry, with_user};
 
 /// Permissions of a new file: hashes are nobody's business.
 const MODE: u32 = 0o640;
+/// Links that lead to each other at most, as Linux has it.
+const LINKS_MAX: usize = 40;
 
 /// What is to become of a user.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +43,9 @@ pub enum Edited {
 /// The file cannot be read, or the new one not be written; the old one is as it was then.
 pub fn edit_user(path: &Path, name: &str, edit: Edit<'_>) -> io::Result<Edited> {
     // What is replaced is what the link points to.
+    if geteuid().is_root() {
+        check_links(path)?;
+    }
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let _lock = lock(&path)?;
     let text = match fs::read_to_string(&path) {
@@ -58,6 +65,26 @@ pub fn edit_user(path: &Path, name: &str, edit: Edit<'_>) -> io::Result<Edited> 
     }
     replace(&path, &new)?;
     Ok(Edited::Done)
+}
+
+/// Root writes wherever a link leads, so it follows its own only: in the folder of a user that serves, that user may have laid one to any file.
+fn check_links(path: &Path) -> io::Result<()> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS_MAX {
+        match fs::symlink_metadata(&path) {
+            Ok(link) if link.is_symlink() && link.uid() != 0 => {
+                let whose = link.uid();
+                let message = format!(
+                    "{} is a link that user {whose} has laid, which root does not follow; name the file itself",
+                    path.display()
+                );
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+            }
+            Ok(link) if link.is_symlink() => path = folder_of(&path).join(fs::read_link(&path)?),
+            _ => return Ok(()),
+        }
+    }
+    Err(io::Error::other("too many links"))
 }
 
 /// Two at once would each write what the other does not have. The folder is locked, since the file is replaced.
@@ -148,5 +175,27 @@ mod tests {
             2,
             "nothing else is left behind"
         );
+    }
+
+    /// Whoever runs the tests as root sees it; others could not lay such a link.
+    #[test]
+    fn root_follows_no_link_of_another_user() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link, outer) = {
+            let path = |name| folder.path().join(name);
+            (path("file"), path("link"), path("outer"))
+        };
+        fs::write(&file, "").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        std::os::unix::fs::symlink("link", &outer).unwrap();
+        assert_eq!(edit_user(&outer, "a", Edit::Add(&hash(1))).unwrap(), Edited::Done);
+        if std::os::unix::fs::lchown(&link, Some(12345), None).is_err() || !geteuid().is_root() {
+            return;
+        }
+        for path in [&link, &outer] {
+            let error = edit_user(path, "b", Edit::Add(&hash(1))).unwrap_err();
+            assert!(error.to_string().contains("user 12345"), "{error}");
+        }
+        assert_eq!(fs::read_to_string(&file).unwrap(), format!("a:{}\n", hash(1)));
     }
 }

@@ -67,6 +67,15 @@ impl Worker {
         })
     }
 
+    /// The same for a client that enters. Since it was asked about its will, on another worker, rules may have changed that this one has seen already.
+    pub(super) fn settle_rights(&mut self, key: ConnectionKey) {
+        self.settle_access(key);
+        let connection = self.residents.connections.get(key.0);
+        if connection.is_some_and(|connection| connection.hand_overs > 0) {
+            self.look_at_will_again(key);
+        }
+    }
+
     /// Finds out what has to be asked about a connection, when it is known who the client is and what its session subscribes to, or
     /// either has changed. What it remembers is forgotten.
     pub(super) fn settle_access(&mut self, key: ConnectionKey) {

@@ -229,7 +229,7 @@ impl Worker {
         let taken = self.take_session(&client_id, &request, now);
         self.entering = None;
         self.settle(key, taken.slot, &request, now);
-        self.settle_access(key);
+        self.settle_rights(key);
         self.remind_of_expiry(key);
         self.record_session(key, taken.slot);
         let ticket = match self.residents.sessions.get(taken.slot) {
@@ -438,7 +438,6 @@ impl Worker {
         });
         connection.aliases_out = OutboundAliases::new(request.topic_alias_maximum.min(options.topic_alias_maximum_out));
         connection.will.clone_from(&request.will);
-        let has_retained_will = request.will.as_ref().is_some_and(|will| will.message().retain);
         connection.last_received = now;
         // One and a half times the keep alive [MQTT-3.1.2-22], and a second more for the shortest, which a busy radio misses easily.
         connection.silence_max_ms = keep_alive * 1500 + if (1..10).contains(&keep_alive) { 1000 } else { 0 };
@@ -449,7 +448,7 @@ impl Worker {
         if silence_max_ms > 0 {
             self.remind(key, now.plus_millis(silence_max_ms.into()));
         }
-        if has_retained_will {
+        if request.will.is_some() {
             self.sign_will(key);
         }
         let Some(resident) = self.residents.sessions.get_mut(slot) else {

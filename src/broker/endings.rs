@@ -1,5 +1,6 @@
 //! How connections and sessions end: DISCONNECT, silence, violations, wills, expiry, drain.
 
+use core::net::IpAddr;
 use std::collections::VecDeque;
 
 use tracing::{debug, info, warn};
@@ -258,6 +259,21 @@ impl Worker {
         }
     }
 
+    /// A will that has waited: its client may be gone long since, and what he may leave be less now.
+    fn publish_late_will(&mut self, slot: SlotKey, will: &Will, now: Time) {
+        if self.residents.sources.allows_will(will.message()) {
+            return self.publish_will(slot, will, now);
+        }
+        let resident = self.residents.sessions.get(slot);
+        info!(
+            client = resident.map(|resident| resident.session.client_id.as_str()),
+            topic = will.message().topic().as_str(),
+            "will removed: not authorized any more"
+        );
+        self.metrics().dropped_source_not_authorized.increment();
+        self.record_will_ended(slot);
+    }
+
     fn publish_will(&mut self, slot: SlotKey, will: &Will, now: Time) {
         self.metrics().wills_published.increment();
         let publisher = SessionKey {
@@ -276,7 +292,7 @@ impl Worker {
         };
         if let Some((will, _)) = resident.session.pending_will.take() {
             self.residents.metrics.wills_pending.decrement();
-            self.publish_will(slot, &will, now);
+            self.publish_late_will(slot, &will, now);
         }
         self.unsubscribe_all(slot);
         self.redistribute(slot, false, now);
@@ -351,7 +367,7 @@ impl Worker {
         let expires_at = session.expires_at;
         if let Some((will, _)) = session.pending_will.take_if(|(_, due)| *due <= now) {
             self.residents.metrics.wills_pending.decrement();
-            self.publish_will(slot, &will, now);
+            self.publish_late_will(slot, &will, now);
         }
         if expires_at <= now {
             self.metrics().sessions_expired.increment();
@@ -407,12 +423,15 @@ impl Worker {
     pub fn publish_wills(&mut self, now: Time) {
         self.is_draining = true;
         let keeps = self.residents.journal.is_on();
-        let mut wills = Vec::new();
+        let (mut late, mut wills) = (Vec::new(), Vec::new());
         for (slot, resident) in self.residents.sessions.iter_mut() {
             let last_chance = resident.session.pending_will.take_if(|_| !keeps);
-            wills.extend(last_chance.map(|(will, _)| (slot, will)));
+            late.extend(last_chance.map(|(will, _)| (slot, will)));
         }
-        self.metrics().wills_pending.subtract(wills.len() as u64);
+        self.metrics().wills_pending.subtract(late.len() as u64);
+        for (slot, will) in late {
+            self.publish_late_will(slot, &will, now);
+        }
         let Residents {
             connections, sessions, ..
         } = &mut self.residents;
@@ -465,6 +484,8 @@ impl EventKind {
 #[derive(Debug)]
 pub struct EventLog {
     repeats: Repeats,
+    /// By address, where `repeats` is full: who invents names hides nobody's complaints but his own.
+    by_address: Repeats,
 }
 
 /// Equal complaints within this time are one line, milliseconds.
@@ -476,6 +497,7 @@ impl Default for EventLog {
     fn default() -> Self {
         Self {
             repeats: Repeats::new(REPEAT_WINDOW_MS, REPEATS_MAX),
+            by_address: Repeats::new(REPEAT_WINDOW_MS, REPEATS_MAX),
         }
     }
 }
@@ -486,13 +508,19 @@ impl EventLog {
         self.repeats.record(key, now)
     }
 
+    /// The same of a complaint about an address.
+    fn record_of(&mut self, ip: Option<IpAddr>, key: &impl std::hash::Hash, now: Time) -> Option<u64> {
+        match self.repeats.try_record(key, now) {
+            Some(recorded) => recorded,
+            None => self.by_address.record(&ip, now),
+        }
+    }
+
     /// A client was refused.
     pub fn refused(&mut self, connection: &Connection, refusal: &Refusal, now: Time) {
-        let user = connection.user_name.as_deref();
-        let Some(repeated) = self
-            .repeats
-            .record(&(EventKind::Refused, connection.peer.ip, user, refusal.why), now)
-        else {
+        let (user, ip) = (connection.user_name.as_deref(), connection.peer.ip);
+        let key = (EventKind::Refused, ip, user, refusal.why);
+        let Some(repeated) = self.record_of(ip, &key, now) else {
             return;
         };
         warn!(
@@ -526,13 +554,33 @@ impl EventLog {
                 debug!(client, %addr, listener, reason, "connection did not begin with CONNECT");
             }
             Ending::Violation(violation) => {
-                let key = (EventKind::Disconnected, connection.peer.ip, violation.reason());
-                if let Some(repeated) = self.repeats.record(&key, now) {
+                let ip = connection.peer.ip;
+                let key = (EventKind::Disconnected, ip, violation.reason());
+                if let Some(repeated) = self.record_of(ip, &key, now) {
                     let (code, repeated) = (violation.reason().byte(), (repeated > 0).then_some(repeated));
                     warn!(client, %addr, listener, reason, code, repeated, "{}", EventKind::Disconnected.text());
                 }
             }
             _ => info!(client, %addr, listener, reason, "{}", EventKind::Disconnected.text()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_invents_names_hides_nobody_elses_refusals() {
+        let mut log = EventLog::default();
+        let (bad, good): (IpAddr, IpAddr) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let lines = (0..3 * REPEATS_MAX).filter(|name| log.record_of(Some(bad), &(bad, name), Time(1)).is_some());
+        assert_eq!(lines.count(), REPEATS_MAX + 1);
+        assert_eq!(log.record_of(Some(good), &(good, 7), Time(1)), Some(0));
+        assert_eq!(
+            log.record_of(Some(good), &(good, 8), Time(1)),
+            None,
+            "one line a minute"
+        );
     }
 }

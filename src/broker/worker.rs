@@ -422,6 +422,7 @@ impl Worker {
 
     /// The network connection has ended by itself. `why` is for the log.
     pub fn lost(&mut self, key: ConnectionKey, why: &str, now: Time) {
+        self.see_to_access(now);
         self.end_connection(key, Ending::Lost(why), now);
         self.remove(key);
     }

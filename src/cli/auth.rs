@@ -107,7 +107,10 @@ impl Explain {
         let loaded = config::load(&layers).map_err(|problems| lines(&problems))?;
         let options = loaded.config.access_options();
         let read = options.read(&foldhash::fast::RandomState::default());
-        let access = read.map_err(|problems| (Exit::Config, problems.iter().map(ToString::to_string).collect()))?;
+        let access = read.map_err(|problems| {
+            let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            (Exit::Config, lines.join("\n"))
+        })?;
         let mut entrances = access.entrances.iter().zip(&access.issuers);
         let entrance = match &self.listener {
             None => entrances.next(),

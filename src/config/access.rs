@@ -317,7 +317,12 @@ fn option_of(file: &std::path::Path, config: &Config) -> String {
 
 /// Rules for users, where everybody may say that he is any of them.
 fn check_unchecked_names(config: &Config, problems: &mut Problems) {
-    let has_rules = !config.auth.rules.is_empty() || config.auth.acl_file.is_some();
+    let has_admins = config
+        .auth
+        .groups
+        .get(ADMIN_GROUP)
+        .is_some_and(|group| !group.is_empty());
+    let has_rules = !config.auth.rules.is_empty() || config.auth.acl_file.is_some() || has_admins;
     for (index, listener) in config.listeners.iter().enumerate() {
         let is_believed = listener.lets_everyone_in(&config.auth) && !listener.asks_for_names(&config.auth);
         if is_believed && (has_rules || listener.acl_file.is_some()) {

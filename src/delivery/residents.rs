@@ -456,7 +456,10 @@ impl Way<'_> {
                 record_too_large(connection, delivery.message.topic().as_str(), self.metrics);
             }
             if is_acknowledged {
-                session.outbound.leave_out();
+                // What he may not have leaves no gap: he would know how much there is.
+                if !is_forbidden && !is_void {
+                    session.outbound.leave_out();
+                }
                 if !is_new {
                     stored::ended_key(self.journal, session, delivery.key());
                 }

@@ -1,5 +1,5 @@
-//! May a retained message still be given to new subscribers? Not once its publisher may not publish it any more. Looked at when it
-//! leaves, so that a right that was taken away is gone at once, before and after a restart.
+//! May a retained message still be given to new subscribers, and a will that has waited be published? Not once its publisher may not publish
+//! it any more. Looked at when it leaves, so that a right that was taken away is gone at once, before and after a restart.
 
 use core::hash::BuildHasher;
 use std::sync::Arc;
@@ -66,20 +66,33 @@ impl SourceCheck {
         }
     }
 
-    fn look(&mut self, source: &Arc<SourceBuf>, message: &Message) -> bool {
+    /// True where a will may be published that has waited for its delay, or for a start of the broker. One whose client is not known may.
+    pub fn allows_will(&mut self, message: &Message) -> bool {
+        match &message.source {
+            Some(source) if self.has_something_to_say(source) => self.ask(source, message, message.retain),
+            _ => true,
+        }
+    }
+
+    /// Forgets its answers where they may be others now; whether anybody is to be asked about a publisher.
+    fn has_something_to_say(&mut self, source: &SourceBuf) -> bool {
         let generations = (self.authenticator.generation(), self.authorizer.generation());
         if self.seen != Some(generations) {
             self.seen = Some(generations);
-            self.has_rules = self.authorizer.judges_retained();
+            self.has_rules = self.authorizer.judges_what_is_left();
             self.entries = Vec::new();
         }
-        if !self.has_rules && !source.view().is_listed {
+        self.has_rules || source.view().is_listed
+    }
+
+    fn look(&mut self, source: &Arc<SourceBuf>, message: &Message) -> bool {
+        if !self.has_something_to_say(source) {
             return true;
         }
         let view = message.view();
         let topic = view.topic.as_str();
-        if generations.1.is_none() || topic.len() > TOPIC_BYTES_MAX {
-            return self.ask(source, message);
+        if self.seen.is_none_or(|(_, rules)| rules.is_none()) || topic.len() > TOPIC_BYTES_MAX {
+            return self.ask(source, message, true);
         }
         let place = self.hasher.hash_one((Arc::as_ptr(source), topic)) as usize & (ENTRIES - 1);
         if let Some(entry) = self.entries.get(place)
@@ -88,7 +101,7 @@ impl SourceCheck {
         {
             return entry.is_allowed;
         }
-        let is_allowed = self.ask(source, message);
+        let is_allowed = self.ask(source, message, true);
         if self.entries.is_empty() {
             self.entries = vec![Entry::default(); ENTRIES];
         }
@@ -101,7 +114,7 @@ impl SourceCheck {
         is_allowed
     }
 
-    fn ask(&mut self, source: &Arc<SourceBuf>, message: &Message) -> bool {
+    fn ask(&mut self, source: &Arc<SourceBuf>, message: &Message, retain: bool) -> bool {
         let is_last = |(last, _): &mut (Arc<SourceBuf>, Peer)| Arc::ptr_eq(last, source);
         let (_, peer) = match self.last.take_if(is_last) {
             Some(last) => self.last.insert(last),
@@ -121,7 +134,7 @@ impl SourceCheck {
         !self.has_rules
             || self
                 .authorizer
-                .retained(&who, source.has_grants, message.topic(), message.qos)
+                .left(&who, source.has_grants, message.topic(), message.qos, retain)
     }
 }
 
@@ -181,11 +194,11 @@ mod tests {
             (!self.has_none).then(|| self.generation.load(Relaxed))
         }
 
-        fn judges_retained(&self) -> bool {
+        fn judges_what_is_left(&self) -> bool {
             true
         }
 
-        fn retained(&self, who: &Access<'_>, _: bool, topic: TopicName<'_>, _: QoS) -> bool {
+        fn left(&self, who: &Access<'_>, _: bool, topic: TopicName<'_>, _: QoS, _: bool) -> bool {
             self.asked.fetch_add(1, Relaxed);
             assert_eq!((who.client_id, who.user_name), ("c", Some("anna")));
             assert_eq!(

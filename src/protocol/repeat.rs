@@ -59,19 +59,8 @@ impl Repeats {
     ///
     /// `key` is what makes two events equal, such as the tuple (kind, client id, address); the hash of it is what is kept.
     pub fn record<K: Hash + ?Sized>(&mut self, key: &K, now: Time) -> Option<u64> {
-        if self.window_ms == 0 {
-            return Some(0);
-        }
-        let hash = self.hasher.hash_one(key);
-        if let Some(entry) = self.entries.get_mut(&hash) {
-            return entry.record(now, self.window_ms);
-        }
-        if self.entries.len() >= self.keys_max {
-            self.sweep(now);
-        }
-        if self.entries.len() < self.keys_max {
-            self.entries.insert(hash, Entry::new(now));
-            return Some(0);
+        if let Some(recorded) = self.try_record(key, now) {
+            return recorded;
         }
         match &mut self.overflow {
             Some(entry) => entry.record(now, self.window_ms),
@@ -80,6 +69,25 @@ impl Repeats {
                 Some(0)
             }
         }
+    }
+
+    /// The same where the key is remembered already, or there is room for it; `None` where there is none.
+    pub fn try_record<K: Hash + ?Sized>(&mut self, key: &K, now: Time) -> Option<Option<u64>> {
+        if self.window_ms == 0 {
+            return Some(Some(0));
+        }
+        let hash = self.hasher.hash_one(key);
+        if let Some(entry) = self.entries.get_mut(&hash) {
+            return Some(entry.record(now, self.window_ms));
+        }
+        if self.entries.len() >= self.keys_max {
+            self.sweep(now);
+        }
+        if self.entries.len() >= self.keys_max {
+            return None;
+        }
+        self.entries.insert(hash, Entry::new(now));
+        Some(Some(0))
     }
 
     /// Forgets the keys whose window is over. What they left out is not reported any more: it is in the counters of the event.

@@ -95,10 +95,11 @@ impl Outbound {
         self.in_flight
     }
 
-    /// True when another delivery may be sent to a client with this receive maximum.
+    /// True when another delivery may be sent to a client with this receive maximum. Who acknowledges all but the first of them keeps the places of
+    /// the others: four times as many as it takes, and 1,024.
     #[inline]
     pub fn has_room(&self, receive_maximum: u16) -> bool {
-        self.in_flight < receive_maximum && self.ring.len() < RING_MAX
+        self.in_flight < receive_maximum && self.ring.len() < ring_max(receive_maximum)
     }
 
     /// The oldest delivery that is not acknowledged in full, where one is in flight.
@@ -349,6 +350,13 @@ impl Outbound {
     }
 }
 
+/// Places of the ring for a client with this receive maximum.
+#[inline]
+const fn ring_max(receive_maximum: u16) -> usize {
+    let places = GAPS_MAX + 4 * receive_maximum as usize;
+    if places < RING_MAX { places } else { RING_MAX }
+}
+
 /// How many places after `first` an identifier stands.
 fn distance(first: PacketId, id: PacketId) -> usize {
     ((u32::from(id.get()) + 65_535 - u32::from(first.get())) % 65_535) as usize
@@ -490,6 +498,20 @@ mod tests {
         assert_eq!((window.ring.len(), window.in_flight()), (GAPS_MAX, 2));
         assert!(window.has_room(3) && window.puback(id(2)).is_ok() && window.puback(id(4)).is_ok());
         assert!(window.ring.is_empty(), "gaps go with what they stood behind");
+    }
+
+    #[test]
+    fn who_never_acknowledges_the_first_does_not_make_us_keep_places_without_end() {
+        for (receive_maximum, places) in [(2, GAPS_MAX + 8), (1000, GAPS_MAX + 4000), (u16::MAX, RING_MAX)] {
+            let mut window = Outbound::default();
+            window.send(QoS::AtLeastOnce, None);
+            while window.has_room(receive_maximum) {
+                let sent = window.send(QoS::AtLeastOnce, None);
+                assert!(window.puback(sent).is_ok());
+            }
+            assert_eq!(window.ring.len(), places, "{receive_maximum}");
+            assert!(window.puback(id(1)).is_ok() && window.has_room(receive_maximum));
+        }
     }
 
     #[test]

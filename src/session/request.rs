@@ -1,5 +1,7 @@
 //! What a CONNECT asks for, kept: it outlives its packet while an authenticator thinks or another worker takes the connection.
 
+use std::sync::Arc;
+
 use super::will::Will;
 use crate::protocol::packet::Connect;
 use crate::protocol::property::{PropertiesBuf, PropertyId};
@@ -9,7 +11,6 @@ use crate::protocol::version::Version;
 pub const NEVER_EXPIRES: u32 = u32::MAX;
 
 /// A CONNECT, owned.
-#[derive(Clone)]
 pub struct ConnectRequest {
     /// Protocol version.
     pub version: Version,
@@ -45,6 +46,8 @@ pub struct ConnectRequest {
     pub authentication_data: Option<Box<[u8]>>,
     /// User properties, encoded, in order; for authenticators.
     pub user_properties: PropertiesBuf,
+    /// Gone with the request, when its connection is: who takes long to answer it can see that nobody waits any more.
+    pub presence: Arc<()>,
 }
 
 /// Says who, and nothing that proves it.
@@ -91,6 +94,7 @@ impl ConnectRequest {
             authentication_method: properties.text(PropertyId::AuthenticationMethod).map(Into::into),
             authentication_data: properties.binary(PropertyId::AuthenticationData).map(Into::into),
             user_properties,
+            presence: Arc::default(),
         }
     }
 }

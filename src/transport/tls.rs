@@ -303,7 +303,7 @@ fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     Some(ClientCertificate {
         common_name: names::common_name(&certificate),
-        subject: certificate.subject().to_string(),
+        subject: names::subject(certificate.subject()),
         subject_der: certificate.subject().as_raw().to_vec(),
         alternative_names: names::alternative_names(&certificate),
         serial: certificate.serial.to_str_radix(16),

@@ -21,6 +21,7 @@ use crate::wire::{Connect, Publish, Will};
 mod random;
 mod retained;
 mod sessions;
+mod wills;
 
 /// Made by mosquitto_passwd 2.0.11; the passwords are `secret`, `pass word` and, by -H sha512, `test`.
 const USERS: &str = "\

@@ -409,7 +409,7 @@ fn what_is_retained_survives_the_renaming_of_a_listener_and_no_more() {
     };
     let may = |rules: &Rules, listener, topic| {
         let peer = at(listener);
-        rules.retained(&who(None, "c", &peer), false, topic, QoS::AtMostOnce)
+        rules.left(&who(None, "c", &peer), false, topic, QoS::AtMostOnce, true)
     };
     let before = rules(["tcp:1883", "other"]);
     assert!(may(&before, "tcp:1883", "home/x") && !may(&before, "tcp:1883", "x"));
@@ -426,7 +426,7 @@ fn what_is_retained_of_a_token_s_bearer_is_held_back_by_a_rule_that_denies() {
         WideSubscriptions::Refuse,
     );
     let far = peer("192.0.2.1");
-    let may = |had_grants, topic| rules.retained(&who(Some("anna"), "c", &far), had_grants, topic, QoS::AtMostOnce);
+    let may = |had_grants, topic| rules.left(&who(Some("anna"), "c", &far), had_grants, topic, QoS::AtMostOnce, true);
     for (topic, without, with) in [
         ("home/a", true, true),
         ("home/safe", false, false),
@@ -488,8 +488,8 @@ fn what_no_rule_says_is_asked_elsewhere_and_what_one_says_is_not() {
             .receive(&who(None, "c", &far), "$SYS/broker/uptime")
             .is_allowed
     );
-    assert!(live.current().retained(&near_by, false, "other", QoS::AtMostOnce));
-    assert!(!live.current().retained(&near_by, false, "safe/x", QoS::AtMostOnce));
+    assert!(live.current().left(&near_by, false, "other", QoS::AtMostOnce, true));
+    assert!(!live.current().left(&near_by, false, "safe/x", QoS::AtMostOnce, true));
     let filter = |text| TopicFilter::parse(text).unwrap();
     assert!(live.watches(&near_by, filter("#")) && !live.watches(&near_by, filter("other")));
     assert!(!live.remembers(&near_by));

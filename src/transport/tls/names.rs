@@ -3,7 +3,54 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use x509_parser::extensions::GeneralName;
+use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::prelude::X509Certificate;
+use x509_parser::x509::{AttributeTypeAndValue, X509Name};
+
+/// A subject as text: `C=GB, O=Example, CN=device-7`, in the order of the certificate. What has a meaning in it stands behind a backslash where it is
+/// part of a value (RFC 4514 section 2.4), so no value reads like another attribute.
+pub(super) fn subject(name: &X509Name<'_>) -> String {
+    let names = name.iter_rdn().map(|relative| {
+        let attributes: Vec<_> = relative.iter().map(attribute).collect();
+        attributes.join(" + ")
+    });
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
+    let kind = attribute.attr_type();
+    let known = oid2abbrev(kind, oid_registry());
+    let kind = known.map_or_else(|_| kind.to_id_string(), str::to_owned);
+    match attribute.as_str() {
+        Ok(value) => format!("{kind}={}", escaped(value)),
+        Err(_) => {
+            let bytes = attribute.as_slice().iter();
+            format!(
+                "{kind}=#{}",
+                bytes.map(|byte| format!("{byte:02x}")).collect::<String>()
+            )
+        }
+    }
+}
+
+fn escaped(value: &str) -> String {
+    let mut text = String::with_capacity(value.len());
+    let last = value.chars().count().saturating_sub(1);
+    for (at, c) in value.chars().enumerate() {
+        match c {
+            '"' | '+' | ',' | ';' | '<' | '>' | '=' | '\\' => text.extend(['\\', c]),
+            '#' if at == 0 => text.extend(['\\', c]),
+            ' ' if at == 0 || at == last => text.extend(['\\', c]),
+            c if c.is_control() => {
+                let mut bytes = [0; 4];
+                let bytes = c.encode_utf8(&mut bytes).bytes();
+                bytes.for_each(|byte| text.push_str(&format!("\\{byte:02x}")));
+            }
+            c => text.push(c),
+        }
+    }
+    text
+}
 
 /// The first common name of the subject.
 pub(super) fn common_name(certificate: &X509Certificate<'_>) -> Option<String> {
@@ -68,7 +115,32 @@ fn ip_address(bytes: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use x509_parser::prelude::FromDer as _;
+
     use super::*;
+
+    #[test]
+    fn no_value_of_a_subject_reads_like_another_attribute() {
+        let subject_of = |pairs: &[(rcgen::DnType, &str)]| {
+            let mut params = rcgen::CertificateParams::default();
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            for (kind, value) in pairs {
+                params.distinguished_name.push(kind.clone(), *value);
+            }
+            let key = rcgen::KeyPair::generate().unwrap();
+            let made = params.self_signed(&key).unwrap();
+            let (_, certificate) = X509Certificate::from_der(made.der()).unwrap();
+            subject(certificate.subject())
+        };
+        use rcgen::DnType::{CommonName, OrganizationName};
+        assert_eq!(
+            subject_of(&[(OrganizationName, "Example"), (CommonName, "device-7")]),
+            "O=Example, CN=device-7"
+        );
+        assert_eq!(subject_of(&[(CommonName, "x, O=Admin")]), "CN=x\\, O\\=Admin");
+        assert_eq!(subject_of(&[(CommonName, " #a+b\\\n ")]), "CN=\\ #a\\+b\\\\\\0a\\ ");
+        assert_eq!(subject_of(&[(CommonName, "#a")]), "CN=\\#a");
+    }
 
     #[test]
     fn a_wildcard_stands_for_one_label() {

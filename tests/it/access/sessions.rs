@@ -141,3 +141,30 @@ fn a_message_that_may_not_be_published_any_more_is_not_released() {
         alice.expect_ping_answered();
     }
 }
+
+/// How many messages there are that he may not have is not to be seen from packet identifiers either.
+#[test]
+fn what_may_not_be_received_leaves_no_gap() {
+    for version in BOTH {
+        let files = Files::new(USERS, "user alice\ntopic #\nuser bob\ntopic secret/#\ntopic own/#\n");
+        let broker = Broker::start(2, files.set(WideSubscriptions::Refuse));
+        let mut alice = user(&broker, *version, ALICE, "a");
+        let of_bob = lasting(BOB, "b", *version);
+        let (mut bob, _) = broker.connect(*version, &of_bob);
+        bob.subscribe("own/#", 1);
+        bob.subscribe("secret/#", 1);
+        bob.disconnect();
+        for topic in ["own/1", "secret/1", "secret/2", "own/2"] {
+            alice.publish(Publish::new(topic, "x", 1));
+        }
+        fs::write(files.path("acl"), "user alice\ntopic #\nuser bob\ntopic own/#\n").unwrap();
+        assert!(broker.server.reload_access(None));
+        let (mut bob, _) = broker.connect(*version, &of_bob);
+        let ids = ["own/1", "own/2"].map(|topic| {
+            let message = bob.expect_message();
+            assert_eq!(message.topic, topic);
+            message.packet_id
+        });
+        assert_eq!(ids, [1, 2]);
+    }
+}
