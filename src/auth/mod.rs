@@ -1,9 +1,10 @@
 //! Layer 3: may he? Who a client is, and what it may do. Mechanisms come as implementations of two traits.
 //!
 //! Who a client is: a [`chain::Chain`] for each listener, over [`password`] files, by password or by [`enhanced`] authentication, and other [`way`]s. What it may do: [`rules`] made of
-//! [`rule`]s, from mosquitto's [`acl_file`], from the configuration, or brought by the client ([`grants`]).
+//! [`rule`]s, from mosquitto's [`acl_file`], from the configuration, or brought by the client ([`grants`]). Who is kept out for a while: [`bans`].
 
 pub mod acl_file;
+pub mod bans;
 pub mod chain;
 pub mod enhanced;
 pub mod filter;

@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use core::str::FromStr;
 
 /// A network in CIDR notation: `10.0.0.0/8`, `fd00::/8`, or a single address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
     address: IpAddr,
     prefix: u8,
@@ -24,6 +24,17 @@ impl Network {
             }
             _ => false,
         }
+    }
+}
+
+/// As it is written: a block as `10.0.0.0/8`, a single address as `10.0.0.7`.
+impl core::fmt::Display for Network {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let bits = if self.address.is_ipv4() { 32 } else { 128 };
+        if self.prefix == bits {
+            return self.address.fmt(f);
+        }
+        write!(f, "{}/{}", self.address, self.prefix)
     }
 }
 
@@ -79,6 +90,9 @@ mod tests {
         assert!(contains("::ffff:10.0.0.0/104", "10.1.2.3") && contains("::ffff:10.0.0.0/104", "::ffff:10.1.2.3"));
         assert!(contains("::ffff:10.0.0.1", "10.0.0.1"));
         assert!(!contains("::ffff:10.0.0.0/104", "11.0.0.1"));
+        for text in ["10.0.0.0/8", "192.168.1.7", "fd00::/8", "::1"] {
+            assert_eq!(text.parse::<Network>().unwrap().to_string(), text);
+        }
         assert!(contains("fd00::/8", "fd12::1"));
         assert!(!contains("fd00::/8", "fe80::1"));
         for bad in [
