@@ -185,6 +185,16 @@ metrics! {
     connections_failed: Counter "connections_failed";
     /// Connections that ended after their handshake, for any reason.
     connections_closed: Counter "connections_closed";
+    /// Bans that have begun: of an address where too many passwords were wrong.
+    bans_address: Counter "bans", "of" = "address";
+    /// Bans that have begun: of a user name at an address where too many passwords were wrong.
+    bans_user: Counter "bans", "of" = "user";
+    /// Bans that have begun: of a client that came too often.
+    bans_client: Counter "bans", "of" = "client";
+    /// Connections of the banned: closed when they were accepted.
+    banned_accept: Counter "banned_refused", "at" = "accept";
+    /// Connections of the banned: refused with a CONNACK.
+    banned_connect: Counter "banned_refused", "at" = "connect";
     /// Connections that were closed because the client broke the protocol.
     connections_violations: Counter "connections_violations";
     /// Connections that were closed because the client was silent for too long.

@@ -128,6 +128,7 @@ impl Worker {
                         TOO_MANY_TOKEN_CHECKS => self.metrics().limit_token_checks.increment(),
                         _ => {}
                     }
+                    self.count_refusal(key, refusal.why, now);
                     self.refuse(key, &refusal, now);
                 }
             },
@@ -143,7 +144,10 @@ impl Worker {
     fn authenticated_again(&mut self, key: ConnectionKey, verdict: Verdict, now: Time) {
         let identity = match verdict {
             Verdict::Continue(data) => return self.ask_for_more(key, &data, now),
-            Verdict::Refuse(refusal) => return self.let_go(key, refusal.reason, refusal.why, now),
+            Verdict::Refuse(refusal) => {
+                self.count_refusal(key, refusal.why, now);
+                return self.let_go(key, refusal.reason, refusal.why, now);
+            }
             Verdict::Admit(identity) => identity,
         };
         let Some(connection) = self.residents.connections.get_mut(key.0) else {

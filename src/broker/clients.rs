@@ -55,7 +55,8 @@ impl Worker {
             request.clean_start = true;
             request.session_expiry = Some(0);
         }
-        if let Err(refusal) = self.check_connect(key, connect, &request) {
+        let checked = self.check_connect(key, connect, &request);
+        if let Err(refusal) = checked.and_then(|()| self.check_ban(key, request.user_name.as_deref(), now)) {
             self.refuse(key, &refusal, now);
             return;
         }
@@ -137,6 +138,9 @@ impl Worker {
         accept_identity(connection, identity, now);
         request.password = None;
         connection.phase = Phase::Admitted(request);
+        if let Err(refusal) = self.check_admitted(key, now) {
+            return self.refuse(key, &refusal, now);
+        }
         match self.may_leave_will(key, now) {
             Answer::Ready(is_allowed) => self.will_decided(key, is_allowed, now),
             Answer::Pending => {}

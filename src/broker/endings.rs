@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::timers::Reminder;
 use super::worker::Worker;
 use crate::auth::Refusal;
+use crate::auth::bans::BANNED;
 use crate::codec::{DecodeError, ErrorKind, is_of_connack};
 use crate::delivery::outbox::Entry;
 use crate::delivery::residents::{Residents, STALL_MS};
@@ -518,6 +519,9 @@ impl EventLog {
 
     /// A client was refused.
     pub fn refused(&mut self, connection: &Connection, refusal: &Refusal, now: Time) {
+        if refusal.why == BANNED {
+            return; // there was a line when the ban began, and whom it keeps out is counted
+        }
         let (user, ip) = (connection.user_name.as_deref(), connection.peer.ip);
         let key = (EventKind::Refused, ip, user, refusal.why);
         let Some(repeated) = self.record_of(ip, &key, now) else {

@@ -7,6 +7,7 @@ use tracing::debug;
 
 use super::worker::Worker;
 use crate::auth::Verdict;
+use crate::auth::bans::Subject;
 use crate::auth::way::BackendEvent;
 use crate::delivery::fan_out::{Delivered, Purpose};
 use crate::delivery::frames::Fanned;
@@ -37,6 +38,8 @@ pub enum Mail {
     Disconnect(ClientId, ReasonCode),
     /// Rules or users were replaced.
     AccessChanged,
+    /// An administrator has banned them.
+    Banned(Subject),
     /// Something has happened with whom the authenticator or the authoriser asks.
     Backend(BackendEvent),
     /// From the store.
@@ -164,6 +167,7 @@ impl Worker {
             }
             Mail::Disconnect(client_id, reason) => self.disconnect_client(client_id.as_str(), reason, now),
             Mail::AccessChanged => self.see_to_access(now),
+            Mail::Banned(subject) => self.let_banned_go(&subject, now),
             Mail::Backend(BackendEvent::Asked) => self.metrics().backend_answered.increment(),
             Mail::Backend(BackendEvent::Failed) => self.metrics().backend_failed.increment(),
             Mail::Backend(BackendEvent::Overloaded) => self.metrics().limit_backend_waiting.increment(),

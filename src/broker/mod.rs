@@ -8,6 +8,7 @@
 mod access;
 mod acknowledge;
 mod authenticate;
+pub mod bans;
 pub mod clients;
 mod connack;
 mod ended;
@@ -61,6 +62,8 @@ pub struct Broker {
     pub authenticator: Arc<dyn Authenticator>,
     /// Decides what a client may do.
     pub authorizer: Arc<dyn Authorizer>,
+    /// Who is kept out for a while.
+    pub bans: bans::BanTable,
     /// What must survive goes here.
     pub store: Arc<dyn Store>,
     /// Numbers of what the store keeps.
@@ -144,6 +147,7 @@ impl Broker {
             metrics: WorkerMetrics::new(workers),
             authenticator: parts.authenticator,
             authorizer: parts.authorizer,
+            bans: bans::BanTable::new(options.bans.clone()),
             store: parts.store,
             numbers: Arc::new(Numbers::after(last_session, last_message)),
             restored: restored.into_iter().map(Mutex::new).collect(),

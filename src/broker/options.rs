@@ -1,5 +1,6 @@
 //! What can be set, with defaults and costs.
 
+use crate::auth::bans::BanOptions;
 use crate::codec::DecodeOptions;
 use crate::delivery::residents::DeliveryOptions;
 use crate::protocol::qos::QoS;
@@ -80,6 +81,8 @@ pub struct BrokerOptions {
     /// How long after an unclean stop of the broker the wills of those who were connected wait for their clients to come back,
     /// milliseconds; default 60 s.
     pub will_grace_ms: u64,
+    /// Who is kept out for a while, after wrong passwords for example.
+    pub bans: BanOptions,
     /// `$SYS` interval, seconds, 0 for none; default 10.
     pub sys_interval_secs: u64,
     /// Letters waiting for a worker above which QoS 0 for it is shed; default 1,000,000.
@@ -138,6 +141,7 @@ impl Default for BrokerOptions {
             subscriptions_max: 10_000_000,
             pending_wills_max: 100_000,
             will_grace_ms: 60_000,
+            bans: BanOptions::default(),
             sys_interval_secs: 10,
             mailbox_letters_max: 1_000_000,
         }

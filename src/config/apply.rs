@@ -3,10 +3,11 @@
 use std::{ffi::OsString, num::NonZero, time::Duration};
 
 use super::{
-    schema::{self, Config, Listener, Protocol, Tls},
+    schema::{self, Bans, Config, Listener, Protocol, Tls},
     value::{Address, Auto, Bytes, Limit, Network},
 };
 use crate::{
+    auth::bans::BanOptions,
     broker::{BrokerOptions, Qos2Delivery},
     codec::DecodeOptions,
     delivery::{
@@ -83,6 +84,7 @@ impl Config {
             subscriptions_max: limits.subscriptions_max.to_usize(),
             pending_wills_max: limits.pending_wills_max.to_usize(),
             will_grace_ms: self.storage.will_grace.as_millis() as u64,
+            bans: self.bans.options(),
             sys_interval_secs: self.sys.interval.as_secs(),
             ..BrokerOptions::default()
         }
@@ -196,6 +198,23 @@ impl Config {
     }
 }
 
+impl Bans {
+    fn options(&self) -> BanOptions {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        BanOptions {
+            failures_max: self.failures_max.to_u32(),
+            address_failures_max: self.address_failures_max.to_u32(),
+            window_ms: millis(self.window),
+            time_ms: millis(self.time),
+            time_max_ms: millis(self.time_max),
+            connects_max: self.connects_max.to_u32(),
+            connects_window_ms: millis(self.connects_window),
+            exempt: self.exempt.iter().map(Network::network).collect(),
+            entries_max: self.entries_max as usize,
+        }
+    }
+}
+
 impl Listener {
     pub(super) fn display_name(&self) -> String {
         self.name.clone().unwrap_or_else(|| "mqtt".to_owned())
@@ -280,6 +299,11 @@ impl Limit {
     /// For a counter of this machine.
     pub fn to_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    /// The same, for a small one.
+    fn to_u32(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
     }
 }
 

@@ -33,6 +33,9 @@ pub(super) fn check(config: &mut Config, problems: &mut Problems) {
     name_listeners(&mut config.listeners, problems);
     check_anonymous(config, problems);
     access::check(config, problems);
+    if config.bans.time > config.bans.time_max {
+        problems.error("bans.time", "it is longer than bans.time_max, the longest ban there is");
+    }
     if config.log.target == LogTarget::File && config.log.file.is_none() {
         problems.error(
             "log.target",

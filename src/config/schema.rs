@@ -12,12 +12,14 @@ use super::{
 };
 
 mod auth;
+mod bans;
 mod storage;
 mod ways;
 
 pub use self::auth::{
     AccessRule, Action, Anonymous, Auth, Effect, EnhancedMethod, RefusedLogin, RefusedPublish, WideSubscriptions,
 };
+pub use self::bans::Bans;
 pub use self::storage::{OnCorruption, OnFull, Storage, StorageEnabled, Sync};
 pub use self::ways::{Http, HttpAnswer, HttpFormat, HttpMethod, Jwt, OnFailure, TokenIn};
 
@@ -34,6 +36,8 @@ section! {
         listeners: Vec<Listener> = Listener::loopback();
         /// Who may connect, and what he may do.
         auth: Auth = Auth::default();
+        /// Who is kept out for a while. `sundew ban list` shows them, `sundew ban lift` lets them in, `sundew ban add` bans more.
+        bans: Bans = Bans::default();
         /// How much clients may take, one by one and all together. Every refusal names the option.
         limits: Limits = Limits::default();
         /// What the broker offers and asks of MQTT.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tracing::warn;
 
-use super::listener::{Listener, ListenerShared};
+use super::listener::{Accepted, Listener, ListenerShared};
 use super::worker::{Arrival, Local, Stop, WorkerHandle};
 use crate::protocol::ids::WorkerId;
 use crate::session::peer::ListenerRules;
@@ -80,6 +80,9 @@ pub(super) async fn accept(
             }
             continue;
         }
+        if !is_of_proxy(&accepted) && local.keeps_out(&accepted.peer) {
+            continue;
+        }
         let to = chooser.choose(&gate);
         if to == gate.me {
             Rc::clone(&local).begin(accepted, Arc::clone(&rules));
@@ -89,6 +92,16 @@ pub(super) async fn accept(
                 .await;
         }
     }
+}
+
+/// Whether it comes from a proxy: whom it brings is looked at when that is known.
+fn is_of_proxy(accepted: &Accepted) -> bool {
+    let options = accepted.slot.listener().options();
+    let forwards = |ip| {
+        let websocket = options.websocket.as_ref();
+        websocket.is_some_and(|websocket| websocket.trusted_proxies.iter().any(|proxy| proxy.contains(ip)))
+    };
+    options.proxy_protocol.is_some() || accepted.peer.address.ip().is_some_and(forwards)
 }
 
 struct Chooser {

@@ -336,9 +336,22 @@ impl Local {
 
     fn serve_or_log(self: Rc<Self>, established: Result<Established, Refused>, rules: Arc<ListenerRules>) {
         match established {
+            Ok(established) if established.peer.proxy.is_some() && self.keeps_out(&established.peer) => {}
             Ok(established) => self.serve(established, rules),
             Err(refused) => refused.log(),
         }
+    }
+
+    /// Whether everybody from an address is banned, which is counted: the connection is to be closed without a word.
+    pub(super) fn keeps_out(&self, peer: &TransportPeer) -> bool {
+        let worker = self.broker.borrow();
+        let broker = worker.broker();
+        let ip = peer.address.ip();
+        let is_banned = ip.is_some_and(|ip| broker.bans.address(ip, self.clock.now()).is_some());
+        if is_banned {
+            broker.metrics.of(worker.id()).banned_accept.increment();
+        }
+        is_banned
     }
 
     fn serve(self: Rc<Self>, established: Established, rules: Arc<ListenerRules>) {

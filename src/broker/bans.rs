@@ -1,0 +1,174 @@
+//! Who is banned: wrong passwords and connections are counted, the banned are refused, an administrator's word is kept.
+
+use core::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use tracing::{info, warn};
+
+use super::endings::Ending;
+use super::worker::Worker;
+use super::{Broker, Mail};
+use crate::auth::Refusal;
+use crate::auth::bans::{About, BANNED, Ban, BanOptions, Bans, Subject, TooManyOrders, is_guess};
+use crate::protocol::ids::{ConnectionKey, WorkerId};
+use crate::protocol::reason::ReasonCode;
+use crate::protocol::time::Time;
+
+/// The bans of all workers. While nobody is banned, asking costs a load.
+#[derive(Debug)]
+pub struct BanTable {
+    bans: Mutex<Bans>,
+    /// [`Bans::latest`]
+    latest: AtomicU64,
+    counts_connections: bool,
+}
+
+impl BanTable {
+    /// Nobody is banned.
+    pub fn new(options: BanOptions) -> Self {
+        Self {
+            counts_connections: options.connects_max < u32::MAX,
+            latest: AtomicU64::new(0),
+            bans: Mutex::new(Bans::new(options)),
+        }
+    }
+
+    /// See [`Bans::address`].
+    pub fn address(&self, ip: IpAddr, now: Time) -> Option<Time> {
+        self.if_any(now, |bans| bans.address(ip, now))
+    }
+
+    /// See [`Bans::client`].
+    pub fn client(&self, ip: Option<IpAddr>, user: Option<&str>, client_id: &str, now: Time) -> Option<Time> {
+        self.if_any(now, |bans| bans.client(ip, user, client_id, now))
+    }
+
+    /// See [`Bans::list`].
+    pub fn list(&self, now: Time) -> Vec<Ban> {
+        self.change(|bans| bans.list(now))
+    }
+
+    /// See [`Bans::lift`].
+    pub fn lift(&self, subject: &Subject, now: Time) -> usize {
+        self.change(|bans| bans.lift(subject, now))
+    }
+
+    /// Looks, where somebody may be banned.
+    fn if_any(&self, now: Time, look: impl FnOnce(&Bans) -> Option<Time>) -> Option<Time> {
+        if self.latest.load(Ordering::Acquire) <= now.0 {
+            return None;
+        }
+        look(&self.bans.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Bans) -> T) -> T {
+        let mut bans = self.bans.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = change(&mut bans);
+        self.latest.store(bans.latest().0, Ordering::Release);
+        changed
+    }
+}
+
+impl Broker {
+    /// An administrator bans somebody: who is connected is told to go (0x98).
+    ///
+    /// # Errors
+    /// [`TooManyOrders`].
+    pub fn ban(&self, subject: Subject, until: Time, note: &str, now: Time) -> Result<(), TooManyOrders> {
+        self.bans
+            .change(|bans| bans.add(subject.clone(), until, note.into(), now))?;
+        for worker in 0..self.mailboxes.workers() as u16 {
+            let letter = Mail::Banned(subject.clone());
+            self.mailboxes.send(WorkerId(worker), &mut vec![letter]);
+        }
+        Ok(())
+    }
+}
+
+impl Worker {
+    /// Refuses a client that is banned, under the user name that it gives or has.
+    pub(super) fn check_ban(&self, key: ConnectionKey, user: Option<&str>, now: Time) -> Result<(), Refusal> {
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return Ok(());
+        };
+        let until = self
+            .broker
+            .bans
+            .client(connection.peer.ip, user, connection.client_name(), now);
+        if until.is_none() {
+            return Ok(());
+        }
+        self.metrics().banned_connect.increment();
+        Err(Refusal {
+            reason: ReasonCode::Banned,
+            why: BANNED,
+        })
+    }
+
+    /// A client has proved who it is: it may be another user than it said, and it may come too often.
+    pub(super) fn check_admitted(&self, key: ConnectionKey, now: Time) -> Result<(), Refusal> {
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return Ok(());
+        };
+        let user = connection.user_name.as_deref();
+        if self.broker.bans.counts_connections
+            && let Some(ip) = connection.peer.ip
+        {
+            let client = connection.client_name();
+            let ban = self.broker.bans.change(|bans| bans.connected(ip, client, user, now));
+            self.tell_of(ban, key, now);
+        }
+        self.check_ban(key, user, now)
+    }
+
+    /// A client was refused: if it has guessed wrongly, that counts against its address, and the user name that it gave.
+    pub(super) fn count_refusal(&self, key: ConnectionKey, why: &str, now: Time) {
+        let Some(connection) = self.residents.connections.get(key.0).filter(|_| is_guess(why)) else {
+            return;
+        };
+        let Some(ip) = connection.peer.ip else { return };
+        let user = connection.user_name.as_deref();
+        let made = self.broker.bans.change(|bans| bans.failed(ip, user, now));
+        self.tell_of(made, key, now);
+    }
+
+    /// One line for each ban; none for whom it keeps out.
+    fn tell_of(&self, bans: impl IntoIterator<Item = Ban>, key: ConnectionKey, now: Time) {
+        let connection = self.residents.connections.get(key.0);
+        let listener = connection.map(|connection| &*connection.peer.rules.name);
+        for ban in bans {
+            let counter = match ban.about {
+                About::Login(..) => &self.metrics().bans_user,
+                About::Client(..) => &self.metrics().bans_client,
+                About::Address(_) | About::Order(_) => &self.metrics().bans_address,
+            };
+            counter.increment();
+            let (seconds, count) = (now.secs_until(ban.until), ban.count);
+            warn!(reason = BANNED, listener, seconds, count, "banned: {}", ban.about);
+        }
+    }
+
+    /// An administrator has banned somebody: who it is goes.
+    pub(super) fn let_banned_go(&mut self, subject: &Subject, now: Time) {
+        let mut gone = Vec::new();
+        for (key, connection) in self.residents.connections.iter() {
+            let user = connection.user_name.as_deref();
+            if subject.is(connection.peer.ip, user, connection.client_name()) {
+                gone.push(ConnectionKey(key));
+            }
+        }
+        if !gone.is_empty() {
+            info!(
+                reason = BANNED,
+                connections = gone.len(),
+                "an administrator's ban: {}",
+                About::Order(subject.clone())
+            );
+        }
+        for key in gone {
+            // CONNACK alone can say "banned" (table 3-13).
+            self.end_connection(key, Ending::Administrative(ReasonCode::AdministrativeAction), now);
+        }
+    }
+}
