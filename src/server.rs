@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -27,6 +28,12 @@ use crate::transport::inside::Inside;
 use crate::transport::listener::{ListenError, Listener};
 use crate::transport::options::ListenerOptions;
 use crate::transport::worker::{self, Clock, Stop, WorkerStart};
+
+mod ban_file;
+pub mod control;
+
+pub use self::ban_file::{BanLine, Kind};
+use self::control::Control;
 
 /// What a server is built from.
 #[derive(Clone, Debug)]
@@ -101,6 +108,8 @@ pub struct Server {
     access: Option<Arc<LiveAccess>>,
     /// Looks at the files of `access` as long as it is there.
     _watch: Option<AccessWatch>,
+    /// Listens to commands in the data directory, where there is one.
+    _control: Option<Control>,
 }
 
 impl Server {
@@ -122,9 +131,11 @@ impl Server {
             parts.authenticator = Arc::clone(access.chain()) as _;
             parts.authorizer = Arc::clone(access.rules()) as _;
         }
+        let directory = options.storage.as_ref().map(|storage| storage.directory.clone());
         let (time, at) = start::open(options.storage, workers, &mut parts)?;
         let clock = Clock::start(time, at);
         let broker = Broker::new(options.broker, workers, parts);
+        let control = directory.and_then(|directory| listen_to_commands(&directory, &broker, clock));
         let (stop, stopped) = watch::channel(Stop::Running);
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker::handle()).unzip();
         let inside = Inside::new(handles.clone())?;
@@ -160,6 +171,7 @@ impl Server {
         Ok(Self {
             access: options.access,
             _watch: watch,
+            _control: control,
             broker,
             inside,
             addresses,
@@ -238,6 +250,19 @@ impl Server {
             }
         }
     }
+}
+
+/// Where nothing is kept, no command finds the broker.
+fn listen_to_commands(directory: &Path, broker: &Arc<Broker>, clock: Clock) -> Option<Control> {
+    let started = broker
+        .store
+        .keeps()
+        .then(|| Control::start(directory, Arc::clone(broker), clock))?;
+    let warn = |error| {
+        let path = directory.display();
+        tracing::warn!(%error, "cannot listen in {path}: `sundew ban` will not find this broker");
+    };
+    started.map_err(warn).ok()
 }
 
 /// Wills, and the ends of sessions, whose time came while the broker was away: whoever connects finds them done.

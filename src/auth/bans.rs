@@ -130,6 +130,16 @@ pub enum About {
     Client(IpAddr, Box<str>),
 }
 
+impl About {
+    /// An address that was counted, as it is shown: an IPv6 one is a network.
+    pub fn source(source: IpAddr) -> String {
+        match source {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("{ip}/64"),
+        }
+    }
+}
+
 /// Short for an operator: `address=10.0.0.7 user="alice"`.
 impl fmt::Display for About {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -137,17 +147,10 @@ impl fmt::Display for About {
             Self::Order(Subject::Network(network)) => write!(f, "address={network}"),
             Self::Order(Subject::User(user)) => write!(f, "user={user:?}"),
             Self::Order(Subject::Client(client)) => write!(f, "client={client:?}"),
-            Self::Address(ip) => write!(f, "address={}", shown(*ip)),
-            Self::Login(ip, user) => write!(f, "address={} user={user:?}", shown(*ip)),
-            Self::Client(ip, client) => write!(f, "address={} client={client:?}", shown(*ip)),
+            Self::Address(ip) => write!(f, "address={}", Self::source(*ip)),
+            Self::Login(ip, user) => write!(f, "address={} user={user:?}", Self::source(*ip)),
+            Self::Client(ip, client) => write!(f, "address={} client={client:?}", Self::source(*ip)),
         }
-    }
-}
-
-fn shown(source: IpAddr) -> String {
-    match source {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("{ip}/64"),
     }
 }
 

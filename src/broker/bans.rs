@@ -49,6 +49,11 @@ impl BanTable {
         self.change(|bans| bans.list(now))
     }
 
+    /// See [`Bans::orders`].
+    pub fn orders(&self) -> Vec<Ban> {
+        self.change(|bans| bans.orders().cloned().collect())
+    }
+
     /// See [`Bans::lift`].
     pub fn lift(&self, subject: &Subject, now: Time) -> usize {
         self.change(|bans| bans.lift(subject, now))

@@ -6,6 +6,7 @@
 )]
 
 mod auth;
+mod ban;
 mod bench;
 mod certs;
 mod check;
@@ -49,6 +50,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Auth(auth::Arguments),
+    Ban(ban::Arguments),
     Bench(Box<bench::Arguments>),
     Certs(certs::Arguments),
     Check(check::Arguments),
@@ -89,6 +91,7 @@ Examples:
   sundew pub -t home/lamp -m on              publish one; options as mosquitto_pub has them
   sundew user add alice                      a user with a password; see `sundew user --help`
   sundew auth explain --user alice           why may she, or may she not? see `sundew auth explain --help`
+  sundew ban list                            who is kept out? see `sundew ban --help`
   sundew import mosquitto mosquitto.conf     moving from mosquitto; see `sundew import mosquitto --help`
   sundew store verify                        is what the broker keeps sound? see `sundew store --help`
   sundew bench pairs                         how fast is a broker, any broker? see `sundew bench --help`
@@ -133,6 +136,7 @@ fn run(cli: Cli) -> Exit {
         None => serve::run(cli.serve),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Auth(arguments)) => auth::run(&arguments),
+        Some(Command::Ban(arguments)) => ban::run(&arguments),
         Some(Command::Certs(arguments)) => certs::run(arguments),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Completions(arguments)) => completions::run(&arguments, &mut Cli::command()),

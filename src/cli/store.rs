@@ -99,20 +99,25 @@ struct Place {
 
 impl Place {
     fn directory(&self) -> Result<PathBuf, Exit> {
-        if let Some(directory) = &self.directory {
-            return Ok(directory.clone());
-        }
-        let loaded = config::load(&Layers::new(self.config.clone(), super::serve::environment()));
-        let loaded = loaded.map_err(|problems| {
-            problems.iter().for_each(|problem| eprintln!("{problem}"));
-            Exit::Config
-        })?;
-        match loaded.config.storage_options(std::env::var_os("STATE_DIRECTORY")) {
-            Some(options) => Ok(options.directory),
-            None => {
-                eprintln!("storage.enabled is false, so there is no data directory: name one with --directory");
-                Err(Exit::Usage)
-            }
+        data_directory(self.directory.as_ref(), self.config.as_ref())
+    }
+}
+
+/// The data directory that is named, or that a configuration says. What is wrong is told.
+pub(super) fn data_directory(named: Option<&PathBuf>, config: Option<&PathBuf>) -> Result<PathBuf, Exit> {
+    if let Some(directory) = named {
+        return Ok(directory.clone());
+    }
+    let loaded = config::load(&Layers::new(config.cloned(), super::serve::environment()));
+    let loaded = loaded.map_err(|problems| {
+        problems.iter().for_each(|problem| eprintln!("{problem}"));
+        Exit::Config
+    })?;
+    match loaded.config.storage_options(std::env::var_os("STATE_DIRECTORY")) {
+        Some(options) => Ok(options.directory),
+        None => {
+            eprintln!("storage.enabled is false, so there is no data directory: name one with --directory");
+            Err(Exit::Usage)
         }
     }
 }

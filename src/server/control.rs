@@ -1,0 +1,267 @@
+//! The control socket: how a command talks to the running broker. It is in the data directory, so that it is found by what the command
+//! and the broker both know, and only the broker's own user may open it. One line of JSON each way, then it is closed.
+
+use std::fs;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::ban_file::{BanFile, BanLine, Kind};
+use crate::broker::Broker;
+use crate::protocol::time::Time;
+use crate::transport::worker::Clock;
+
+#[cfg(test)]
+mod tests;
+
+/// The socket's name in the data directory.
+const SOCKET: &str = "control";
+/// How long the other side may take for its line.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest request, bytes.
+const REQUEST_BYTES_MAX: u64 = 64 * 1024;
+/// The longest answer, bytes: every ban that can be counted.
+const ANSWER_BYTES_MAX: u64 = 1 << 30;
+
+/// What is asked of the broker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Who is banned?
+    ListBans,
+    /// Ban somebody.
+    AddBan {
+        /// Of what.
+        kind: Kind,
+        /// Address or block of them, user name, client id.
+        value: String,
+        /// How long; for ever where it is not said.
+        seconds: Option<u64>,
+        /// Why, for who reads the list.
+        note: String,
+    },
+    /// Lift every ban of somebody.
+    LiftBan {
+        /// Of what.
+        kind: Kind,
+        /// As above.
+        value: String,
+    },
+}
+
+/// What the broker says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// Who is banned.
+    Bans(Vec<BanLine>),
+    /// It is done; so many bans were made or lifted.
+    Done(usize),
+    /// It is not, or not wholly.
+    Failed(String),
+}
+
+/// Why nothing was heard from a broker.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// Nobody is there.
+    #[error("no broker is at work here: {}: {error}", path.display())]
+    NoBroker {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// It did not go on.
+    #[error("the broker did not answer: {}: {error}", path.display())]
+    NoAnswer {
+        /// The socket.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+/// Asks the broker that is at work in a data directory.
+///
+/// # Errors
+/// [`ControlError`].
+pub fn ask(directory: &Path, request: &Request) -> Result<Response, ControlError> {
+    let path = directory.join(SOCKET);
+    let mut stream = UnixStream::connect(&path).map_err(|error| ControlError::NoBroker {
+        path: path.clone(),
+        error,
+    })?;
+    let answer = exchange(&mut stream, request);
+    answer.map_err(|error| ControlError::NoAnswer { path, error })
+}
+
+fn exchange(stream: &mut UnixStream, request: &Request) -> io::Result<Response> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write_line(stream, request)?;
+    let mut line = String::new();
+    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+fn write_line(stream: &mut UnixStream, what: &impl Serialize) -> io::Result<()> {
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut line = serde_json::to_vec(what)?;
+    line.push(b'\n');
+    stream.write_all(&line)
+}
+
+/// The thread that listens on the socket. It ends, and the socket goes, when this is dropped.
+#[derive(Debug)]
+pub(super) struct Control {
+    path: PathBuf,
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    /// Bans whom an administrator has banned before, and listens in a data directory, which is this broker's own.
+    ///
+    /// # Errors
+    /// The socket cannot be made, or the system gives no thread.
+    pub(super) fn start(directory: &Path, broker: Arc<Broker>, clock: Clock) -> io::Result<Self> {
+        let office = Office {
+            file: BanFile::new(directory),
+            broker,
+            clock,
+        };
+        office.restore();
+        let path = directory.join(SOCKET);
+        let listener = listen(&path)?;
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let serve = move || {
+            for stream in listener.incoming() {
+                if over.load(Ordering::Acquire) {
+                    return;
+                }
+                match stream {
+                    Ok(stream) => office.serve(stream),
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept on the control socket");
+                        std::thread::sleep(PATIENCE);
+                    }
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(serve)?;
+        Ok(Self {
+            path,
+            is_over,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Release);
+        // It waits for the next connection: this is one.
+        let is_woken = UnixStream::connect(&self.path).is_ok();
+        let _ = fs::remove_file(&self.path);
+        if let Some(thread) = self.thread.take().filter(|_| is_woken) {
+            let _ = thread.join(); // it does not panic, and if so nobody is left to tell
+        }
+    }
+}
+
+/// A socket that only this user may open. Whoever holds the lock of the directory owns what is left in it.
+fn listen(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    socket.listen(16)?; // until now nobody could connect
+    Ok(socket.into())
+}
+
+/// Does what is asked.
+struct Office {
+    file: BanFile,
+    broker: Arc<Broker>,
+    clock: Clock,
+}
+
+impl Office {
+    fn serve(&self, mut stream: UnixStream) {
+        let read = || -> io::Result<Request> {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut line = String::new();
+            BufReader::new((&stream).take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
+            Ok(serde_json::from_str(&line)?)
+        };
+        let response = match read() {
+            Ok(request) => self.answer(request),
+            Err(error) => Response::Failed(format!("the request is not understood: {error}")),
+        };
+        if let Err(error) = write_line(&mut stream, &response) {
+            tracing::debug!(%error, "nobody waits for the answer on the control socket");
+        }
+    }
+
+    fn answer(&self, request: Request) -> Response {
+        let now = self.clock.now();
+        let done = match request {
+            Request::ListBans => {
+                let bans = self.broker.bans.list(now);
+                return Response::Bans(bans.iter().map(|ban| BanLine::of(ban, now)).collect());
+            }
+            Request::AddBan {
+                kind,
+                value,
+                seconds,
+                note,
+            } => kind.subject(&value).and_then(|subject| {
+                let until = seconds.map_or(Time::NEVER, |seconds| now.plus_secs(seconds));
+                let made = self.broker.ban(subject, until, &note, now);
+                made.map(|()| 1).map_err(|error| error.to_string())
+            }),
+            Request::LiftBan { kind, value } => {
+                kind.subject(&value).map(|subject| self.broker.bans.lift(&subject, now))
+            }
+        };
+        match done.and_then(|count| self.keep(now).map(|()| count)) {
+            Ok(count) => Response::Done(count),
+            Err(message) => Response::Failed(message),
+        }
+    }
+
+    fn keep(&self, now: Time) -> Result<(), String> {
+        let bans = self.broker.bans.orders();
+        let kept = self.file.write(&bans, now);
+        kept.map_err(|error| {
+            let path = self.file.path().display();
+            format!("it is done, but will not outlive the broker: cannot write {path}: {error}")
+        })
+    }
+
+    fn restore(&self) {
+        let now = self.clock.now();
+        match self.file.read(now) {
+            Ok(bans) => {
+                for (subject, until, note) in bans {
+                    if let Err(error) = self.broker.ban(subject, until, &note, now) {
+                        tracing::warn!(%error, "bans are left out");
+                    }
+                }
+            }
+            Err(message) => tracing::error!("{message}"),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+use super::*;
+use crate::broker::{BrokerOptions, Parts};
+
+use std::time::Instant;
+
+fn broker() -> (Arc<Broker>, Clock) {
+    let clock = Clock::start(Time(1_000_000), Instant::now());
+    (Broker::new(BrokerOptions::default(), 1, Parts::default()), clock)
+}
+
+fn add(kind: Kind, value: &str, seconds: Option<u64>) -> Request {
+    Request::AddBan {
+        kind,
+        value: value.to_owned(),
+        seconds,
+        note: "noise".to_owned(),
+    }
+}
+
+#[test]
+fn bans_are_made_listed_and_lifted_over_a_socket_that_nobody_else_may_open_and_outlive_the_broker() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let (broker, clock) = broker();
+    let control = Control::start(here, Arc::clone(&broker), clock).unwrap();
+    assert_eq!(
+        fs::metadata(here.join("control")).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    for request in [
+        add(Kind::Address, "10.0.0.0/8", None),
+        add(Kind::User, "a \"b\"\n", Some(3600)),
+        add(Kind::Client, "c", Some(1)),
+    ] {
+        assert_eq!(ask(here, &request).unwrap(), Response::Done(1));
+    }
+    let Response::Failed(message) = ask(here, &add(Kind::Address, "home", None)).unwrap() else {
+        panic!("this is no address")
+    };
+    assert!(message.contains("\"home\" is not a network"), "{message}");
+    let lift = |kind, value: &str| Request::LiftBan {
+        kind,
+        value: value.to_owned(),
+    };
+    assert_eq!(ask(here, &lift(Kind::Client, "c")).unwrap(), Response::Done(1));
+    assert_eq!(ask(here, &lift(Kind::Client, "c")).unwrap(), Response::Done(0));
+    drop((control, broker));
+    assert!(matches!(
+        ask(here, &Request::ListBans),
+        Err(ControlError::NoBroker { .. })
+    ));
+
+    let (broker, clock) = self::broker();
+    let _control = Control::start(here, Arc::clone(&broker), clock).unwrap();
+    let Response::Bans(bans) = ask(here, &Request::ListBans).unwrap() else {
+        panic!("bans")
+    };
+    let known: Vec<_> = bans
+        .iter()
+        .map(|ban| (ban.kind, &*ban.value, ban.until.is_some(), &*ban.note))
+        .collect();
+    assert_eq!(
+        known,
+        [
+            (Kind::Address, "10.0.0.0/8", false, "noise"),
+            (Kind::User, "a \"b\"\n", true, "noise")
+        ]
+    );
+    assert!(broker.bans.address("10.1.2.3".parse().unwrap(), clock.now()).is_some());
+}
+
+#[test]
+fn a_damaged_file_of_bans_is_put_aside_and_what_is_no_request_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    fs::write(here.join("bans.json"), "[{\"kind\": \"address\"").unwrap();
+    let (broker, clock) = broker();
+    let _control = Control::start(here, broker, clock).unwrap();
+    assert!(here.join("bans.json.damaged").exists() && !here.join("bans.json").exists());
+    let mut stream = UnixStream::connect(here.join("control")).unwrap();
+    stream.write_all(b"bans, please\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(
+        answer.starts_with("{\"failed\":\"the request is not understood"),
+        "{answer}"
+    );
+}
