@@ -99,6 +99,7 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Server {
     broker: Arc<Broker>,
+    clock: Clock,
     inside: Arc<Inside>,
     addresses: Vec<(String, Vec<SocketAddr>)>,
     threads: Vec<JoinHandle<io::Result<()>>>,
@@ -173,6 +174,7 @@ impl Server {
             _watch: watch,
             _control: control,
             broker,
+            clock,
             inside,
             addresses,
             threads,
@@ -190,6 +192,11 @@ impl Server {
     /// The broker.
     pub const fn broker(&self) -> &Arc<Broker> {
         &self.broker
+    }
+
+    /// The broker's time: what its moments are told in.
+    pub fn now(&self) -> Time {
+        self.clock.now()
     }
 
     /// Publishes from inside.

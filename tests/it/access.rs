@@ -18,6 +18,7 @@ use crate::broker::{BOTH, Broker, V5, story_with};
 use crate::client::Client;
 use crate::wire::{Connect, Publish, Will};
 
+mod bans;
 mod random;
 mod retained;
 mod sessions;

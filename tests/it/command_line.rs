@@ -216,6 +216,55 @@ fn files_that_are_not_there_are_named() {
 }
 
 #[test]
+fn bans_are_made_listed_and_lifted_while_the_broker_is_at_work() {
+    let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+    let at = |arguments: &[&str]| run(&[arguments, &["-d", folder.path().to_str().unwrap()]].concat());
+    let (code, _, stderr) = at(&["ban", "list"]);
+    assert!(
+        code == 69 && stderr.starts_with("no broker is at work here: "),
+        "{stderr}"
+    );
+    let answer = || {
+        let mut socket = TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+        socket.write_all(CONNECT).unwrap();
+        let mut answer = Vec::new();
+        socket.read_exact(&mut [0; 3]).unwrap();
+        socket.take(1).read_to_end(&mut answer).unwrap();
+        answer
+    };
+    let start = || {
+        let mut command = sundew(&["-p", &port]);
+        command.env("SUNDEW__STORAGE__ENABLED", "true");
+        Broker::start(command.env("SUNDEW__STORAGE__DIRECTORY", folder.path()))
+    };
+    let mut broker = start();
+    assert_eq!(
+        at(&["ban", "add", "--client", "stay", "--note", "noisy"]),
+        (0, String::new(), String::new())
+    );
+    let listed = (
+        0,
+        "client \"stay\"   until it is lifted   \"noisy\"\n".to_owned(),
+        String::new(),
+    );
+    assert_eq!(at(&["ban", "list"]), listed);
+    assert_eq!(answer(), [5]);
+    broker.signal("TERM");
+    assert_eq!(broker.end().0, Some(0));
+    let _broker = start();
+    assert_eq!(at(&["ban", "list"]), listed, "it outlives the broker");
+    assert_eq!(answer(), [5]);
+    assert_eq!(
+        at(&["ban", "lift", "--client", "stay"]),
+        (0, String::new(), String::new())
+    );
+    assert_eq!(answer(), [0]);
+    assert_eq!(at(&["ban", "lift", "--client", "stay"]).0, 1);
+    assert_eq!(at(&["ban", "add", "--address", "home"]).0, 1);
+    assert_eq!(at(&["ban", "add"]).0, 64);
+}
+
+#[test]
 fn a_wrong_command_line_says_what_is_right() {
     let (code, _, stderr) = run(&["--lisen", "0.0.0.0:1883"]);
     assert_eq!(code, 64);

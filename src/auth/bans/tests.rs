@@ -163,11 +163,14 @@ fn a_flood_of_names_and_addresses_is_bounded_and_the_oldest_are_forgotten() {
     assert_eq!(bans.entries.len(), 2);
 }
 
+/// Failures that count towards the next ban, and bans with begin and end.
+type History = (Vec<u64>, Vec<(u64, u64)>);
+
 /// The rules, written down as plainly as can be: everything is remembered.
 #[derive(Default)]
 struct Naive {
-    /// Of each key: failures that count towards the next ban, and bans with begin and end.
-    keys: BTreeMap<(u8, Option<u8>), (Vec<u64>, Vec<(u64, u64)>)>,
+    /// Of each address, and each user there.
+    keys: BTreeMap<(u8, Option<u8>), History>,
 }
 
 impl Naive {
