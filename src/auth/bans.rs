@@ -369,7 +369,7 @@ impl Bans {
         if entry.until > now {
             return None; // it was on its way when the ban came
         }
-        if now.millis_since(entry.since) >= window_ms {
+        if entry.count == 0 || now.millis_since(entry.since) >= window_ms {
             (entry.since, entry.count) = (now, 0);
         }
         entry.count += 1;
