@@ -197,7 +197,7 @@ fn check_rule(rule: &AccessRule, path: &str, config: &Config, problems: &mut Pro
         ("listeners", rule.listeners.is_empty()),
     ] {
         let path = format!("{path}.{name}");
-        if is_empty && problems.is_set(&path) {
+        if is_empty && problems.is_set(&path) && !problems.is_wrong(&path) {
             problems.error(
                 &path,
                 "it is empty, so the rule is for nobody; leave it out to name nobody in particular",

@@ -270,7 +270,7 @@ impl Listener {
 }
 
 impl Tls {
-    fn options(&self) -> TlsOptions {
+    pub(super) fn options(&self) -> TlsOptions {
         let first = CertificateFiles {
             chain: self.certificate.clone(),
             key: self.key.clone(),

@@ -12,6 +12,10 @@ use super::{
     schema::{CertificateUser, ClientCertificate, Config, Listener, LogTarget, Protocol, Tls},
     value::Address,
 };
+use crate::transport::{
+    options::TlsOptions,
+    tls::{self, TlsError},
+};
 
 /// Looks at options together, and gives every listener a name.
 pub(super) fn check(config: &mut Config, problems: &mut Problems) {
@@ -28,6 +32,7 @@ pub(super) fn check(config: &mut Config, problems: &mut Problems) {
         check_kind(listener, &path, problems);
         if let Some(tls) = &listener.tls {
             check_tls(tls, &format!("{path}.tls"), problems);
+            check_files(tls, &format!("{path}.tls"), problems);
         }
     }
     name_listeners(&mut config.listeners, problems);
@@ -111,6 +116,7 @@ fn check_tls(tls: &Tls, path: &str, problems: &mut Problems) {
             &format!("{path}.client_certificate"),
             "certificates of clients cannot be checked, add client_ca = \"FILE\"",
         ),
+        (Some(_), ClientCertificate::None) if problems.is_wrong(&format!("{path}.client_certificate")) => {}
         (Some(_), ClientCertificate::None) => problems.warning(
             &format!("{path}.client_ca"),
             "clients are not asked for a certificate, add client_certificate = \"required\"",
@@ -121,6 +127,35 @@ fn check_tls(tls: &Tls, path: &str, problems: &mut Problems) {
         (Some(_), None) => problems.error(&format!("{path}.client_crl"), "it is of use with client_ca only"),
         (Some(file), Some(_)) => check_readable(file, &format!("{path}.client_crl"), problems),
         (None, _) => {}
+    }
+}
+
+/// What is in files that can be read.
+fn check_files(tls: &Tls, path: &str, problems: &mut Problems) {
+    let mut files = vec![
+        (tls.certificate.clone(), format!("{path}.certificate")),
+        (tls.key.clone(), format!("{path}.key")),
+    ];
+    for (index, more) in tls.certificates.iter().enumerate() {
+        files.push((
+            more.certificate.clone(),
+            format!("{path}.certificates[{index}].certificate"),
+        ));
+        files.push((more.key.clone(), format!("{path}.certificates[{index}].key")));
+    }
+    let of_clients = [(&tls.client_ca, "client_ca"), (&tls.client_crl, "client_crl")];
+    files.extend(of_clients.map(|(file, name)| (file.clone().unwrap_or_default(), format!("{path}.{name}"))));
+    let options = TlsOptions {
+        client_ca: tls.client_ca.clone(),
+        client_crl: tls.client_crl.clone(),
+        ..tls.options()
+    };
+    for error in tls::check(&options) {
+        if matches!(error, TlsError::Read { .. }) {
+            continue; // it has been told
+        }
+        let option = files.iter().find(|(file, _)| error.file() == Some(file));
+        problems.error(option.map_or(path, |(_, option)| option), error.to_string());
     }
 }
 

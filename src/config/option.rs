@@ -278,7 +278,11 @@ macro_rules! choice {
             }
 
             fn expected() -> String {
-                $crate::config::value::one_of(&[$( $word ),+])
+                $crate::config::value::one_of(<Self as $crate::config::value::Scalar>::words())
+            }
+
+            fn words() -> &'static [&'static str] {
+                &[$( $word ),+]
             }
         }
     };

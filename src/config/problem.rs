@@ -68,6 +68,11 @@ impl Problems {
         self.places.contains_key(path)
     }
 
+    /// Whether something in the option at `path` has been found wrong.
+    pub(super) fn is_wrong(&self, path: &str) -> bool {
+        self.list.iter().any(|problem| problem.message.starts_with(path))
+    }
+
     /// Where `path` was set; the place of the nearest section around it otherwise.
     pub(super) fn place(&self, path: &str) -> String {
         let mut path = path;

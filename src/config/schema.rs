@@ -522,6 +522,9 @@ impl super::value::Scalar for LogLevel {
     fn expected() -> String {
         "\"error\", \"warn\", \"info\", \"debug\", or such as \"info,sundew::session=debug\"".to_owned()
     }
+    fn words() -> &'static [&'static str] {
+        &["error", "warn", "info", "debug"]
+    }
 }
 
 choice! {

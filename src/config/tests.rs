@@ -4,6 +4,8 @@ use std::{fs, path::PathBuf};
 
 use super::{reference::reference, schema::*, value::*, *};
 
+mod wrong;
+
 /// Loads `text` as `sundew.toml` of a folder of its own; messages say `FOLDER` for it.
 fn load_text(text: &str) -> Result<Loaded, Vec<String>> {
     load_layers(text, Layers::default())

@@ -14,6 +14,7 @@ use crate::{auth::rule::TopicPattern, transport};
 use super::{
     option::{Reading, Section, Setting, found, join},
     problem::split_place,
+    suggest,
 };
 
 /// A value that is one word: read from its text, whether it stands in a file (`7`, `"7"`) or in the environment.
@@ -24,6 +25,10 @@ pub(super) trait Scalar: Sized {
     fn to_toml(&self) -> String;
     /// What may be written there, as the end of "expected …".
     fn expected() -> String;
+    /// The words that may be written there.
+    fn words() -> &'static [&'static str] {
+        &[]
+    }
     /// Whether the value lies between both, inclusive.
     fn is_within(&self, _least: &Self, _most: &Self) -> bool {
         true
@@ -39,10 +44,8 @@ impl<T: Scalar> Setting for T {
         };
         let read = T::from_text(&text);
         if read.is_none() {
-            reading.0.error(
-                path,
-                format!("expected {}, found {}", <T as Scalar>::expected(), found(&value.kind)),
-            );
+            let message = format!("expected {}, found {}", <T as Scalar>::expected(), found(&value.kind));
+            reading.0.error(path, message + &suggest::word(&text, T::words()));
         }
         read
     }
@@ -79,6 +82,9 @@ impl Scalar for bool {
     }
     fn expected() -> String {
         "true or false".to_owned()
+    }
+    fn words() -> &'static [&'static str] {
+        &["true", "false"]
     }
 }
 
@@ -183,6 +189,9 @@ impl Scalar for Limit {
     fn expected() -> String {
         "a number or \"unlimited\"".to_owned()
     }
+    fn words() -> &'static [&'static str] {
+        &["unlimited"]
+    }
     fn is_within(&self, least: &Self, most: &Self) -> bool {
         (least..=most).contains(&self)
     }
@@ -239,6 +248,9 @@ impl Scalar for Expiry {
     fn expected() -> String {
         "a duration such as \"14days\", or \"never\"".to_owned()
     }
+    fn words() -> &'static [&'static str] {
+        &["never"]
+    }
 }
 
 /// A number, or `"auto"`: chosen by the broker when it starts.
@@ -266,6 +278,9 @@ impl Scalar for Auto {
     }
     fn expected() -> String {
         "a number or \"auto\"".to_owned()
+    }
+    fn words() -> &'static [&'static str] {
+        &["auto"]
     }
     fn is_within(&self, least: &Self, most: &Self) -> bool {
         *self == Self::Auto || (least..=most).contains(&self)

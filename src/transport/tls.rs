@@ -129,6 +129,37 @@ pub fn server_config(
     Ok((Arc::new(config), loaded))
 }
 
+/// Everything that is wrong with the files of `options`, not only the first of it.
+pub fn check(options: &TlsOptions) -> Vec<TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut wrong: Vec<_> = options
+        .certificates
+        .iter()
+        .filter_map(|files| Certificate::load(files, &provider).err())
+        .collect();
+    if let Some(file) = &options.client_ca {
+        wrong.extend(add_authorities(&mut RootCertStore::empty(), file).err());
+    }
+    if let Some(file) = &options.client_crl {
+        wrong.extend(read_revocation_lists(file).err());
+    }
+    if wrong.is_empty() {
+        wrong.extend(server_config(options, false).err());
+    }
+    wrong
+}
+
+impl TlsError {
+    /// The file that it is about.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Read { file, .. } | Self::Nothing { file, .. } | Self::Unusable { file, .. } => Some(file),
+            Self::Mismatch { key, .. } => Some(key),
+            Self::NoCertificate | Self::FragmentSize => None,
+        }
+    }
+}
+
 /// What the finished handshake of `connection` told of the client.
 pub(super) fn peer(connection: &rustls::ServerConnection) -> TlsPeer {
     TlsPeer {
@@ -273,16 +304,7 @@ fn client_verifier(
     add_authorities(&mut roots, authorities)?;
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     if let Some(file) = &options.client_crl {
-        let pem = read(file)?;
-        let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
-        let lists = lists
-            .ok()
-            .filter(|lists| !lists.is_empty())
-            .ok_or_else(|| TlsError::Nothing {
-                file: file.clone(),
-                what: "revocation list",
-                advice: "it must hold a block that begins with -----BEGIN X509 CRL-----",
-            })?;
+        let lists = read_revocation_lists(file)?;
         // A list covers its own authority; intermediates without one stay usable.
         builder = builder
             .with_crls(lists)
@@ -296,6 +318,18 @@ fn client_verifier(
     builder.build().map_err(|error| TlsError::Unusable {
         file: file.to_owned(),
         reason: error.to_string(),
+    })
+}
+
+/// Reads the revocation lists of a PEM file.
+fn read_revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let pem = read(file)?;
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
+    let lists = lists.ok().filter(|lists| !lists.is_empty());
+    lists.ok_or_else(|| TlsError::Nothing {
+        file: file.to_owned(),
+        what: "revocation list",
+        advice: "it must hold a block that begins with -----BEGIN X509 CRL-----",
     })
 }
 

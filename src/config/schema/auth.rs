@@ -189,4 +189,7 @@ impl crate::config::value::Scalar for Anonymous {
     fn expected() -> String {
         "true, false, \"loopback\" or \"auto\"".to_owned()
     }
+    fn words() -> &'static [&'static str] {
+        &["true", "false", "loopback", "auto"]
+    }
 }
