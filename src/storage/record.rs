@@ -12,7 +12,7 @@ mod unreleased;
 
 use smallvec::SmallVec;
 
-use self::bytes::{Head, Reader, put, put_binary, put_time};
+use self::bytes::{Head, LongHead, Reader, ShortHead, put, put_binary, put_time};
 pub use self::content::Content;
 pub use self::unreleased::UnreleasedRecord;
 use crate::protocol::ids::{MessageNumber, PacketId, SessionNumber};
@@ -181,7 +181,32 @@ const LENGTH_BYTES: usize = 4;
 
 impl Record<'_> {
     /// Appends the record.
+    #[inline(always)]
     pub fn encode(&self, out: &mut Vec<u8>) {
+        // Of each message there are some of these: where it is known which, nothing of the rest is left.
+        match self {
+            Self::Message(message) => message.encode(out),
+            Self::Delivery(number, delivery) if delivery.is_short() => {
+                let mut head = ShortHead::record(KIND_DELIVERY);
+                head.number(number.0.get());
+                delivery.put_head(&mut head);
+                head.append_record(out);
+            }
+            Self::DeliveryEnded(number, session, copy) => {
+                let mut head = ShortHead::record(KIND_DELIVERY_ENDED);
+                head.number(number.0.get());
+                head.number(session.0.get());
+                head.number((*copy).into());
+                head.append_record(out);
+            }
+            Self::Received(session, id) => received(KIND_RECEIVED, *session, *id, out),
+            Self::ReceivedEnded(session, id) => received(KIND_RECEIVED_ENDED, *session, *id, out),
+            rare => rare.encode_rare(out),
+        }
+    }
+
+    #[inline(never)]
+    fn encode_rare(&self, out: &mut Vec<u8>) {
         match self {
             Self::Session(session) => framed(out, KIND_SESSION, |out| session.encode(out)),
             Self::SessionEnded(session) => framed(out, KIND_SESSION_ENDED, |out| put(out, session.0.get())),
@@ -192,28 +217,15 @@ impl Record<'_> {
             }),
             Self::Will(will) => framed(out, KIND_WILL, |out| will.encode(out)),
             Self::WillEnded(session) => framed(out, KIND_WILL_ENDED, |out| put(out, session.0.get())),
-            Self::Message(message) => framed(out, KIND_MESSAGE, |out| message.encode(out)),
-            Self::Delivery(number, delivery) if delivery.is_short() => {
-                let mut head = Head::record(KIND_DELIVERY);
-                head.number(number.0.get());
-                delivery.put_head(&mut head);
-                head.append_record(out);
-            }
             Self::Delivery(number, delivery) => framed(out, KIND_DELIVERY, |out| {
                 put(out, number.0.get());
                 delivery.encode(out);
             }),
-            Self::DeliveryEnded(number, session, copy) => {
-                let mut head = Head::record(KIND_DELIVERY_ENDED);
-                head.number(number.0.get());
-                head.number(session.0.get());
-                head.number((*copy).into());
-                head.append_record(out);
-            }
-            Self::Received(session, id) => received(KIND_RECEIVED, *session, *id, out),
-            Self::ReceivedEnded(session, id) => received(KIND_RECEIVED_ENDED, *session, *id, out),
             Self::Unreleased(unreleased) => framed(out, KIND_UNRELEASED, |out| unreleased.encode(out)),
             Self::RetainedFrom(order) => framed(out, KIND_RETAINED_FROM, |out| put(out, *order)),
+            Self::Message(_) | Self::DeliveryEnded(..) | Self::Received(..) | Self::ReceivedEnded(..) => {
+                unreachable!("`encode` writes these itself")
+            }
         }
     }
 }
@@ -277,8 +289,9 @@ pub fn message_number(record: &[u8]) -> Option<MessageNumber> {
     }
 }
 
+#[inline(always)]
 fn received(kind: u8, session: SessionNumber, id: PacketId, out: &mut Vec<u8>) {
-    let mut head = Head::record(kind);
+    let mut head = ShortHead::record(kind);
     head.number(session.0.get());
     head.number(id.get().into());
     head.append_record(out);
@@ -288,6 +301,12 @@ fn framed(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0, 0, 0, 0, kind]);
     body(out);
+    end_record(out, start);
+}
+
+/// Puts a record's length where it begins.
+#[inline]
+fn end_record(out: &mut [u8], start: usize) {
     // A record is at most as long as the largest packet and its deliveries: far below 4 GiB.
     let length = (out.len() - start - LENGTH_BYTES) as u32;
     out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
@@ -392,11 +411,12 @@ impl<'a> MessageRecord<'a> {
         }
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
-        let content = &self.content;
+    /// Appends it as a record.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (content, start) = (&self.content, out.len());
         let (topic, properties) = (content.topic.as_bytes(), content.properties.as_bytes());
-        out.reserve(topic.len() + properties.len() + content.payload.len() + self.deliveries.0.len() + 100);
-        let mut head = Head::new();
+        out.reserve(topic.len() + properties.len() + content.payload.len() + self.deliveries.0.len() + 300);
+        let mut head = LongHead::record(KIND_MESSAGE);
         head.number(self.number.0.get());
         head.number(self.expires_at.0.wrapping_add(1));
         head.number(self.retained.map_or(0, |order| order + 1));
@@ -411,10 +431,19 @@ impl<'a> MessageRecord<'a> {
         head.number(topic.len() as u64);
         head.append_to(out);
         out.extend_from_slice(topic);
-        put_binary(out, properties);
-        put_binary(out, content.payload);
+        if properties.is_empty() {
+            let mut head = ShortHead::new();
+            head.byte(0);
+            head.number(content.payload.len() as u64);
+            head.append_to(out);
+        } else {
+            put_binary(out, properties);
+            put(out, content.payload.len() as u64);
+        }
+        out.extend_from_slice(content.payload);
         content.encode_source(out);
         out.extend_from_slice(self.deliveries.0);
+        end_record(out, start);
     }
 
     fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
@@ -465,7 +494,7 @@ impl<'a> DeliveryRecord<'a> {
     /// Appends it, as part of [`Deliveries`].
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut head = Head::new();
+        let mut head = ShortHead::new();
         self.put_head(&mut head);
         head.append_to(out);
         if self.is_short() {
@@ -491,8 +520,8 @@ impl<'a> DeliveryRecord<'a> {
         self.identifiers.is_empty() && self.group.is_none() && self.copy == 0
     }
 
-    #[inline]
-    fn put_head(&self, head: &mut Head) {
+    #[inline(always)]
+    fn put_head<const ROOM: usize>(&self, head: &mut Head<ROOM>) {
         let (progress, id) = match self.progress {
             Progress::Queued => (0, None),
             Progress::Sent(id) => (1, Some(id)),
