@@ -15,6 +15,11 @@ use crate::storage::{SnapshotId, SnapshotPart};
 
 /// After a snapshot could not be made, the next try is so many milliseconds later.
 const AGAIN_MILLIS: u64 = 10_000;
+/// Under load that fills the log at once, a snapshot begins so many milliseconds after the last one began, unless the log has become
+/// [`LOG_TIMES_MAX`] times as large as it should be: each costs two syncs, and writes to the device what will be removed in a moment.
+const SPACING_MILLIS: u64 = 1000;
+/// See [`SPACING_MILLIS`].
+const LOG_TIMES_MAX: u64 = 4;
 
 /// What the engine knows about snapshots.
 #[derive(Debug)]
@@ -37,12 +42,14 @@ pub(super) struct Compaction {
     /// The log's last block when the store was opened.
     pub(super) blocks_at_start: u64,
     /// Bytes of the last one.
-    last_bytes: u64,
+    pub(super) last_bytes: u64,
     /// Files that are put aside, not removed, when a snapshot has taken their place.
     damaged: Vec<String>,
     /// The last one that was begun.
     last_id: SnapshotId,
     began: Time,
+    /// Bytes of the log then.
+    pub(super) began_at_bytes: u64,
 }
 
 impl Compaction {
@@ -62,17 +69,13 @@ impl Compaction {
             damaged: report.damaged.clone(),
             last_id: 0,
             began: Time::default(),
+            began_at_bytes: 0,
         }
     }
 
     /// True when a next start would have something to replay.
     pub(super) const fn is_needed_to_close(&self) -> bool {
         self.changes > 0 || self.snapshot.is_some() || self.is_tidying
-    }
-
-    /// The estimate of the next one's bytes.
-    pub(super) const fn last_bytes(&self) -> u64 {
-        self.last_bytes
     }
 }
 
@@ -142,12 +145,24 @@ impl Engine {
         }
     }
 
+    /// Bytes of the log at which a snapshot is due.
+    pub(super) fn log_limit(&self) -> u64 {
+        self.options.snapshot_after.max(self.compaction.last_bytes)
+    }
+
     /// Sees whether the log has grown so much that a snapshot is due; false while one cannot begin.
     pub(super) fn want_snapshot(&mut self) -> bool {
         let may_begin = self.compaction.snapshot.is_none() && self.failure.is_none() && !self.is_closed;
         if may_begin {
-            let limit = self.options.snapshot_after.max(self.compaction.last_bytes);
-            self.compaction.wants |= self.compaction.changes > 0 && self.log_bytes() > limit;
+            let (limit, bytes) = (self.log_limit(), self.log_bytes());
+            let is_early = self.now.time.millis_since(self.compaction.began) < SPACING_MILLIS;
+            self.compaction.wants |= self.compaction.changes > 0
+                && bytes
+                    > if is_early {
+                        limit.saturating_mul(LOG_TIMES_MAX)
+                    } else {
+                        limit
+                    };
         }
         may_begin
     }
@@ -176,12 +191,14 @@ impl Engine {
         };
         self.compaction.last_id = segment.number;
         let header = self.header(FileName::snapshot(segment.number));
+        let bytes = self.log_bytes();
         match Snapshot::create(&*self.files, header, self.log.last_block(), self.workers.len()) {
             Ok(snapshot) => {
                 let compaction = &mut self.compaction;
                 compaction.wants = false;
                 compaction.changes = 0;
                 compaction.began = self.now.time;
+                compaction.began_at_bytes = bytes;
                 compaction.snapshot = Some(snapshot);
                 for worker in 0..self.workers.len() {
                     self.events.snapshot(WorkerId(worker as u16), segment.number);

@@ -278,8 +278,8 @@ impl Engine {
 
     /// True when a snapshot that is being made is waited for: to end, to heal, or because the log grows faster than it.
     pub fn is_hurried(&self) -> bool {
-        let limit = self.options.snapshot_after.max(self.compaction.last_bytes());
-        self.closing.is_some() || self.failure.is_some() || self.log_bytes() > 2 * limit
+        let is_outrun = self.log_bytes() > self.compaction.began_at_bytes.saturating_add(self.log_limit());
+        self.closing.is_some() || self.failure.is_some() || is_outrun
     }
 
     /// True when it was closed: nothing more will be written.

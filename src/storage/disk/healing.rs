@@ -165,7 +165,7 @@ impl Engine {
         let Ok(free) = self.files.free_bytes() else {
             return Ok(()); // trying will tell
         };
-        let snapshot = self.compaction.last_bytes();
+        let snapshot = self.compaction.last_bytes;
         let old: u64 = self.present.values().sum();
         let has_changed = self.failure.as_ref().is_some_and(|failure| failure.has_changed);
         let is_likely = free >= snapshot && free + old >= self.options.reserve + snapshot;

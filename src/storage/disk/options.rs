@@ -35,8 +35,9 @@ pub struct DiskOptions {
     pub sync_interval: u64,
     /// Bytes after which a segment is finished; default 64 MiB. It may get larger by a group of batches, or while no other can be made.
     pub segment_size: u64,
-    /// Bytes of the log after which a snapshot is made, unless the last snapshot is larger: then as many as that has; default 64 MiB. A large one
-    /// costs space and time at the start, a small one writes everything again and again.
+    /// Bytes of the log after which a snapshot is made, unless the last snapshot is larger: then as many as that has; default 64 MiB. Where the log
+    /// fills more often than once a second, a snapshot waits for that second, or four times as many bytes. A large one costs space and time at the
+    /// start, a small one writes everything again and again.
     pub snapshot_after: u64,
     /// Bytes that are left free on the device, so that there is room to heal; default 16 MiB, 0 for none.
     pub reserve: u64,

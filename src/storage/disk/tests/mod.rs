@@ -153,6 +153,42 @@ fn a_snapshot_takes_the_place_of_the_log_before_it() {
 }
 
 #[test]
+fn a_log_that_fills_at_once_is_replaced_each_second_or_when_it_is_far_too_large() {
+    let mut world = World::new(DiskOptions {
+        sync: SyncMode::Os,
+        snapshot_after: 10_000,
+        ..DiskOptions::default()
+    });
+    let begun = |world: &World| world.told.snapshots.lock().unwrap().len();
+    // Fills the log by so many bytes, and ends a snapshot that was begun.
+    let fill = |world: &mut World, bytes: u64| {
+        for value in 0..bytes / 1000 {
+            world.submit(0, message(1000 + value, &[0; 1000]), None);
+            world.settle();
+        }
+        let last = world.told.snapshots.lock().unwrap().last().copied();
+        if let Some((worker, id)) = last {
+            world.part(worker, id, mark(1), &[], true);
+            world.settle();
+        }
+    };
+    world.wait(5000);
+    fill(&mut world, 9000);
+    assert_eq!(begun(&world), 0, "it has not grown so much");
+    fill(&mut world, 4000);
+    assert_eq!(begun(&world), 1);
+    fill(&mut world, 20_000);
+    assert_eq!(begun(&world), 1, "the last one was a moment ago");
+    world.wait(1000);
+    assert_eq!(begun(&world), 2, "a second ago");
+    fill(&mut world, 0);
+    fill(&mut world, 35_000);
+    assert_eq!(begun(&world), 2);
+    fill(&mut world, 8000);
+    assert_eq!(begun(&world), 3, "it is four times as large as it should be");
+}
+
+#[test]
 fn a_message_is_found_again_in_the_log_and_behind_a_snapshot() {
     let mut world = World::new(DiskOptions {
         sync: SyncMode::Os,
