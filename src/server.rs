@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::backends::access::{AccessOptions, LiveAccess};
-use crate::backends::watch::AccessWatch;
+use crate::backends::watch::FileWatch;
 use crate::broker::{Broker, BrokerOptions, Mail, Parts, Worker};
 use crate::client::ClientOptions;
 use crate::protocol::ids::{ClientId, WorkerId};
@@ -30,10 +30,14 @@ use crate::transport::options::ListenerOptions;
 use crate::transport::worker::{self, Clock, Stop, WorkerStart};
 
 mod ban_file;
+mod certificates;
 pub mod control;
+pub mod reload;
 
 pub use self::ban_file::{BanLine, Kind};
+use self::certificates::LiveCertificates;
 use self::control::Control;
+use self::reload::{OnReload, Reloader};
 
 /// What a server is built from.
 #[derive(Clone, Debug)]
@@ -57,7 +61,7 @@ pub struct ServerOptions {
     pub storage: Option<StorageOptions>,
     /// Who may enter and what he may do, in the place of what the parts say; default: they say it.
     pub access: Option<Arc<LiveAccess>>,
-    /// How often the files of `access` are looked at; `None`: never. Default 250 ms.
+    /// How often the files of `access`, and certificates, are looked at; `None`: never. Default 250 ms.
     pub watch_interval: Option<Duration>,
 }
 
@@ -106,11 +110,11 @@ pub struct Server {
     stop: watch::Sender<Stop>,
     drained: Arc<AtomicUsize>,
     drain: Duration,
-    access: Option<Arc<LiveAccess>>,
-    /// Looks at the files of `access` as long as it is there.
-    _watch: Option<AccessWatch>,
+    reloader: Reloader,
+    /// Looks at the files of users and rules, and at certificates, as long as it is there.
+    _watch: Option<FileWatch>,
     /// Listens to commands in the data directory, where there is one.
-    _control: Option<Control>,
+    control: Option<Control>,
 }
 
 impl Server {
@@ -127,6 +131,10 @@ impl Server {
             .iter()
             .map(|(listener, rules)| (rules.name.clone(), listener.local_addresses()))
             .collect();
+        let shared: Vec<_> = listeners
+            .iter()
+            .map(|(listener, _)| Arc::clone(listener.shared()))
+            .collect();
         let workers = options.workers.clamp(1, usize::from(u16::MAX));
         if let Some(access) = &options.access {
             parts.authenticator = Arc::clone(access.chain()) as _;
@@ -136,7 +144,12 @@ impl Server {
         let (time, at) = start::open(options.storage, workers, &mut parts)?;
         let clock = Clock::start(time, at);
         let broker = Broker::new(options.broker, workers, parts);
-        let control = directory.and_then(|directory| listen_to_commands(&directory, &broker, clock));
+        let reloader = Reloader {
+            access: options.access,
+            broker: Arc::clone(&broker),
+            certificates: Arc::new(LiveCertificates::new(shared)),
+        };
+        let control = directory.and_then(|directory| listen_to_commands(&directory, &reloader, clock));
         let (stop, stopped) = watch::channel(Stop::Running);
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker::handle()).unzip();
         let inside = Inside::new(handles.clone())?;
@@ -163,16 +176,13 @@ impl Server {
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             threads.push(thread.spawn(move || worker::run(start))?);
         }
-        let watch = match (&options.access, options.watch_interval) {
-            (Some(access), Some(interval)) => {
-                Some(AccessWatch::start(Arc::clone(access), Arc::clone(&broker), interval)?)
-            }
-            _ => None,
-        };
+        let looking = reloader.clone();
+        let watch = |interval| FileWatch::start(interval, move || looking.look());
+        let watch = options.watch_interval.map(watch);
         Ok(Self {
-            access: options.access,
-            _watch: watch,
-            _control: control,
+            reloader,
+            _watch: watch.transpose()?,
+            control,
             broker,
             clock,
             inside,
@@ -225,11 +235,19 @@ impl Server {
     /// Reads the files of users and rules again, all or none of them, and, where there are, with other options; clients that may not be
     /// here any more are told to go. False when a file is wrong, which the log tells, or there are none.
     pub fn reload_access(&self, options: Option<AccessOptions>) -> bool {
-        let is_new = self.access.as_ref().is_some_and(|access| access.reload(options));
-        if is_new {
-            self.broker.access_changed();
+        self.reloader.access(options, &mut reload::Reloaded::default())
+    }
+
+    /// What can be read again while it runs, for who has no server at hand.
+    pub const fn reloader(&self) -> &Reloader {
+        &self.reloader
+    }
+
+    /// What `sundew reload` does from now on; before it was to read users, rules and certificates, and no configuration.
+    pub fn on_reload(&self, reload: OnReload) {
+        if let Some(control) = &self.control {
+            control.on_reload(reload);
         }
-        is_new
     }
 
     /// Stops: clients are told and have until the drain time is over. True when all were gone by then.
@@ -260,14 +278,15 @@ impl Server {
 }
 
 /// Where nothing is kept, no command finds the broker.
-fn listen_to_commands(directory: &Path, broker: &Arc<Broker>, clock: Clock) -> Option<Control> {
+fn listen_to_commands(directory: &Path, reloader: &Reloader, clock: Clock) -> Option<Control> {
+    let broker = &reloader.broker;
     let started = broker
         .store
         .keeps()
-        .then(|| Control::start(directory, Arc::clone(broker), clock))?;
+        .then(|| Control::start(directory, reloader.clone(), clock))?;
     let warn = |error| {
         let path = directory.display();
-        tracing::warn!(%error, "cannot listen in {path}: `sundew ban` will not find this broker");
+        tracing::warn!(%error, "cannot listen in {path}: `sundew ban` and `sundew reload` will not find this broker");
     };
     started.map_err(warn).ok()
 }

@@ -19,6 +19,8 @@ use sundew::transport::options::{CertificateFiles, ListenAddress, ListenerOption
 
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/certificates.rs"]
+mod certificates_renewed;
 #[path = "cli/golden.rs"]
 mod golden;
 #[path = "cli/store.rs"]

@@ -347,6 +347,20 @@ pub enum AccessError {
     Random,
 }
 
+/// Why users and rules stay as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// Those are for listeners that there are not.
+    #[error("listeners have changed in the configuration, which counts at a restart only")]
+    Listeners,
+    /// Files are wrong.
+    #[error("a file is wrong: {}", .0.first().map_or_else(String::new, ToString::to_string))]
+    Files(Vec<AccessProblem>),
+    /// Somebody is writing a file.
+    #[error("a file changes while it is read")]
+    Changing,
+}
+
 impl LiveAccess {
     /// Reads the files and starts what checks passwords.
     ///
@@ -412,58 +426,57 @@ impl LiveAccess {
             }
             return false;
         }
-        self.read_again(&mut watch, now, true)
+        self.read_again(&mut watch, now, true).is_ok()
     }
 
     /// Reads all files again, changed or not, and, where there are, with other options: files and rules of a configuration that was read
-    /// again. True when it worked; otherwise everything stays as it was. Listeners stay bound as they are, so options for others are
+    /// again. Answers how many rules there are. Listeners stay bound as they are, so options for others are
     /// refused: what was meant for one that is not there yet must not open one that is.
-    pub fn reload(&self, options: Option<AccessOptions>) -> bool {
+    ///
+    /// # Errors
+    /// [`ReloadError`]; everything stays as it was.
+    pub fn reload(&self, options: Option<AccessOptions>) -> Result<usize, ReloadError> {
         let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
         if options.as_ref().is_some_and(|new| new.bound() != watch.options.bound()) {
-            error!(
-                "users and rules stay as they were: listeners have changed in the configuration, which counts at a restart only"
-            );
-            return false;
+            let error = ReloadError::Listeners;
+            error!("users and rules stay as they were: {error}");
+            return Err(error);
         }
         let before = options.map(|options| std::mem::replace(&mut watch.options, options));
         let now = watch.options.looks();
-        let is_new = self.read_again(&mut watch, now, false);
-        if let (false, Some(before)) = (is_new, before) {
+        let read = self.read_again(&mut watch, now, false);
+        if let (true, Some(before)) = (read.is_err(), before) {
             watch.options = before;
             watch.read = watch.options.looks();
         }
-        is_new
+        read
     }
 
     /// `waits`: what changes while it is read is left for another time.
-    fn read_again(&self, watch: &mut Watch, looks: Vec<Fingerprint>, waits: bool) -> bool {
+    fn read_again(&self, watch: &mut Watch, looks: Vec<Fingerprint>, waits: bool) -> Result<usize, ReloadError> {
         watch.read = looks; // a file that is wrong is told about once
         let read = watch.options.read_for(&self.seed, &self.backends);
         if waits && watch.options.looks() != watch.read {
-            return false;
+            return Err(ReloadError::Changing);
         }
-        match read {
-            Ok(access) => {
-                for warning in &access.warnings {
-                    warn!("{warning}");
-                }
-                log_changes(&self.chain.current(), &access.entrances);
-                info!(rules = access.rules.list().len(), "users and rules read again");
-                self.backends.start(&access.issuers);
-                self.rules.replace(access.rules);
-                self.chain.replace(access.entrances);
-                true
-            }
-            Err(problems) => {
-                let first = problems.first().map(ToString::to_string);
-                error!(
-                    problems = problems.len(),
-                    first, "users and rules stay as they were: a file is wrong"
-                );
-                false
-            }
+        let access = read.map_err(|problems| {
+            let first = problems.first().map(ToString::to_string);
+            error!(
+                problems = problems.len(),
+                first, "users and rules stay as they were: a file is wrong"
+            );
+            ReloadError::Files(problems)
+        })?;
+        for warning in &access.warnings {
+            warn!("{warning}");
         }
+        log_changes(&self.chain.current(), &access.entrances);
+        let rules = access.rules.list().len();
+        info!(rules, "users and rules read again");
+        self.backends.start(&access.issuers);
+        self.rules.replace(access.rules);
+        self.chain.replace(access.entrances);
+        Ok(rules)
     }
 }
 

@@ -101,7 +101,7 @@ pub enum TokenFault {
     #[error("it is not valid yet (nbf)")]
     NotYetValid,
     /// It never ends.
-    #[error("it has no end (exp); see wants_expiry")]
+    #[error("it has no end (exp); see require_expiry")]
     NoExpiry,
     /// It names no user.
     #[error("it has no user name in the claim of user_claim")]

@@ -1,36 +1,30 @@
-//! A thread that looks at the files of users and rules now and then.
+//! A thread that looks at files now and then.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::access::LiveAccess;
-use crate::broker::Broker;
-
 /// The thread. It ends when this is dropped.
 #[derive(Debug)]
-pub struct AccessWatch {
+pub struct FileWatch {
     stop: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl AccessWatch {
+impl FileWatch {
     /// Starts it: a look each `interval`.
     ///
     /// # Errors
     /// The system gives no thread.
-    pub fn start(access: Arc<LiveAccess>, broker: Arc<Broker>, interval: Duration) -> io::Result<Self> {
+    pub fn start(interval: Duration, look: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (stop, stopped) = sync_channel(0);
-        let look = move || {
+        let watch = move || {
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
-                if access.look() {
-                    broker.access_changed();
-                }
+                look();
             }
         };
-        let thread = std::thread::Builder::new().name("access".to_owned()).spawn(look)?;
+        let thread = std::thread::Builder::new().name("files".to_owned()).spawn(watch)?;
         Ok(Self {
             stop: Some(stop),
             thread: Some(thread),
@@ -38,7 +32,7 @@ impl AccessWatch {
     }
 }
 
-impl Drop for AccessWatch {
+impl Drop for FileWatch {
     fn drop(&mut self) {
         self.stop = None;
         if let Some(thread) = self.thread.take() {

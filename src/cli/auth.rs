@@ -13,8 +13,10 @@ use crate::auth::password::User;
 use crate::auth::rule::{Action as RuleAction, Effect, Rule};
 use crate::auth::rules::{DecidedBy, Decision, Rules};
 use crate::auth::{Access as Who, Identity};
+use crate::backends::access::Access;
 use crate::backends::token::{Issuers, now_ms};
-use crate::config::{self, Layers};
+use crate::config::schema::ClientCertificate;
+use crate::config::{self, Config, Layers};
 use crate::protocol::qos::QoS;
 use crate::protocol::topic::{TopicFilter, TopicName};
 use crate::session::peer::{ListenerRules, Peer};
@@ -34,14 +36,15 @@ enum Action {
 /// Say why a client may do something, or may not
 ///
 /// Reads the configuration and the files that it names, as the broker would, and fetches the keys of tokens; asks no broker. Without a topic it prints every rule that
-/// applies to the client. Exit code 0: allowed. 1: denied.
+/// applies to the client. Exit code 0: allowed. 1: denied. 3: not known, since a program decides that is not asked here.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sundew auth explain --user alice
-  sundew auth explain --user alice --topic home/lamp --action publish
-  sundew auth explain --token-file token.jwt --topic home/lamp
-  sundew auth explain --client sensor-7 --address 10.0.0.7 --topic 'home/#' --action subscribe")]
+  sundew auth explain -c sundew.toml --user alice
+  sundew auth explain -c sundew.toml --user alice --topic home/lamp --action publish
+  sundew auth explain -c sundew.toml --token-file token.jwt --topic home/lamp
+  sundew auth explain -c sundew.toml --certificate-name device-7 --topic home/lamp
+  sundew auth explain -c sundew.toml --client sensor-7 --address 10.0.0.7 --topic 'home/#' --action subscribe")]
 struct Explain {
     /// The user name; without one: a client that has none
     #[arg(short, long, value_name = "NAME")]
@@ -49,13 +52,16 @@ struct Explain {
     /// A file with the token that the client shows; - for standard input
     #[arg(long, value_name = "FILE", conflicts_with = "user")]
     token_file: Option<PathBuf>,
+    /// The client shows a certificate, of an authority of the listener, with this name: what tls.user_name takes of it
+    #[arg(long, value_name = "NAME", conflicts_with = "token_file")]
+    certificate_name: Option<String>,
     /// The client id
     #[arg(short = 'i', long, value_name = "ID", default_value = "client")]
     client: String,
     /// Where the client comes from
     #[arg(short, long, value_name = "IP", default_value = "127.0.0.1")]
     address: IpAddr,
-    /// The listener that it comes through, by name; otherwise the first one
+    /// The listener that it comes through, by name; otherwise the first one, with --certificate-name the first that takes names of certificates
     #[arg(short, long, value_name = "NAME")]
     listener: Option<String>,
     /// The topic, or for --action subscribe the topic filter
@@ -70,8 +76,8 @@ struct Explain {
     /// It publishes a retained message
     #[arg(short, long)]
     retain: bool,
-    /// The configuration
-    #[arg(short = 'C', long, value_name = "FILE", env = "SUNDEW_CONFIG")]
+    /// The configuration that the broker runs with
+    #[arg(short, short_alias = 'C', long, value_name = "FILE", env = "SUNDEW_CONFIG")]
     config: Option<PathBuf>,
 }
 
@@ -82,13 +88,23 @@ enum What {
     Receive,
 }
 
+/// What can be said without asking anybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    Allowed,
+    Denied,
+    /// A program decides.
+    Unknown,
+}
+
 pub(super) fn run(arguments: &Arguments) -> Exit {
     let Action::Explain(explain) = &arguments.action;
     match explain.answer() {
-        Ok((text, is_allowed)) => match output::print(text.as_bytes()) {
-            Exit::Done if is_allowed => Exit::Done,
-            Exit::Done => Exit::Failed,
-            failed => failed,
+        Ok((text, known)) => match (output::print(text.as_bytes()), known) {
+            (Exit::Done, Known::Allowed) => Exit::Done,
+            (Exit::Done, Known::Denied) => Exit::Failed,
+            (Exit::Done, Known::Unknown) => Exit::NotKnown,
+            (failed, _) => failed,
         },
         Err((exit, message)) => {
             eprintln!("{message}");
@@ -98,7 +114,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
 }
 
 impl Explain {
-    fn answer(&self) -> Result<(String, bool), (Exit, String)> {
+    fn answer(&self) -> Result<(String, Known), (Exit, String)> {
         let lines = |problems: &[config::Problem]| {
             let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
             (Exit::Config, lines.join("\n"))
@@ -107,48 +123,45 @@ impl Explain {
         let loaded = config::load(&layers).map_err(|problems| lines(&problems))?;
         let options = loaded.config.access_options();
         let read = options.read(&foldhash::fast::RandomState::default());
-        let access = read.map_err(|problems| {
-            let lines: Vec<_> = problems.iter().map(ToString::to_string).collect();
-            (Exit::Config, lines.join("\n"))
-        })?;
-        let mut entrances = access.entrances.iter().zip(&access.issuers);
-        let entrance = match &self.listener {
-            None => entrances.next(),
-            Some(name) => entrances.find(|((known, _), _)| **known == **name),
-        };
-        let Some(((listener, entrance), issuers)) = entrance else {
-            let known: Vec<_> = access.entrances.iter().map(|(name, _)| &**name).collect();
-            return Err((
-                Exit::Usage,
-                format!("there is no such listener; there are: {}", known.join(", ")),
-            ));
-        };
+        let access = read.map_err(|problems| (Exit::Config, problems.iter().map(ToString::to_string).collect()))?;
+        let (listener, entrance, issuers) = self.listener(&access)?;
         let peer = Peer {
             address: self.address.to_string().into(),
             ip: Some(self.address),
             is_secure: false,
             certificate: None,
             rules: Arc::new(ListenerRules {
-                name: listener.to_string(),
+                name: listener.to_owned(),
                 ..ListenerRules::default()
             }),
         };
-        let mut text = String::new();
-        let files = options.listeners.iter().find(|one| one.name == *listener);
+        let mut text = source(&loaded.files);
+        let files = options.listeners.iter().find(|one| *one.name == *listener);
         let file = files.and_then(|one| one.password_file.as_ref());
-        let (may_enter, identity) = match &self.token_file {
-            Some(path) => self.explain_token(path, issuers, &mut text)?,
-            None => {
+        let wants_certificate = wants_certificate(&loaded.config, listener);
+        let (may_enter, identity) = match (&self.certificate_name, &self.token_file) {
+            (None, _) if wants_certificate => {
+                text += "it may not enter: the listener wants a certificate of the client; see --certificate-name\n";
+                (Known::Denied, Identity::default())
+            }
+            (Some(name), _) if entrance.certificate_name.is_some() => {
+                let _ = writeln!(
+                    text,
+                    "{name} may enter: its certificate says so, by tls.user_name of the listener {listener}"
+                );
+                (Known::Allowed, named(Some(name)))
+            }
+            (_, Some(path)) => self.explain_token(path, issuers, &mut text)?,
+            (certificate, None) => {
+                if certificate.is_some() {
+                    let _ = writeln!(
+                        text,
+                        "its certificate names nobody: the listener {listener} has no tls.user_name"
+                    );
+                }
                 let file = file.map(|file| file.display().to_string());
-                let is_in = self.explain_entrance(entrance, file, &mut text);
-                let user_name = self.user.as_deref().map(Into::into);
-                (
-                    is_in,
-                    Identity {
-                        user_name,
-                        ..Identity::default()
-                    },
-                )
+                let known = self.explain_entrance(entrance, file, &mut text);
+                (known, named(self.user.as_deref()))
             }
         };
         let who = Who {
@@ -157,14 +170,68 @@ impl Explain {
             peer: &peer,
             grants: identity.grants.as_deref(),
         };
-        let is_allowed = match &self.topic {
-            None => {
-                list_rules(&access.rules, &who, &mut text);
-                may_enter
+        let known = self.explain_rights(may_enter, &access.rules, &who, &mut text)?;
+        Ok((text, known))
+    }
+
+    /// The listener that is meant.
+    fn listener<'a>(&self, access: &'a Access) -> Result<(&'a str, &'a Entrance, &'a Issuers), (Exit, String)> {
+        let all = || access.entrances.iter().zip(&access.issuers);
+        let found = match (&self.listener, &self.certificate_name) {
+            (Some(name), _) => all().find(|((known, _), _)| **known == **name),
+            (None, Some(_)) => {
+                let takes_names = all().find(|((_, entrance), _)| entrance.certificate_name.is_some());
+                takes_names.or_else(|| all().next())
             }
-            Some(topic) => self.explain_topic(topic, &access.rules, &who, &mut text)? && may_enter,
+            (None, None) => all().next(),
         };
-        Ok((text, is_allowed))
+        let Some(((listener, entrance), issuers)) = found else {
+            let known: Vec<_> = access.entrances.iter().map(|(name, _)| &**name).collect();
+            let message = format!("there is no such listener; there are: {}", known.join(", "));
+            return Err((Exit::Usage, message));
+        };
+        Ok((listener, entrance, issuers))
+    }
+
+    /// What who has entered may do, or, where there is no topic, all the rules that are for him.
+    fn explain_rights(
+        &self,
+        may_enter: Known,
+        rules: &Rules,
+        who: &Who<'_>,
+        out: &mut String,
+    ) -> Result<Known, (Exit, String)> {
+        let Some(topic) = &self.topic else {
+            if may_enter != Known::Denied {
+                list_rules(rules, who, out);
+            }
+            return Ok(may_enter);
+        };
+        let decision = self.decide(topic, rules, who)?;
+        let action = self.action.of_rules().name();
+        if may_enter == Known::Denied {
+            let _ = writeln!(out, "to {action} {topic}: not asked, since it may not enter");
+            return Ok(Known::Denied);
+        }
+        let (known, word) = match &decision {
+            Decision { is_allowed: true, .. } => (Known::Allowed, "allowed"),
+            Decision {
+                by: DecidedBy::Elsewhere,
+                ..
+            } => (Known::Unknown, "not known whether it is allowed"),
+            _ => (Known::Denied, "denied"),
+        };
+        let if_in = if may_enter == Known::Unknown {
+            "if it enters: "
+        } else {
+            ""
+        };
+        let _ = writeln!(out, "{if_in}{word} to {action} {topic}: {}", reason(&decision));
+        Ok(match (may_enter, known) {
+            (_, Known::Denied) => Known::Denied,
+            (Known::Unknown, _) => Known::Unknown,
+            (_, known) => known,
+        })
     }
 
     /// Whether the token that a client shows lets it in, and whom it makes of it.
@@ -173,7 +240,7 @@ impl Explain {
         path: &Path,
         issuers: &Issuers,
         out: &mut String,
-    ) -> Result<(bool, Identity), (Exit, String)> {
+    ) -> Result<(Known, Identity), (Exit, String)> {
         let read = if path == Path::new("-") {
             std::io::read_to_string(std::io::stdin())
         } else {
@@ -185,7 +252,7 @@ impl Explain {
                 out,
                 "the token counts for nothing: no [[auth.jwt]] is for this listener"
             );
-            return Ok((false, Identity::default()));
+            return Ok((Known::Denied, Identity::default()));
         }
         for url in issuers.urls() {
             let (address, fetched) = (&url.options().url, url.fetch());
@@ -198,7 +265,7 @@ impl Explain {
                     "the token does not let its client in: reason={}: {fault}",
                     fault.why()
                 );
-                (false, Identity::default())
+                (Known::Denied, Identity::default())
             }
             Ok((identity, issuer)) => {
                 let (name, options) = (identity.user_name.as_deref().unwrap_or_default(), issuer.options());
@@ -211,79 +278,111 @@ impl Explain {
                     "{name} may enter: a token that {} takes, the name from its claim {}, {ends}",
                     options.place, options.user_claim
                 );
-                (true, identity)
+                (Known::Allowed, identity)
             }
         })
     }
 
     /// Whether the client gets in at all, its password taken as right.
-    fn explain_entrance(&self, entrance: &Entrance, file: Option<String>, out: &mut String) -> bool {
+    fn explain_entrance(&self, entrance: &Entrance, file: Option<String>, out: &mut String) -> Known {
         let file = file.unwrap_or_default();
         let is_asked = entrance.elsewhere.is_some();
-        let (is_in, why) = match (&self.user, &entrance.passwords) {
+        let (known, why) = match (&self.user, &entrance.passwords) {
             (Some(name), Some(users)) if !is_asked || users.get(name).is_some() => match users.get(name) {
                 Some(user) => explain_user(user, entrance, &file),
-                None => (false, format!("reason=unknown_user: not in {file}")),
+                None => (Known::Denied, format!("reason=unknown_user: not in {file}")),
             },
             (Some(_), None) if entrance.believes_names() => (
-                true,
+                Known::Allowed,
                 "there is no password file, and anonymous clients are let in: the name is believed".into(),
             ),
-            (None, _) if entrance.allows_anonymous => (true, "anonymous clients are let in".into()),
+            (None, _) if entrance.allows_anonymous => (Known::Allowed, "anonymous clients are let in".into()),
             _ if is_asked => (
-                false,
+                Known::Unknown,
                 "nothing here says so: the broker asks auth.http, which this does not".into(),
             ),
             (Some(_), None) if entrance.tokens.is_some() => (
-                false,
+                Known::Denied,
                 format!("reason={NO_TOKEN}: a token is wanted here; see --token-file"),
             ),
-            (Some(_), _) => (false, "reason=unknown_user: there is no password file".into()),
-            (None, _) => (false, "reason=anonymous_disabled: see auth.allow_anonymous".into()),
+            (Some(_), _) => (Known::Denied, "reason=unknown_user: there is no password file".into()),
+            (None, _) => (
+                Known::Denied,
+                "reason=anonymous_disabled: see auth.allow_anonymous".into(),
+            ),
         };
         let name = self.user.as_deref().unwrap_or("a client without a user name");
-        let verb = if is_in { "may enter" } else { "may not enter" };
+        let verb = match known {
+            Known::Allowed => "may enter",
+            Known::Denied => "may not enter",
+            Known::Unknown => "may enter or not, that is not known",
+        };
         let _ = writeln!(out, "{name} {verb}: {why}"); // a String takes everything
-        is_in
+        known
     }
 
-    fn explain_topic(
-        &self,
-        topic: &str,
-        rules: &Rules,
-        who: &Who<'_>,
-        out: &mut String,
-    ) -> Result<bool, (Exit, String)> {
+    fn decide<'a>(&self, topic: &str, rules: &'a Rules, who: &'a Who<'_>) -> Result<Decision<'a>, (Exit, String)> {
         let wrong = |error| (Exit::Usage, format!("the topic {topic:?} {error}"));
         let qos = QoS::from_bits(self.qos).unwrap_or(QoS::ExactlyOnce);
-        let decision = match self.action {
+        Ok(match self.action {
             What::Publish => {
                 let topic = TopicName::parse(topic).map_err(wrong)?;
                 rules.publish(who, topic.as_str(), qos, self.retain)
             }
             What::Receive => rules.receive(who, TopicName::parse(topic).map_err(wrong)?.as_str()),
             What::Subscribe => rules.subscribe(who, TopicFilter::parse(topic).map_err(wrong)?.filter()),
-        };
-        let action = match self.action {
-            What::Publish => RuleAction::Publish,
-            What::Subscribe => RuleAction::Subscribe,
-            What::Receive => RuleAction::Receive,
-        };
-        let word = if decision.is_allowed { "allowed" } else { "denied" };
-        let _ = writeln!(out, "{word} to {} {topic}: {}", action.name(), reason(&decision));
-        Ok(decision.is_allowed)
+        })
+    }
+}
+
+impl What {
+    const fn of_rules(self) -> RuleAction {
+        match self {
+            Self::Publish => RuleAction::Publish,
+            Self::Subscribe => RuleAction::Subscribe,
+            Self::Receive => RuleAction::Receive,
+        }
+    }
+}
+
+/// What the answer is about.
+fn source(files: &[PathBuf]) -> String {
+    if files.is_empty() {
+        return "configuration: none was named, so this is about the defaults and not about a broker that runs with one; see -c\n".into();
+    }
+    let files: Vec<_> = files.iter().map(|file| file.display().to_string()).collect();
+    format!("configuration: {}\n", files.join(", "))
+}
+
+/// Whether nobody gets through the TLS of a listener without a certificate.
+fn wants_certificate(config: &Config, listener: &str) -> bool {
+    let found = config
+        .listeners
+        .iter()
+        .find(|one| one.name.as_deref() == Some(listener));
+    let tls = found.and_then(|one| one.tls.as_ref());
+    tls.is_some_and(|tls| tls.client_certificate == ClientCertificate::Required)
+}
+
+fn named(user_name: Option<&str>) -> Identity {
+    Identity {
+        user_name: user_name.map(Into::into),
+        ..Identity::default()
     }
 }
 
 /// Whether there is a way in for a user of a password file.
-fn explain_user(user: &User, entrance: &Entrance, file: &str) -> (bool, String) {
+fn explain_user(user: &User, entrance: &Entrance, file: &str) -> (Known, String) {
     let (line, kinds) = (user.line, user.entry.kinds());
     let has_method = user.entry.scram.iter().any(|one| entrance.offers(one.mechanism));
     if user.entry.hash.is_some() || has_method {
-        (true, format!("{file}:{line}: {kinds}"))
+        (Known::Allowed, format!("{file}:{line}: {kinds}"))
     } else {
         let why = "and auth.enhanced_methods does not have it here";
-        (false, format!("reason={ONLY_SCRAM}: {file}:{line}: {kinds}, {why}"))
+        (
+            Known::Denied,
+            format!("reason={ONLY_SCRAM}: {file}:{line}: {kinds}, {why}"),
+        )
     }
 }
 

@@ -14,6 +14,8 @@ pub enum Exit {
     Refused(u8),
     /// `sundew import`: it is done, but not everything could be carried.
     NotAllCarried,
+    /// `sundew auth explain`: it depends on what a program says, which is not asked.
+    NotKnown,
     /// `sundew sub -W`: the time is over. The number that mosquitto's tools have.
     TimedOut,
     /// The command line is wrong (EX_USAGE).
@@ -38,6 +40,7 @@ impl From<Exit> for ExitCode {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::NotAllCarried => 2,
+            Exit::NotKnown => 3,
             Exit::TimedOut => 27,
             Exit::Usage => 64,
             Exit::Data => 65,

@@ -101,13 +101,14 @@ Configuration:
   An option of the file is SUNDEW__SECTION__NAME in the environment: SUNDEW__LIMITS__PACKET_BYTES_MAX=64MiB.
 
 Signals:
-  SIGHUP             read the files of users and rules again, as `sundew reload`
+  SIGHUP             read users, rules and certificates again, as `sundew reload`
   SIGTERM, Ctrl-C    stop accepting, send what waits, tell clients, end within shutdown.deadline; a second one: at once
 
 Exit codes:
    0  ended as asked
    1  it did not work, is damaged, or is denied; pub, sub: other numbers: the broker's refusal, as mosquitto's tools have it
    2  import: not everything could be carried; what could not is listed
+   3  auth explain: not known, since a program that is not asked here decides
   27  sub -W: the time is over
   64  the command line is wrong
   65  files of the store are damaged and storage.on_corruption refuses that, or they are of a newer version

@@ -1,4 +1,4 @@
-//! `sundew reload`: the running broker reads its files of users and rules again.
+//! `sundew reload`: the running broker reads its files of users and rules, and certificates, again.
 
 use std::fs::{File, TryLockError};
 use std::io::Read as _;
@@ -7,14 +7,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Exit;
+use super::{Exit, output};
 use crate::config::{self, Layers};
+use crate::server::control::{self, ControlError, Request, Response};
 
-/// Have the running broker read users and rules again
+/// Have the running broker read users, rules and certificates again
 ///
-/// Those of the files that auth.password_file and auth.acl_file name it reads by itself within a second of a change; this is for
+/// Files of users, rules, keys and certificates it reads by itself within a second of a change; this is for
 /// auth.rules in the configuration, and for where auth.watch_interval is "0s". All of it is looked at before: where there is a mistake the
-/// broker is left alone, and it is told here. The broker logs what has changed. Other options count at its next start.
+/// broker is left alone, and it is told here. Then the broker says what counts now, what does not and why (exit code 1), and which options have changed and
+/// wait for its next start. With --pid it is sent SIGHUP, and only its log says what became of it.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// The configuration that the broker runs with
@@ -34,11 +36,24 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
             return Exit::Config;
         }
     };
-    let pid = match arguments.pid {
-        Some(pid) => Ok(pid),
-        None => match loaded.config.storage_options(std::env::var_os("STATE_DIRECTORY")) {
-            Some(storage) => pid_of(&storage.directory),
-            None => Err("nothing is kept on disk, so the broker cannot be found; name its process with --pid".into()),
+    let storage = loaded.config.storage_options(std::env::var_os("STATE_DIRECTORY"));
+    let pid = match (arguments.pid, storage) {
+        (Some(pid), _) => Ok(pid),
+        (None, None) => {
+            Err("nothing is kept on disk, so the broker cannot be found; name its process with --pid".into())
+        }
+        (None, Some(storage)) => match control::ask(&storage.directory, &Request::Reload) {
+            Ok(response) => return tell(response),
+            Err(error @ ControlError::NoAnswer { .. }) => Err(error.to_string()),
+            // It may have no socket: its path can be too long for one.
+            Err(ControlError::NoBroker { .. }) => {
+                pid_of(&storage.directory).map_err(|message| match arguments.config {
+                    Some(_) => message,
+                    None => format!(
+                        "{message}; name the broker's configuration with -c FILE, or its process with --pid NUMBER"
+                    ),
+                })
+            }
         },
     };
     let told = pid.and_then(|pid| {
@@ -46,12 +61,44 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         kill_process(process, Signal::HUP).map_err(|error| format!("cannot signal process {pid}: {error}"))
     });
     match told {
-        Ok(()) => Exit::Done,
+        Ok(()) => output::print(b"the broker was told; its log says what became of it\n"),
         Err(message) => {
             eprintln!("{message}");
             Exit::Unavailable
         }
     }
+}
+
+/// Prints what the broker says.
+fn tell(response: Response) -> Exit {
+    let reloaded = match response {
+        Response::Reloaded(reloaded) => reloaded,
+        Response::Failed(message) => {
+            eprintln!("{message}");
+            return Exit::Failed;
+        }
+        Response::Bans(_) | Response::Done(_) => {
+            eprintln!("the broker's answer is not understood; is it of another version?");
+            return Exit::Failed;
+        }
+    };
+    let waiting = reloaded
+        .waiting
+        .iter()
+        .map(|option| format!("{option} has changed: it waits for a restart"));
+    let lines: String = reloaded
+        .taken
+        .iter()
+        .cloned()
+        .chain(waiting)
+        .map(|line| line + "\n")
+        .collect();
+    let printed = output::print(lines.as_bytes());
+    if reloaded.refused.is_empty() {
+        return printed;
+    }
+    reloaded.refused.iter().for_each(|line| eprintln!("{line}"));
+    Exit::Failed
 }
 
 /// The process that holds the lock of a data directory.

@@ -1,19 +1,27 @@
 //! `sundew` without a subcommand: reads the configuration, starts the log, runs the broker.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use clap::Args;
 
 use super::{Exit, descriptors::Connections, signals::Signals};
 use crate::{
-    backends::access::{AccessError, Fingerprint, LiveAccess},
+    backends::access::{AccessError, LiveAccess},
     broker::Parts,
-    config::{self, Config, Layers, Listen, Loaded, Problem, Severity, schema},
+    config::{self, Config, Layers, Listen, Loaded, Problem, schema},
     logging::{self, LogGuard},
     server::{Server, ServerOptions, StartError},
     storage::disk::OpenError,
     transport::listener::ListenError,
 };
+
+mod reloading;
+
+use reloading::Reloading;
 
 #[derive(Debug, Default, Args)]
 pub(super) struct Arguments {
@@ -132,60 +140,24 @@ fn serve(loaded: Loaded, layers: &Layers) -> Exit {
     for warning in open_to_everybody(config) {
         tracing::warn!("{warning}");
     }
-    let signal = reload_until_stop(&mut signals, &server, layers, loaded.files.clone());
+    let signal = reload_until_stop(&mut signals, &server, layers, &loaded);
     stop(signals, server, signal, config.shutdown.deadline)
 }
 
-/// Users and rules of the configuration, and of the files it names, are read again at SIGHUP; everything else of it counts at the next
-/// start. Returns the signal that asks to stop.
-fn reload_until_stop(signals: &mut Signals, server: &Server, layers: &Layers, mut files: Vec<PathBuf>) -> &'static str {
-    let mut looked = looks(&files);
+/// Reads again what counts at once, at SIGHUP and for `sundew reload`. Returns the signal that asks to stop.
+fn reload_until_stop(signals: &mut Signals, server: &Server, layers: &Layers, loaded: &Loaded) -> &'static str {
+    let reloading = Reloading::new(server.reloader().clone(), layers.clone(), loaded);
+    let reloading = Arc::new(Mutex::new(reloading));
+    let asked = Arc::clone(&reloading);
+    let read_again =
+        |reloading: &Mutex<Reloading>| reloading.lock().unwrap_or_else(PoisonError::into_inner).read_again();
+    server.on_reload(Box::new(move || read_again(&asked)));
     loop {
-        let signal = signals.wait();
-        if signal != Signals::RELOAD {
-            return signal;
-        }
-        tracing::info!(signal, "reading users and rules again");
-        let look = looks(&files);
-        if look == looked {
-            server.reload_access(None);
-            continue;
-        }
-        match config::load(layers) {
-            Ok(loaded) => {
-                // What was not taken over is looked at the next time.
-                if !server.reload_access(Some(loaded.config.access_options())) {
-                    continue;
-                }
-                // What changes while it is read is read the next time.
-                looked = if loaded.files == files {
-                    look
-                } else {
-                    looks(&loaded.files)
-                };
-                files = loaded.files;
-            }
-            Err(problems) => {
-                let first = problems.iter().find(|problem| problem.severity == Severity::Error);
-                let first = first.map(ToString::to_string);
-                tracing::error!(
-                    problems = problems.len(),
-                    first,
-                    "users and rules stay as they were: the configuration, or a file, is wrong"
-                );
-            }
+        match signals.wait() {
+            Signals::RELOAD => drop(read_again(&reloading)), // the log tells
+            signal => return signal,
         }
     }
-}
-
-/// What the files of the configuration, and the folder of its drop-ins, look like.
-fn looks(files: &[PathBuf]) -> Vec<Fingerprint> {
-    let drop_ins = files.first().and_then(|file| Some(file.parent()?.join("conf.d")));
-    files
-        .iter()
-        .chain(&drop_ins)
-        .map(|path| Fingerprint::of(path))
-        .collect()
 }
 
 fn stop(mut signals: Signals, server: Server, signal: &'static str, drain: Duration) -> Exit {

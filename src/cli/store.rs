@@ -98,6 +98,11 @@ struct Place {
 }
 
 impl Place {
+    /// Whether nobody said where it is.
+    fn is_guessed(&self) -> bool {
+        self.directory.is_none() && self.config.is_none()
+    }
+
     fn directory(&self) -> Result<PathBuf, Exit> {
         data_directory(self.directory.as_ref(), self.config.as_ref())
     }
@@ -135,6 +140,14 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         Ok(directory) => directory,
         Err(exit) => return exit,
     };
+    let is_made = matches!(arguments.action, Action::Import { .. });
+    if place.is_guessed() && !is_made && !directory.exists() {
+        eprintln!(
+            "{}: there is no such data directory here: name the broker's configuration with -c FILE, or the directory with -d DIRECTORY",
+            directory.display()
+        );
+        return Exit::Usage;
+    }
     let done = match &arguments.action {
         Action::Inspect { what, .. } => inspect::run(&directory, *what),
         Action::Verify { .. } => verify::run(&directory),

@@ -13,6 +13,7 @@ use super::{
     option::{Reading, Setting},
     problem::Problems,
     toml_source::TomlSource,
+    waiting::{Written, written},
 };
 
 /// Environment variables that begin so are options: `SUNDEW__LIMITS__PACKET_BYTES_MAX`, `SUNDEW__LISTENERS__0__ADDRESS`.
@@ -106,6 +107,8 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// The files it was read from.
     pub files: Vec<PathBuf>,
+    /// What they, the environment and flags say, for [`super::waiting`].
+    pub written: Written,
 }
 
 /// Reads all layers.
@@ -152,17 +155,21 @@ pub fn read_layers(layers: &Layers) -> Loaded {
             }
         };
     }
-    let config = match builder.build() {
-        Ok(built) => read(built.cache, &mut problems),
+    let (config, written) = match builder.build() {
+        Ok(built) => {
+            let written = written(&built.cache);
+            (read(built.cache, &mut problems), written)
+        }
         Err(error) => {
             problems.error_at("", error.to_string());
-            Config::default()
+            (Config::default(), Written::new())
         }
     };
     Loaded {
         config,
         warnings: problems.into_sorted(),
         files,
+        written,
     }
 }
 

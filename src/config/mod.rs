@@ -14,6 +14,7 @@ pub mod schema;
 mod suggest;
 mod toml_source;
 pub mod value;
+pub mod waiting;
 mod ways;
 
 pub use load::{Layers, Listen, Loaded, load, read_layers};

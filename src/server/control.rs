@@ -6,8 +6,8 @@ use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ban_file::{BanFile, BanLine, Kind};
+use super::reload::{OnReload, Reloaded, Reloader};
 use crate::broker::Broker;
 use crate::protocol::time::Time;
 use crate::transport::worker::Clock;
@@ -55,6 +56,8 @@ pub enum Request {
         /// As above.
         value: String,
     },
+    /// Read users, rules and certificates again.
+    Reload,
 }
 
 /// What the broker says.
@@ -65,6 +68,8 @@ pub enum Response {
     Bans(Vec<BanLine>),
     /// It is done; so many bans were made or lifted.
     Done(usize),
+    /// What became of it.
+    Reloaded(Reloaded),
     /// It is not, or not wholly.
     Failed(String),
 }
@@ -120,11 +125,11 @@ fn write_line(stream: &mut UnixStream, what: &impl Serialize) -> io::Result<()> 
 }
 
 /// The thread that listens on the socket. It ends, and the socket goes, when this is dropped.
-#[derive(Debug)]
 pub(super) struct Control {
     path: PathBuf,
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    on_reload: Arc<OnceLock<OnReload>>,
 }
 
 impl Control {
@@ -132,11 +137,14 @@ impl Control {
     ///
     /// # Errors
     /// The socket cannot be made, or the system gives no thread.
-    pub(super) fn start(directory: &Path, broker: Arc<Broker>, clock: Clock) -> io::Result<Self> {
+    pub(super) fn start(directory: &Path, reloader: Reloader, clock: Clock) -> io::Result<Self> {
+        let on_reload = Arc::new(OnceLock::new());
         let office = Office {
             file: BanFile::new(directory),
-            broker,
+            broker: Arc::clone(&reloader.broker),
             clock,
+            reloader,
+            on_reload: Arc::clone(&on_reload),
         };
         office.restore();
         let path = directory.join(SOCKET);
@@ -162,7 +170,21 @@ impl Control {
             path,
             is_over,
             thread: Some(thread),
+            on_reload,
         })
+    }
+
+    /// Does this when it is asked to read everything again; only the first one counts.
+    pub(super) fn on_reload(&self, reload: OnReload) {
+        let _ = self.on_reload.set(reload); // there is one already
+    }
+}
+
+impl core::fmt::Debug for Control {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Control")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -196,6 +218,8 @@ struct Office {
     file: BanFile,
     broker: Arc<Broker>,
     clock: Clock,
+    reloader: Reloader,
+    on_reload: Arc<OnceLock<OnReload>>,
 }
 
 impl Office {
@@ -221,6 +245,10 @@ impl Office {
             Request::ListBans => {
                 let bans = self.broker.bans.list(now);
                 return Response::Bans(bans.iter().map(|ban| BanLine::of(ban, now)).collect());
+            }
+            Request::Reload => {
+                let reload = self.on_reload.get();
+                return Response::Reloaded(reload.map_or_else(|| self.reloader.files(), |reload| reload()));
             }
             Request::AddBan {
                 kind,

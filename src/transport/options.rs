@@ -102,6 +102,17 @@ pub struct TlsOptions {
     pub alpn: bool,
 }
 
+impl TlsOptions {
+    /// Every file, each once.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let pairs = self.certificates.iter().flat_map(|files| [&files.chain, &files.key]);
+        let mut files: Vec<_> = pairs.chain(&self.client_ca).chain(&self.client_crl).cloned().collect();
+        files.sort_unstable();
+        files.dedup();
+        files
+    }
+}
+
 /// One certificate and its key.
 #[derive(Clone, Debug)]
 pub struct CertificateFiles {

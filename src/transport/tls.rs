@@ -29,6 +29,8 @@ pub struct LoadedCertificate {
     pub chain: PathBuf,
     /// The host names it is for.
     pub names: Vec<String>,
+    /// Its serial number, in hexadecimal digits, as `openssl x509 -serial` shows it.
+    pub serial: String,
     /// The end of its validity, seconds since 1970.
     pub not_after: i64,
 }
@@ -396,6 +398,7 @@ impl Certificate {
         let loaded = LoadedCertificate {
             chain: files.chain.clone(),
             names: names::host_names(&leaf),
+            serial: leaf.raw_serial().iter().map(|byte| format!("{byte:02X}")).collect(),
             not_after: leaf.validity().not_after.timestamp(),
         };
         Ok(Self {

@@ -223,3 +223,15 @@ pub(crate) fn copy_directory(from: &Path, to: &Path) {
         fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
     }
 }
+
+#[test]
+fn without_a_place_a_command_says_how_to_name_one() {
+    let folder = tempfile::tempdir().unwrap();
+    for arguments in [&["store", "verify"][..], &["store", "inspect"], &["reload"]] {
+        let (code, _, error) = ended(command(SUNDEW, arguments).current_dir(&folder).output().unwrap());
+        assert!(
+            code != 0 && error.contains("with -c FILE"),
+            "{arguments:?}: {code} {error}"
+        );
+    }
+}

@@ -19,10 +19,10 @@ fn user(action: &str, name: &str, file: &Path, password: &str) -> (i32, String, 
 }
 
 /// A program that serves as a configuration says, and its port.
-struct Serving(Child, BufReader<ChildStderr>, String);
+pub(super) struct Serving(pub(super) Child, BufReader<ChildStderr>, pub(super) String);
 
 impl Serving {
-    fn start(config: &Path) -> Self {
+    pub(super) fn start(config: &Path) -> Self {
         let mut process = command(SUNDEW, &["-c", config.to_str().unwrap()]).spawn().unwrap();
         let log = BufReader::new(process.stderr.take().unwrap());
         let mut serving = Self(process, log, String::new());
@@ -33,7 +33,7 @@ impl Serving {
     }
 
     /// The next line of the log with this text.
-    fn line(&mut self, text: &str) -> String {
+    pub(super) fn line(&mut self, text: &str) -> String {
         loop {
             let mut line = String::new();
             assert_ne!(self.1.read_line(&mut line).unwrap(), 0, "no line with {text:?}");
@@ -170,7 +170,7 @@ fn who_can_prove_a_password_only_is_explained() {
         assert_eq!(after.matches("$4096$").count(), 2);
     }
     let path = config.to_str().unwrap();
-    let explain = |name: &str| sundew(&["auth", "explain", "-C", path, "-u", name]);
+    let explain = |name: &str| sundew(&["auth", "explain", "-c", path, "-u", name]);
     let (code, said, _) = explain("bob");
     assert!(
         code == 0 && said.contains("SCRAM-SHA-512 with 4096 iterations"),
@@ -244,7 +244,7 @@ fn a_running_broker_follows_its_files() {
     );
     assert_eq!(user("add", "bob", &file, "secret").0, 0);
     let path = config.to_str().unwrap();
-    assert_eq!(sundew(&["reload", "-c", path]), (0, String::new(), String::new()));
+    assert_eq!(sundew(&["reload", "-c", path]).0, 0);
     assert!(serving.line("user added").contains("user=\"bob\""));
     serving.line("users and rules read again");
     assert_eq!(publish("bob", "secret"), 0);
@@ -259,7 +259,8 @@ fn a_running_broker_follows_its_files() {
     assert_eq!(sundew(&["user", "rm", "bob", "-c", path]).0, 0);
     let pid = serving.0.id().to_string();
     fs::write(folder.path().join("acl"), "user alice\ntopic a/#\n").unwrap();
-    assert_eq!(sundew(&["reload", "-c", path, "--pid", &pid]).0, 0);
+    let (code, said, _) = sundew(&["reload", "-c", path, "--pid", &pid]);
+    assert!(code == 0 && said.contains("its log says"), "{said}");
     assert!(serving.line("user removed").contains("user=\"bob\""));
     assert_eq!(publish("bob", "secret"), 5);
     // The rules of the configuration, too.
@@ -269,6 +270,20 @@ fn a_running_broker_follows_its_files() {
     assert_eq!(sundew(&["reload", "-c", path]).0, 0);
     serving.line("users and rules read again");
     assert_ne!(publish_v5("alice"), 0);
+    // What waits for a restart is named.
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text + "[limits]\nsessions_max = 7\n").unwrap();
+    let (code, said, _) = sundew(&["reload", "-c", path]);
+    assert!(code == 0 && said.starts_with("users and rules read again: "), "{said}");
+    assert!(
+        said.ends_with("limits.sessions_max has changed: it waits for a restart\n"),
+        "{said}"
+    );
+    let waits = serving.line("wait for a restart");
+    assert!(
+        waits.contains("WARN") && waits.contains("options=\"limits.sessions_max\""),
+        "{waits}"
+    );
     drop(serving);
     let (code, _, error) = sundew(&["reload", "-c", path]);
     assert!(code == 69 && error.contains("no broker is at work here"), "{error}");
@@ -310,7 +325,7 @@ fn explain_names_the_rule_that_decides() {
         assert_eq!(user("add", name, &folder.path().join("users"), "secret").0, 0);
     }
     let path = config.to_str().unwrap();
-    let explain = |arguments: &[&str]| sundew(&[&["auth", "explain", "-C", path][..], arguments].concat());
+    let explain = |arguments: &[&str]| sundew(&[&["auth", "explain", "-c", path][..], arguments].concat());
     let table: &[(&[&str], i32, &str)] = &[
         (
             &["--user", "alice", "--topic", "home/safe/x"],
@@ -364,6 +379,66 @@ fn explain_names_the_rule_that_decides() {
         );
     }
     assert_eq!(explain(&["--topic", "a/#"]).0, 64);
+    // What it is about, and that who is refused does nothing.
+    let (code, out, _) = explain(&["--user", "carol", "--topic", "home/x"]);
+    let lines: Vec<_> = out.lines().collect();
+    assert!(code == 1 && lines[0] == format!("configuration: {path}"), "{out}");
+    assert!(
+        lines[2] == "to publish home/x: not asked, since it may not enter",
+        "{out}"
+    );
+    let (_, out, _) = sundew(&["auth", "explain", "-u", "alice"]);
+    assert!(out.starts_with("configuration: none was named"), "{out}");
+}
+
+#[test]
+fn explain_does_not_say_no_where_a_program_decides() {
+    let (folder, config) = folder(
+        "[[auth.http]]\nconnect_url = \"http://127.0.0.1:9/c\"\nacl_url = \"http://127.0.0.1:9/a\"\n\
+         [[auth.rules]]\neffect = \"deny\"\ntopics = [\"safe\"]\n",
+    );
+    assert_eq!(user("add", "alice", &folder.path().join("users"), "secret").0, 0);
+    let explain = |name: &str, topic: &str| {
+        let path = config.to_str().unwrap();
+        sundew(&["auth", "explain", "-c", path, "-u", name, "-t", topic])
+    };
+    let (code, out, _) = explain("bob", "home");
+    assert!(
+        code == 3 && out.contains("bob may enter or not, that is not known"),
+        "{out}"
+    );
+    assert!(
+        out.contains("if it enters: not known whether it is allowed to publish home"),
+        "{out}"
+    );
+    let (code, out, _) = explain("alice", "home");
+    assert!(code == 3 && out.contains("alice may enter: "), "{out}");
+    assert_eq!(explain("alice", "safe").0, 1);
+    assert_eq!(explain("bob", "safe").0, 1);
+}
+
+#[test]
+fn explain_knows_who_shows_a_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates_in(folder.path());
+    let config = folder.path().join("sundew.toml");
+    let text = "[[listeners]]\naddress = \"127.0.0.1:1\"\n[[listeners]]\nname = \"devices\"\naddress = \"127.0.0.1:2\"\n\
+                [listeners.tls]\ncertificate = \"server.pem\"\nkey = \"server.key\"\nclient_ca = \"ca.pem\"\n\
+                client_certificate = \"required\"\nuser_name = \"common_name\"\n\
+                [[auth.rules]]\neffect = \"allow\"\ntopics = [\"own/%u\"]\n";
+    fs::write(&config, text).unwrap();
+    let explain = |arguments: &[&str]| {
+        let path = config.to_str().unwrap();
+        sundew(&[&["auth", "explain", "-c", path, "-t", "own/d7"], arguments].concat())
+    };
+    let (code, out, error) = explain(&["--certificate-name", "d7"]);
+    assert!(
+        code == 0 && out.contains("d7 may enter: its certificate says so"),
+        "{out}{error}"
+    );
+    assert_eq!(explain(&["--certificate-name", "d8"]).0, 1);
+    let (code, out, _) = explain(&["-u", "d7", "-l", "devices"]);
+    assert!(code == 1 && out.contains("wants a certificate of the client"), "{out}");
 }
 
 #[test]
@@ -387,7 +462,7 @@ fn explain_says_what_a_token_is_good_for() {
     let path = [
         "auth",
         "explain",
-        "-C",
+        "-c",
         config.to_str().unwrap(),
         "--token-file",
         token.to_str().unwrap(),
@@ -395,7 +470,7 @@ fn explain_says_what_a_token_is_good_for() {
     write(4_000_000_000);
     let (code, out, _) = sundew(&[&path[..], &["--topic", "home/alice/lamp"]].concat());
     assert_eq!(code, 0, "{out}");
-    assert!(out.starts_with("alice may enter: a token that "), "{out}");
+    assert!(out.contains("\nalice may enter: a token that "), "{out}");
     assert!(
         out.contains("sundew.toml:7 takes, the name from its claim sub, disconnected in "),
         "{out}"
@@ -498,7 +573,9 @@ fn a_reload_gives_no_listener_the_door_of_another() {
     let above = listener("127.0.0.1:1", true);
     for changed in [format!("{above}{closed}"), listener("127.0.0.2:0", true)] {
         fs::write(&config, format!("{changed}{rest}")).unwrap();
-        assert_eq!(sundew(&["reload", "-c", path]).0, 0);
+        let (code, said, error) = sundew(&["reload", "-c", path]);
+        assert!(code == 1 && error.contains("listeners have changed"), "{error}");
+        assert!(said.contains("listeners[0].a"), "{said}");
         serving.line("listeners have changed in the configuration");
         assert_eq!(sundew(&publish).0, 5);
     }

@@ -23,7 +23,7 @@ section! {
         /// What users may do, as mosquitto's `acl_file` says it. Changes count within a second. Default: absent.
         /// Cost: about 200 bytes a line; a look at a user's lines for each topic that its client has not used lately.
         acl_file: Option<PathBuf> = None;
-        /// What becomes of a subscription to more than its client may receive: it is `"refuse"`d (0x87), or granted and `"narrow"`ed
+        /// What becomes of a subscription to more than its client may subscribe to: it is `"refuse"`d (0x87), or granted and `"narrow"`ed
         /// when it is delivered, if it may receive a part of it at all, or always `"grant"`ed, as mosquitto does; nothing is
         /// delivered that may not be received. Cost of the others: each delivery to such clients is looked at.
         wide_subscriptions: WideSubscriptions = WideSubscriptions::Refuse;
@@ -41,7 +41,7 @@ section! {
         hashing_threads: Auto = Auto::Auto, in Auto::Fixed(1) => Auto::Fixed(64);
         /// Passwords that wait to be checked; clients beyond are refused (0x97, 3). Cost: the CONNECT each.
         hashing_waiting_max: u32 = 256, in 1 => 1_000_000;
-        /// How often files of users and rules are looked at; a change counts at the second look, when it has come to rest; `"0s"`:
+        /// How often files of users, rules, keys and certificates are looked at; a change counts at the second look, when it has come to rest; `"0s"`:
         /// never, only SIGHUP and `sundew reload` read them again. Cost: a system call a file each time.
         watch_interval: Duration = Duration::from_millis(250), in seconds(0) => seconds(3600);
         /// Methods of MQTT 5's enhanced authentication by which users of a password file may prove their passwords instead of showing them:

@@ -1,11 +1,20 @@
 use super::*;
 use crate::broker::{BrokerOptions, Parts};
+use crate::server::certificates::LiveCertificates;
 
 use std::time::Instant;
 
 fn broker() -> (Arc<Broker>, Clock) {
     let clock = Clock::start(Time(1_000_000), Instant::now());
     (Broker::new(BrokerOptions::default(), 1, Parts::default()), clock)
+}
+
+fn reloader(broker: &Arc<Broker>) -> Reloader {
+    Reloader {
+        access: None,
+        broker: Arc::clone(broker),
+        certificates: Arc::new(LiveCertificates::new(Vec::new())),
+    }
 }
 
 fn add(kind: Kind, value: &str, seconds: Option<u64>) -> Request {
@@ -22,7 +31,7 @@ fn bans_are_made_listed_and_lifted_over_a_socket_that_nobody_else_may_open_and_o
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let (broker, clock) = broker();
-    let control = Control::start(here, Arc::clone(&broker), clock).unwrap();
+    let control = Control::start(here, reloader(&broker), clock).unwrap();
     assert_eq!(
         fs::metadata(here.join("control")).unwrap().permissions().mode() & 0o777,
         0o600
@@ -51,7 +60,7 @@ fn bans_are_made_listed_and_lifted_over_a_socket_that_nobody_else_may_open_and_o
     ));
 
     let (broker, clock) = self::broker();
-    let _control = Control::start(here, Arc::clone(&broker), clock).unwrap();
+    let _control = Control::start(here, reloader(&broker), clock).unwrap();
     let Response::Bans(bans) = ask(here, &Request::ListBans).unwrap() else {
         panic!("bans")
     };
@@ -75,7 +84,7 @@ fn a_damaged_file_of_bans_is_put_aside_and_what_is_no_request_is_answered() {
     let here = folder.path();
     fs::write(here.join("bans.json"), "[{\"kind\": \"address\"").unwrap();
     let (broker, clock) = broker();
-    let _control = Control::start(here, broker, clock).unwrap();
+    let _control = Control::start(here, reloader(&broker), clock).unwrap();
     assert!(here.join("bans.json.damaged").exists() && !here.join("bans.json").exists());
     let mut stream = UnixStream::connect(here.join("control")).unwrap();
     stream.write_all(b"bans, please\n").unwrap();

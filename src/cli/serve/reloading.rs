@@ -1,0 +1,92 @@
+//! What SIGHUP and `sundew reload` do: users, rules and certificates count at once, all other options at the next start.
+
+use std::path::PathBuf;
+
+use crate::{
+    backends::access::Fingerprint,
+    config::{
+        self, Layers, Loaded, Severity,
+        waiting::{Written, waiting},
+    },
+    server::reload::{Reloaded, Reloader},
+};
+
+/// What the broker that runs was told, to see what is different now.
+pub(super) struct Reloading {
+    reloader: Reloader,
+    layers: Layers,
+    /// The files of the configuration, and how they looked when they were read.
+    files: Vec<PathBuf>,
+    looked: Vec<Fingerprint>,
+    /// What it was started with: all that waits for a restart is told each time.
+    started: Written,
+}
+
+impl Reloading {
+    pub(super) fn new(reloader: Reloader, layers: Layers, loaded: &Loaded) -> Self {
+        Self {
+            reloader,
+            layers,
+            looked: looks(&loaded.files),
+            files: loaded.files.clone(),
+            started: loaded.written.clone(),
+        }
+    }
+
+    /// Users and rules all or none; certificates by themselves: what is wrong with one keeps no other from being renewed.
+    pub(super) fn read_again(&mut self) -> Reloaded {
+        tracing::info!("reading users, rules and certificates again");
+        let mut told = Reloaded::default();
+        let look = looks(&self.files);
+        if look == self.looked {
+            self.reloader.access(None, &mut told);
+        } else {
+            self.read_configuration(look, &mut told);
+        }
+        self.reloader.certificates(&mut told);
+        told
+    }
+
+    fn read_configuration(&mut self, look: Vec<Fingerprint>, told: &mut Reloaded) {
+        let loaded = match config::load(&self.layers) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                let first = problems.iter().find(|problem| problem.severity == Severity::Error);
+                let first = first.map(ToString::to_string).unwrap_or_default();
+                tracing::error!(
+                    problems = problems.len(),
+                    first,
+                    "users and rules stay as they were: the configuration, or a file, is wrong"
+                );
+                told.refused.push(format!("users and rules stay as they were: {first}"));
+                return;
+            }
+        };
+        told.waiting = waiting(&self.started, &loaded.written);
+        if !told.waiting.is_empty() {
+            let options = told.waiting.join(", ");
+            tracing::warn!(options, "changed in the configuration, and wait for a restart");
+        }
+        // What was not taken over is looked at the next time.
+        if !self.reloader.access(Some(loaded.config.access_options()), told) {
+            return;
+        }
+        // What changes while it is read is read the next time.
+        self.looked = if loaded.files == self.files {
+            look
+        } else {
+            looks(&loaded.files)
+        };
+        self.files = loaded.files;
+    }
+}
+
+/// What the files of the configuration, and the folder of its drop-ins, look like.
+fn looks(files: &[PathBuf]) -> Vec<Fingerprint> {
+    let drop_ins = files.first().and_then(|file| Some(file.parent()?.join("conf.d")));
+    files
+        .iter()
+        .chain(&drop_ins)
+        .map(|path| Fingerprint::of(path))
+        .collect()
+}
