@@ -131,10 +131,6 @@ impl Server {
             .iter()
             .map(|(listener, rules)| (rules.name.clone(), listener.local_addresses()))
             .collect();
-        let shared: Vec<_> = listeners
-            .iter()
-            .map(|(listener, _)| Arc::clone(listener.shared()))
-            .collect();
         let workers = options.workers.clamp(1, usize::from(u16::MAX));
         if let Some(access) = &options.access {
             parts.authenticator = Arc::clone(access.chain()) as _;
@@ -147,7 +143,9 @@ impl Server {
         let reloader = Reloader {
             access: options.access,
             broker: Arc::clone(&broker),
-            certificates: Arc::new(LiveCertificates::new(shared)),
+            certificates: Arc::new(LiveCertificates::new(
+                listeners.iter().map(|(listener, _)| listener.shared()),
+            )),
         };
         let control = directory.and_then(|directory| listen_to_commands(&directory, &reloader, clock));
         let (stop, stopped) = watch::channel(Stop::Running);

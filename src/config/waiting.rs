@@ -84,7 +84,7 @@ mod tests {
     fn options_that_wait_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sundew.toml");
-        let mut read = |text: &str| {
+        let read = |text: &str| {
             std::fs::write(&file, text).unwrap();
             read_layers(&Layers::new(Some(file.clone()), Vec::new())).written
         };

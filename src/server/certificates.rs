@@ -27,12 +27,12 @@ struct Watched {
 
 impl LiveCertificates {
     /// Of these listeners, which have just read them.
-    pub(super) fn new(listeners: Vec<Arc<ListenerShared>>) -> Self {
-        let watched = listeners.into_iter().filter_map(|listener| {
+    pub(super) fn new<'a>(listeners: impl Iterator<Item = &'a Arc<ListenerShared>>) -> Self {
+        let watched = listeners.filter_map(|listener| {
             let files = listener.options().tls.as_ref()?.files();
             let looks: Vec<_> = files.iter().map(|file| Fingerprint::of(file)).collect();
             Some(Watched {
-                listener,
+                listener: Arc::clone(listener),
                 files,
                 read: looks.clone(),
                 seen: looks,

@@ -379,8 +379,14 @@ fn explain_names_the_rule_that_decides() {
         );
     }
     assert_eq!(explain(&["--topic", "a/#"]).0, 64);
-    // What it is about, and that who is refused does nothing.
-    let (code, out, _) = explain(&["--user", "carol", "--topic", "home/x"]);
+}
+
+#[test]
+fn explain_says_what_it_is_about_and_that_who_is_refused_does_nothing() {
+    let (folder, config) = folder(RULES);
+    assert_eq!(user("add", "alice", &folder.path().join("users"), "secret").0, 0);
+    let path = config.to_str().unwrap();
+    let (code, out, _) = sundew(&["auth", "explain", "-c", path, "-u", "carol", "-t", "home/x"]);
     let lines: Vec<_> = out.lines().collect();
     assert!(code == 1 && lines[0] == format!("configuration: {path}"), "{out}");
     assert!(

@@ -13,7 +13,7 @@ fn reloader(broker: &Arc<Broker>) -> Reloader {
     Reloader {
         access: None,
         broker: Arc::clone(broker),
-        certificates: Arc::new(LiveCertificates::new(Vec::new())),
+        certificates: Arc::new(LiveCertificates::new(std::iter::empty())),
     }
 }
 
