@@ -144,7 +144,7 @@ impl Server {
             access: options.access,
             broker: Arc::clone(&broker),
             certificates: Arc::new(LiveCertificates::new(
-                listeners.iter().map(|(listener, _)| listener.shared()),
+                listeners.iter().map(|(listener, rules)| (listener.shared(), rules)),
             )),
         };
         let control = directory.and_then(|directory| listen_to_commands(&directory, &reloader, clock));

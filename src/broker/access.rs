@@ -26,8 +26,17 @@ impl Broker {
 
     /// Rules or users were replaced: workers that have nothing to do are woken, to see who has to go.
     pub fn access_changed(&self) {
+        self.tell_all(|| Mail::AccessChanged);
+    }
+
+    /// More certificates of clients are revoked than before: workers see who has to go.
+    pub fn certificates_revoked(&self) {
+        self.tell_all(|| Mail::CertificatesRevoked);
+    }
+
+    fn tell_all(&self, letter: impl Fn() -> Mail) {
         for worker in 0..self.mailboxes.workers() as u16 {
-            self.mailboxes.send(WorkerId(worker), &mut vec![Mail::AccessChanged]);
+            self.mailboxes.send(WorkerId(worker), &mut vec![letter()]);
         }
     }
 }
@@ -44,27 +53,28 @@ impl Worker {
     }
 
     #[cold]
-    fn look_at_access_again(&mut self, now: Time) {
+    pub(super) fn look_at_access_again(&mut self, now: Time) {
         let keys = self.residents.connections.iter().map(|(key, _)| ConnectionKey(key));
         for key in keys.collect::<Vec<_>>() {
             self.settle_access(key);
             self.look_at_will_again(key);
-            if !self.still_stands(key) {
-                let ending = Ending::Refused(ReasonCode::NotAuthorized, "user_removed_or_password_changed");
+            if let Some(why) = self.must_go(key) {
+                let ending = Ending::Refused(ReasonCode::NotAuthorized, why);
                 self.end_connection(key, ending, now);
             }
         }
     }
 
-    /// Whether a client would still be let in.
-    pub(super) fn still_stands(&self, key: ConnectionKey) -> bool {
-        let Some(connection) = self.residents.connections.get(key.0) else {
-            return true;
-        };
-        connection.stamp.is_none_or(|stamp| {
-            let user = connection.user_name.as_deref();
-            self.broker.authenticator.stands(user, stamp, &connection.peer)
-        })
+    /// Why a client would not be let in any more; `None` where it would.
+    pub(super) fn must_go(&self, key: ConnectionKey) -> Option<&'static str> {
+        let connection = self.residents.connections.get(key.0)?;
+        let peer = &connection.peer;
+        if peer.certificate.as_ref().is_some_and(|one| peer.rules.revoked.has(one)) {
+            return Some("certificate_revoked");
+        }
+        let user = connection.user_name.as_deref();
+        let stands = |stamp| self.broker.authenticator.stands(user, stamp, peer);
+        (!connection.stamp.is_none_or(stands)).then_some("user_removed_or_password_changed")
     }
 
     /// The same for a client that enters. Since it was asked about its will, on another worker, rules may have changed that this one has seen already.

@@ -159,8 +159,8 @@ impl Worker {
         }
         let data = identity.data.clone();
         accept_identity(connection, identity, now);
-        if !self.still_stands(key) {
-            return self.let_go(key, ReasonCode::NotAuthorized, "user_removed_or_password_changed", now);
+        if let Some(why) = self.must_go(key) {
+            return self.let_go(key, ReasonCode::NotAuthorized, why, now);
         }
         self.settle_access(key);
         self.look_at_will_again(key);

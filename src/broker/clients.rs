@@ -207,10 +207,10 @@ impl Worker {
                 now,
             );
         }
-        if !self.still_stands(key) {
+        if let Some(why) = self.must_go(key) {
             let refusal = Refusal {
                 reason: ReasonCode::NotAuthorized,
-                why: "user_removed_or_password_changed",
+                why,
             };
             return self.refuse(key, &refusal, now);
         }

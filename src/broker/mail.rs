@@ -38,6 +38,8 @@ pub enum Mail {
     Disconnect(ClientId, ReasonCode),
     /// Rules or users were replaced.
     AccessChanged,
+    /// Certificates of clients were revoked.
+    CertificatesRevoked,
     /// An administrator has banned them.
     Banned(Subject),
     /// Something has happened with whom the authenticator or the authoriser asks.
@@ -167,6 +169,7 @@ impl Worker {
             }
             Mail::Disconnect(client_id, reason) => self.disconnect_client(client_id.as_str(), reason, now),
             Mail::AccessChanged => self.see_to_access(now),
+            Mail::CertificatesRevoked => self.look_at_access_again(now),
             Mail::Banned(subject) => self.let_banned_go(&subject, now),
             Mail::Backend(BackendEvent::Asked) => self.metrics().backend_answered.increment(),
             Mail::Backend(BackendEvent::Failed) => self.metrics().backend_failed.increment(),

@@ -265,6 +265,7 @@ impl Listener {
             allowed_versions: self.allowed_versions.iter().map(version).collect(),
             accept_empty_client_id_persistent: self.quirks.accept_empty_client_id_persistent,
             maximum_qos: self.maximum_qos.map(qos),
+            ..ListenerRules::default()
         }
     }
 }

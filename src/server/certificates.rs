@@ -1,14 +1,21 @@
 //! Certificates, keys, authorities and revocation lists of the listeners: watched, read again when they change, and taken for new connections.
-//! Who is connected stays, also one whose certificate is in a new revocation list.
+//! Who is connected stays, but who has shown a certificate that a new revocation list names. The end of a certificate is told beforehand.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use time::OffsetDateTime;
+use tracing::{error, info, warn};
 
 use super::reload::Reloaded;
 use crate::backends::access::Fingerprint;
+use crate::session::peer::ListenerRules;
 use crate::transport::listener::ListenerShared;
+use crate::transport::tls;
+
+/// Days before the end of a certificate on which that is told.
+const DAYS: [i64; 4] = [30, 14, 7, 1];
+const DAY_SECONDS: i64 = 24 * 60 * 60;
 
 /// Those of all listeners with TLS.
 #[derive(Debug)]
@@ -18,48 +25,61 @@ pub(super) struct LiveCertificates(Mutex<Vec<Watched>>);
 #[derive(Debug)]
 struct Watched {
     listener: Arc<ListenerShared>,
+    rules: Arc<ListenerRules>,
     files: Vec<PathBuf>,
     /// How they looked when they were read.
     read: Vec<Fingerprint>,
     /// At the last look: who replaces two files that belong together is waited for.
     seen: Vec<Fingerprint>,
+    /// Of each certificate when it ends, and how often that has been told.
+    told_ends: Vec<(i64, usize)>,
 }
 
 impl LiveCertificates {
     /// Of these listeners, which have just read them.
-    pub(super) fn new<'a>(listeners: impl Iterator<Item = &'a Arc<ListenerShared>>) -> Self {
-        let watched = listeners.filter_map(|listener| {
+    pub(super) fn new<'a>(listeners: impl Iterator<Item = (&'a Arc<ListenerShared>, &'a Arc<ListenerRules>)>) -> Self {
+        let watched = listeners.filter_map(|(listener, rules)| {
             let files = listener.options().tls.as_ref()?.files();
             let looks: Vec<_> = files.iter().map(|file| Fingerprint::of(file)).collect();
-            Some(Watched {
+            let mut watched = Watched {
                 listener: Arc::clone(listener),
+                rules: Arc::clone(rules),
                 files,
                 read: looks.clone(),
                 seen: looks,
-            })
+                told_ends: Vec::new(),
+            };
+            watched.tell_ends(now());
+            Some(watched)
         });
         Self(Mutex::new(watched.collect()))
     }
 
     /// Looks whether files have changed, and have come to rest since the last look; then reads those of their listener again. A mistake is
-    /// told once.
-    pub(super) fn look(&self) {
+    /// told once. Tells what ends soon, too. True where certificates of clients have been revoked: their workers have to know.
+    pub(super) fn look(&self) -> bool {
+        let mut has_revoked = false;
         for watched in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
-            let now = watched.looks();
-            let is_at_rest = now == watched.seen;
-            watched.seen.clone_from(&now);
-            if is_at_rest && now != watched.read {
-                watched.read_again(now, &mut Reloaded::default());
+            let looks = watched.looks();
+            let is_at_rest = looks == watched.seen;
+            watched.seen.clone_from(&looks);
+            if is_at_rest && looks != watched.read {
+                has_revoked |= watched.read_again(looks, &mut Reloaded::default());
             }
+            watched.tell_ends(now());
         }
+        has_revoked
     }
 
-    /// Reads all of them again, changed or not: one that is wrong keeps no other from being renewed.
-    pub(super) fn reload(&self, told: &mut Reloaded) {
+    /// Reads all of them again, changed or not: one that is wrong keeps no other from being renewed. True as in [`Self::look`].
+    pub(super) fn reload(&self, told: &mut Reloaded) -> bool {
+        let mut has_revoked = false;
         for watched in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
-            let now = watched.looks();
-            watched.read_again(now, told);
+            let looks = watched.looks();
+            has_revoked |= watched.read_again(looks, told);
+            watched.tell_ends(now());
         }
+        has_revoked
     }
 }
 
@@ -68,23 +88,91 @@ impl Watched {
         self.files.iter().map(|file| Fingerprint::of(file)).collect()
     }
 
-    /// What changes while it is read looks different at the next look.
-    fn read_again(&mut self, looks: Vec<Fingerprint>, told: &mut Reloaded) {
+    /// What changes while it is read looks different at the next look. True where certificates of clients have been revoked.
+    fn read_again(&mut self, looks: Vec<Fingerprint>, told: &mut Reloaded) -> bool {
         self.read = looks;
         let listener = self.listener.name();
-        if let Err(error) = self.listener.reload_tls() {
-            tracing::error!(listener, "certificates stay as they were: {error}");
-            told.refused.push(format!("certificates stay as they were: {error}"));
-            return;
-        }
+        let list = self.listener.options().tls.as_ref();
+        let list = list.and_then(|tls| tls.client_crl.as_deref());
+        let revoked = list.map(tls::revoked).transpose().map_err(|error| error.to_string());
+        let read = revoked.and_then(|revoked| {
+            let read = self.listener.reload_tls();
+            read.map(|()| revoked).map_err(|error| error.to_string())
+        });
+        let revoked = match read {
+            Ok(revoked) => revoked.unwrap_or_default(),
+            Err(error) => {
+                error!(listener, "certificates stay as they were: {error}");
+                told.refused.push(format!("certificates stay as they were: {error}"));
+                return false;
+            }
+        };
         for certificate in self.listener.certificates() {
             let (file, serial) = (certificate.chain.display(), &certificate.serial);
             let end = OffsetDateTime::from_unix_timestamp(certificate.not_after);
             let until = end.map_or_else(|_| "?".to_owned(), |end| end.date().to_string());
-            tracing::info!(listener, %file, serial, until, "certificates read again, for new connections");
+            info!(listener, %file, serial, until, "certificates read again, for new connections");
             told.taken.push(format!(
                 "listener {listener}: {file} read again: serial {serial}, until {until}"
             ));
         }
+        self.rules.revoked.replace(revoked)
+    }
+
+    fn tell_ends(&mut self, now: i64) {
+        let certificates = self.listener.certificates();
+        self.told_ends.resize(certificates.len(), (0, 0));
+        for (one, told) in certificates.iter().zip(&mut self.told_ends) {
+            let stage = stage(one.not_after, now);
+            let already = if told.0 == one.not_after { told.1 } else { 0 };
+            *told = (one.not_after, stage);
+            if stage <= already {
+                continue;
+            }
+            let (listener, file) = (self.listener.name(), one.chain.display());
+            let seconds = (one.not_after - now).max(0).unsigned_abs();
+            let days = seconds.div_ceil(DAY_SECONDS.unsigned_abs());
+            if stage > DAYS.len() {
+                error!(listener, %file, "this certificate has ended: clients turn away; renew it");
+            } else {
+                warn!(listener, %file, days, "this certificate ends soon; a new one counts as soon as it is there");
+            }
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    OffsetDateTime::now_utc().unix_timestamp()
+}
+
+/// How often the end of a certificate should have been told by now: never, or by each of [`DAYS`] that has come, and when it has ended.
+fn stage(not_after: i64, now: i64) -> usize {
+    let left = not_after.saturating_sub(now);
+    let come = DAYS.iter().filter(|days| left <= **days * DAY_SECONDS).count();
+    come + usize::from(left <= 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_thirty_fourteen_seven_and_one_day_before_and_when_it_has_come() {
+        let ends = 400 * DAY_SECONDS;
+        let mut told = Vec::new();
+        let mut last = 0;
+        for hour in 0..24 * 402 {
+            let now = hour * 60 * 60;
+            let stage = stage(ends, now);
+            assert!(stage >= last);
+            if stage > last {
+                told.push((ends - now) / DAY_SECONDS);
+            }
+            last = stage;
+        }
+        assert_eq!(told, [30, 14, 7, 1, 0]);
+        assert_eq!(stage(i64::MAX, i64::MIN), 0);
+        assert_eq!(stage(0, i64::MAX), 5);
     }
 }

@@ -56,10 +56,13 @@ impl Reloader {
         }
     }
 
-    /// Certificates, keys, authorities and revocation lists of all listeners, for new connections; who is connected stays. Where those of a
+    /// Certificates, keys, authorities and revocation lists of all listeners, for new connections; who is connected stays, but who has shown
+    /// a certificate that is revoked now. Where those of a
     /// listener are wrong it keeps what it has.
     pub fn certificates(&self, told: &mut Reloaded) {
-        self.certificates.reload(told);
+        if self.certificates.reload(told) {
+            self.broker.certificates_revoked();
+        }
     }
 
     /// What has changed and come to rest.
@@ -67,6 +70,8 @@ impl Reloader {
         if self.access.as_ref().is_some_and(|access| access.look()) {
             self.broker.access_changed();
         }
-        self.certificates.look();
+        if self.certificates.look() {
+            self.broker.certificates_revoked();
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Who is at the other end of a network connection, as far as the network tells.
 
 use core::net::IpAddr;
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::protocol::version::Version;
 
@@ -28,7 +29,7 @@ impl Peer {
 }
 
 /// What a verified client certificate says about its holder.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerCertificate {
     /// Common name of the subject.
     pub common_name: Option<String>,
@@ -36,6 +37,41 @@ pub struct PeerCertificate {
     pub subject: String,
     /// DNS names, e-mail addresses, URIs and IP addresses of the subject alternative name, in its order.
     pub alternative_names: Vec<String>,
+    /// What it is revoked by; `None` where a proxy has seen it, not we.
+    pub id: Option<CertificateId>,
+}
+
+/// A certificate among all others: made of its issuer and its serial number (RFC 5280 section 4.1.2.2).
+pub type CertificateId = [u8; 16];
+
+/// Certificates of clients that are not good any more, of those that connected before that was known: new ones the handshake refuses.
+#[derive(Debug, Default)]
+pub struct Revoked(RwLock<HashSet<CertificateId>>);
+
+/// By what they are.
+impl PartialEq for Revoked {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |known: &HashSet<_>| *known == *other.0.read().unwrap_or_else(PoisonError::into_inner);
+        core::ptr::eq(self, other) || same(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Eq for Revoked {}
+
+impl Revoked {
+    /// Whether a certificate is one of them.
+    pub fn has(&self, certificate: &PeerCertificate) -> bool {
+        let is_there = |id| self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&id);
+        certificate.id.is_some_and(is_there)
+    }
+
+    /// These are revoked now, and no others; true where one is new among them.
+    pub fn replace(&self, revoked: HashSet<CertificateId>) -> bool {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let has_new = revoked.iter().any(|id| !known.contains(id));
+        *known = revoked;
+        has_new
+    }
 }
 
 /// The MQTT rules of one listener.
@@ -50,6 +86,8 @@ pub struct ListenerRules {
     pub accept_empty_client_id_persistent: bool,
     /// The highest QoS that clients of this listener may use; `None`: the broker's.
     pub maximum_qos: Option<crate::protocol::qos::QoS>,
+    /// Certificates of its clients that have been revoked since it began.
+    pub revoked: Arc<Revoked>,
 }
 
 impl Default for ListenerRules {
@@ -59,6 +97,7 @@ impl Default for ListenerRules {
             allowed_versions: Version::ALL.to_vec(),
             accept_empty_client_id_persistent: false,
             maximum_qos: None,
+            revoked: Arc::default(),
         }
     }
 }

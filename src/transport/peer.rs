@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::session::peer::CertificateId;
+
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -85,6 +87,8 @@ pub struct ClientCertificate {
     pub subject_der: Vec<u8>,
     /// DNS names, e-mail addresses, URIs and IP addresses of the subject alternative name.
     pub alternative_names: Vec<String>,
+    /// What it is revoked by; `None` where a proxy has seen it, not we.
+    pub id: Option<CertificateId>,
     /// The serial number, hexadecimal.
     pub serial: String,
     /// The end of validity, seconds since 1970.

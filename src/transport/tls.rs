@@ -3,6 +3,7 @@
 //! rustls with the aws-lc-rs provider, TLS 1.2 and 1.3. Everything a [`ServerConfig`] depends on is fixed when it is
 //! built: a changed certificate or revocation list means a new one, which a listener takes over for new connections.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,10 +13,13 @@ use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKey
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SignatureAlgorithm};
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::options::{CertificateFiles, TlsOptions, TlsVersion};
 use super::peer::{ClientCertificate, TlsPeer};
+use crate::session::peer::CertificateId;
 
 mod names;
 
@@ -335,12 +339,45 @@ fn read_revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer
     })
 }
 
+/// The certificates that a file of revocation lists names.
+///
+/// # Errors
+/// [`TlsError`].
+pub fn revoked(file: &Path) -> Result<HashSet<CertificateId>, TlsError> {
+    let mut revoked = HashSet::new();
+    for der in read_revocation_lists(file)? {
+        let (_, list) = CertificateRevocationList::from_der(&der).map_err(|error| TlsError::Unusable {
+            file: file.to_owned(),
+            reason: format!("not a usable revocation list: {error}"),
+        })?;
+        let issuer = list.issuer().as_raw();
+        revoked.extend(
+            list.iter_revoked_certificates()
+                .map(|one| id_of(issuer, one.raw_serial())),
+        );
+    }
+    Ok(revoked)
+}
+
+fn id_of(issuer: &[u8], serial: &[u8]) -> CertificateId {
+    // Its length goes first, so that no issuer runs into a serial number.
+    let digest = Sha256::new()
+        .chain_update((issuer.len() as u64).to_be_bytes())
+        .chain_update(issuer)
+        .chain_update(serial)
+        .finalize();
+    let mut id = CertificateId::default();
+    id.copy_from_slice(&digest[..16]);
+    id
+}
+
 fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     Some(ClientCertificate {
         common_name: names::common_name(&certificate),
         subject: names::subject(certificate.subject()),
         subject_der: certificate.subject().as_raw().to_vec(),
+        id: Some(id_of(certificate.issuer().as_raw(), certificate.raw_serial())),
         alternative_names: names::alternative_names(&certificate),
         serial: certificate.serial.to_str_radix(16),
         not_after: certificate.validity().not_after.timestamp(),

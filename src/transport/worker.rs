@@ -491,6 +491,7 @@ fn session_peer(peer: TransportPeer, rules: Arc<ListenerRules>) -> Peer {
                 common_name: certificate.common_name.clone(),
                 subject: certificate.subject.clone(),
                 alternative_names: certificate.alternative_names.clone(),
+                id: certificate.id,
             })
         }),
         rules,

@@ -12,6 +12,7 @@ mod wire;
 
 mod access;
 mod authentication;
+mod certificates;
 mod command_line;
 mod connect;
 mod delivery;

@@ -35,6 +35,7 @@ fn peer(listener: &str, certificate: Option<&str>) -> Peer {
                 common_name: Some(name.into()),
                 subject: format!("CN={name}"),
                 alternative_names: vec![format!("{name}.example")],
+                ..PeerCertificate::default()
             })
         }),
         rules: Arc::new(ListenerRules {

@@ -39,7 +39,7 @@ section! {
         refused_login: RefusedLogin = RefusedLogin::BadPassword;
         /// Threads that check passwords; `"auto"`: one for every four cores. Cost: 19 MiB each while one is checked.
         hashing_threads: Auto = Auto::Auto, in Auto::Fixed(1) => Auto::Fixed(64);
-        /// Passwords that wait to be checked; clients beyond are refused (0x97, 3). Cost: the CONNECT each.
+        /// Passwords that wait to be checked; clients beyond are refused (0x97, 3), those of the address with the most first. Cost: the CONNECT each.
         hashing_waiting_max: u32 = 256, in 1 => 1_000_000;
         /// How often files of users, rules, keys and certificates are looked at; a change counts at the second look, when it has come to rest; `"0s"`:
         /// never, only SIGHUP and `sundew reload` read them again. Cost: a system call a file each time.
