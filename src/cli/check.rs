@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
     if arguments.reference {
         return output::print(reference().as_bytes());
     }
-    let layers = Layers::new(arguments.file.clone(), super::serve::environment());
+    let layers = Layers::new(arguments.file.clone(), super::serve::environment()).with_certificates();
     let mut text = String::new();
     let exit = match config::load(&layers) {
         Ok(loaded) => {

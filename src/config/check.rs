@@ -32,7 +32,6 @@ pub(super) fn check(config: &mut Config, problems: &mut Problems) {
         check_kind(listener, &path, problems);
         if let Some(tls) = &listener.tls {
             check_tls(tls, &format!("{path}.tls"), problems);
-            check_files(tls, &format!("{path}.tls"), problems);
         }
     }
     name_listeners(&mut config.listeners, problems);
@@ -127,6 +126,15 @@ fn check_tls(tls: &Tls, path: &str, problems: &mut Problems) {
         (Some(_), None) => problems.error(&format!("{path}.client_crl"), "it is of use with client_ca only"),
         (Some(file), Some(_)) => check_readable(file, &format!("{path}.client_crl"), problems),
         (None, _) => {}
+    }
+}
+
+/// Mistakes in the certificates, keys, authorities and revocation lists that listeners name.
+pub(super) fn check_certificates(config: &Config, problems: &mut Problems) {
+    for (index, listener) in config.listeners.iter().enumerate() {
+        if let Some(tls) = &listener.tls {
+            check_files(tls, &format!("listeners[{index}].tls"), problems);
+        }
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Layers {
     pub(super) environment: Vec<(String, String)>,
     /// Flags of the command line, made with [`Layers::set`].
     pub(super) flags: Vec<(String, Value)>,
+    /// See [`Layers::with_certificates`].
+    pub(super) looks_into_certificates: bool,
 }
 
 impl Layers {
@@ -40,7 +42,15 @@ impl Layers {
             file,
             environment,
             flags: Vec::new(),
+            looks_into_certificates: false,
         }
+    }
+
+    /// Looks at what is in certificates and keys, too. A broker that runs has read them; one that is written right now is no mistake there.
+    #[must_use]
+    pub const fn with_certificates(mut self) -> Self {
+        self.looks_into_certificates = true;
+        self
     }
 
     /// Sets the option at `path`, such as `log.format`, for the flag named `flag`.
@@ -158,7 +168,11 @@ pub fn read_layers(layers: &Layers) -> Loaded {
     let (config, written) = match builder.build() {
         Ok(built) => {
             let written = written(&built.cache);
-            (read(built.cache, &mut problems), written)
+            let config = read(built.cache, &mut problems);
+            if layers.looks_into_certificates {
+                check::check_certificates(&config, &mut problems);
+            }
+            (config, written)
         }
         Err(error) => {
             problems.error_at("", error.to_string());

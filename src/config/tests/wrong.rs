@@ -89,7 +89,7 @@ fn every_mistake_of_a_file_is_named_in_one_run() {
         ..CertificatesOptions::default()
     };
     make(&certs).unwrap();
-    let layers = Layers::new(Some(file), Vec::new());
+    let layers = Layers::new(Some(file), Vec::new()).with_certificates();
     let problems = without_folder(&load(&layers).expect_err("everything in it is wrong"), &folder);
     for expected in EXPECTED {
         let (place, parts) = expected.split_once(' ').unwrap();
