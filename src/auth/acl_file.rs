@@ -98,6 +98,10 @@ impl AclFile {
             let message = format!("%u and %c stand for themselves in a `topic` line; write: pattern {access} {topic}");
             self.warnings.push(FileProblem { line: number, message });
         }
+        if let Some(doubt) = TopicPattern::doubt(topic).filter(|_| user.is_none()) {
+            let message = format!("the pattern {topic:?}: {doubt}");
+            self.warnings.push(FileProblem { line: number, message });
+        }
         let mut rule = Rule::new(effect, actions, topics, format!("{name}:{number}"));
         rule.users = match user {
             None => Users::default(),
@@ -200,8 +204,29 @@ mod tests {
 
     #[test]
     fn what_surprises_is_said() {
-        let file = AclFile::parse("acl", "pattern read a/b\nuser u\ntopic read a/%u\n").unwrap();
-        assert_eq!(file.warnings.len(), 2);
+        let file = AclFile::parse("acl", "pattern read a/b\nuser u\ntopic read a/%u\npattern read %user\n").unwrap();
+        assert_eq!(file.warnings.len(), 3);
+        assert!(
+            file.warnings[2]
+                .message
+                .contains("%user is %u, the user name, with \"ser\"")
+        );
+        for (topic, expected) in [
+            ("a/%u/%c/%{sub}/%", None),
+            ("%u_1/%u-%c", None),
+            ("100%/x", None),
+            ("a/%i", Some("%i stands for itself")),
+            ("a/%client", Some("is %c, the client id")),
+            ("a/%{sub", Some("no } behind it")),
+            ("a/%{}", Some("names no claim")),
+        ] {
+            let doubt = TopicPattern::doubt(topic);
+            assert_eq!(doubt.is_some(), expected.is_some(), "{topic}: {doubt:?}");
+            assert!(
+                doubt.unwrap_or_default().contains(expected.unwrap_or_default()),
+                "{topic}"
+            );
+        }
         assert_eq!((file.warnings[0].line, file.warnings[1].line), (1, 3));
     }
 

@@ -193,6 +193,46 @@ impl TopicPattern {
         &self.text
     }
 
+    /// What looks like a placeholder in a text and is none, or one with something behind it that was meant to be part of it: `%user`, `%i`,
+    /// `%{sub`. In words, for who wrote it.
+    pub fn doubt(text: &str) -> Option<String> {
+        let mut rest = text;
+        while let Some(at) = rest.find('%') {
+            let from = &rest[at + 1..];
+            let mut letters = from.chars();
+            let (first, second) = (letters.next(), letters.next());
+            let is_word = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+            let word: String = from.chars().take_while(char::is_ascii_alphanumeric).collect();
+            match first {
+                Some('{') => match from.split_once('}') {
+                    None => {
+                        return Some(
+                            "%{ has no } behind it, so it stands for itself; a claim of a token is %{claim}".into(),
+                        );
+                    }
+                    Some(("{", _)) => return Some("%{} names no claim; a claim of a token is %{claim}".into()),
+                    Some(_) => {}
+                },
+                Some(known @ ('u' | 'c')) if is_word(second) => {
+                    let what = if known == 'u' { "user name" } else { "client id" };
+                    return Some(format!(
+                        "%{word} is %{known}, the {what}, with {:?} right behind it",
+                        &word[1..]
+                    ));
+                }
+                Some('u' | 'c') => {}
+                Some(_) if is_word(first) => {
+                    return Some(format!(
+                        "%{word} stands for itself; the user name is %u, the client id %c, a claim of a token %{{claim}}"
+                    ));
+                }
+                _ => {}
+            }
+            rest = from;
+        }
+        None
+    }
+
     /// True where something is put in for each client.
     pub const fn has_placeholder(&self) -> bool {
         !self.parts.is_empty()

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     auth::{
         chain::{CertificateName, Entrances},
-        rule::{Actions, ClientPattern, Effect, Rule, Users},
+        rule::{Actions, ClientPattern, Effect, Rule, TopicPattern, Users},
         rules::{ADMIN_GROUP, WideSubscriptions},
     },
     backends::{
@@ -202,6 +202,11 @@ fn check_rule(rule: &AccessRule, path: &str, config: &Config, problems: &mut Pro
                 &path,
                 "it is empty, so the rule is for nobody; leave it out to name nobody in particular",
             );
+        }
+    }
+    for topics in &rule.topics.0 {
+        if let Some(doubt) = TopicPattern::doubt(topics.as_str()) {
+            problems.warning(&format!("{path}.topics"), format!("{:?}: {doubt}", topics.as_str()));
         }
     }
     if rule.actions.is_empty() {

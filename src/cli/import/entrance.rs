@@ -1,6 +1,7 @@
 //! Who may enter through which listener, and what he may do. What cannot be carried closes; it never opens.
 
 use super::access_files::{names, passwords, rules};
+use super::client_ids::{self, OfClientIds};
 use super::dynamic_security::DynamicSecurity;
 use super::files::{self, Folder};
 use super::grammar::{Line, MosquittoConf, Section};
@@ -40,14 +41,17 @@ pub(super) fn carry(
     out: &mut Outcome,
 ) -> Common {
     plugins::remarks(conf, out);
+    let of_client_ids = client_ids::carry(conf, folder, out);
     let mut doors: Vec<_> = listeners
         .iter()
-        .map(|listener| door(conf, listener, folder, out))
+        .map(|listener| door(conf, listener, &of_client_ids, folder, out))
         .collect();
     let (rules, wide) = dynamic_security(listeners, &mut doors, folder, out);
     // For all listeners: those that a plug-in has for one of them are not carried.
     let programs = program(listeners, &doors);
-    let rules = programs.into_iter().chain(rules).chain(of_prefixes(conf)).collect();
+    let of_ids = of_client_ids.rules;
+    let is_governed_by_id = !of_ids.is_empty();
+    let rules = programs.into_iter().chain(rules).chain(of_ids).collect();
     let mut auth = Table::new("[auth]", "");
     let is_certified = listeners.iter().any(|listener| listener.is_certified);
     let files = [("password_file", is_certified), ("acl_file", false)];
@@ -75,11 +79,10 @@ pub(super) fn carry(
         }
     }
     anonymous(listeners, &doors, &mut auth);
-    if let Some(made) = doors.iter().find_map(|door| door.rules.as_ref()) {
-        let from = format!(
-            "{}: mosquitto grants every subscription, and looks when it delivers",
-            made.from
-        );
+    let of_file = of_client_ids.acl_file.map(|line| line.place.to_string());
+    let of_file = of_file.or_else(|| doors.iter().find_map(|door| Some(door.rules.as_ref()?.from.clone())));
+    if let Some(from) = of_file {
+        let from = format!("{from}: mosquitto grants every subscription, and looks when it delivers");
         auth.text("wide_subscriptions", "grant", from);
     } else if let Some((wide, from)) = wide {
         auth.text("wide_subscriptions", wide, from);
@@ -90,7 +93,7 @@ pub(super) fn carry(
         auth.set("check_retained_source", false, &line.place);
     }
     let has_rules = |door: &Door| door.rules.is_some() || door.dynamic.is_some() || asks_rights(door);
-    let is_governed = doors.iter().any(has_rules) || of_prefixes(conf).is_some();
+    let is_governed = doors.iter().any(has_rules) || is_governed_by_id;
     Common {
         auth,
         rules,
@@ -145,7 +148,13 @@ fn scope<'a>(conf: &'a MosquittoConf, listener: &Listener<'a>) -> &'a Section {
     }
 }
 
-fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mut Outcome) -> Door {
+fn door(
+    conf: &MosquittoConf,
+    listener: &Listener<'_>,
+    of_client_ids: &OfClientIds,
+    folder: &Folder,
+    out: &mut Outcome,
+) -> Door {
     let scope = scope(conf, listener);
     let plugins = plugins::of_listener(conf, listener.number);
     let find = |wanted: fn(&Plugin) -> Option<&Line>| plugins.iter().find_map(wanted);
@@ -162,7 +171,7 @@ fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mu
         _ => None,
     });
     let program = plugins.iter().find_map(|plugin| match plugin {
-        Plugin::Http(table) => Some(table.clone()),
+        Plugin::Http(line, table) => Some((line, table.clone())),
         _ => None,
     });
     let password_line = scope.get("password_file").or(of_plugin);
@@ -178,13 +187,11 @@ fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mu
         _ => None,
     });
     let acl_line = scope.get("acl_file").or(of_plugin);
+    let acl_line = acl_line.filter(|line| of_client_ids.acl_file.as_ref() != Some(line));
     // What is built in says yes or no to everybody, and the plug-in is never asked.
     let dynamic = unshadowed(dynamic, &[acl_line, password_line], out);
-    let closing = closing(conf, listener);
-    let (dynamic, program) = (
-        dynamic.filter(|_| closing.is_none()),
-        program.filter(|_| closing.is_none()),
-    );
+    let closing = closing(listener, of_client_ids);
+    let (dynamic, program) = unless_closed(closing, acl_line, (dynamic, program), out);
     let rules = match (closing.or(other.filter(|_| acl_line.is_none())), acl_line) {
         (Some(line), _) => Some(nothing(line, out)),
         (None, Some(line)) => Some(acl_file(conf, line, &names(&users), folder, out)),
@@ -194,25 +201,52 @@ fn door(conf: &MosquittoConf, listener: &Listener<'_>, folder: &Folder, out: &mu
         .section
         .get("listener_allow_anonymous")
         .or_else(|| scope.get("allow_anonymous"));
-    let place = said.map(|line| line.place.to_string());
-    let (lets_everyone_in, from) = match (said.and_then(Line::is_true), other) {
-        _ if listener.is_certified => (false, "clients are who their certificates say".to_owned()),
-        (_, Some(line)) => (false, format!("{}: not carried", line.place)),
-        _ if is_named_after_its_user(listener.section) => (false, "client ids were user names".to_owned()),
-        _ if program.is_some() && passwords.is_none() => (false, "a program is asked".to_owned()),
-        _ if is_local_only(conf) => (true, "no listener: this machine only".to_owned()),
-        (Some(value), None) => (value, place.clone().unwrap_or_default()),
-        (None, None) => (false, "mosquitto's default where there are listeners".to_owned()),
-    };
+    let asks_program = program.is_some() && passwords.is_none();
+    let (lets_everyone_in, from) = lets_everyone_in(conf, listener, said, other, asks_program);
     Door {
         passwords,
         rules,
         lets_everyone_in,
         from,
-        is_said: place.is_some(),
+        is_said: said.is_some(),
         dynamic,
         program,
     }
+}
+
+/// Whether clients without a user name enter, and why.
+fn lets_everyone_in(
+    conf: &MosquittoConf,
+    listener: &Listener<'_>,
+    said: Option<&Line>,
+    other: Option<&Line>,
+    asks_program: bool,
+) -> (bool, String) {
+    match (said.and_then(|line| Some((line.is_true()?, line))), other) {
+        _ if listener.is_certified => (false, "clients are who their certificates say".to_owned()),
+        (_, Some(line)) => (false, format!("{}: not carried", line.place)),
+        _ if is_named_after_its_user(listener.section) => (false, "client ids were user names".to_owned()),
+        _ if asks_program => (false, "a program is asked".to_owned()),
+        _ if is_local_only(conf) => (true, "no listener: this machine only".to_owned()),
+        (Some((value, line)), None) => (value, line.place.to_string()),
+        (None, None) => (false, "mosquitto's default where there are listeners".to_owned()),
+    }
+}
+
+/// Dynamic security and a program, where the listener is not closed; else what is dropped with it is named.
+fn unless_closed(
+    closing: Option<&Line>,
+    acl_line: Option<&Line>,
+    (dynamic, program): (Option<Line>, Option<(&Line, Table)>),
+    out: &mut Outcome,
+) -> (Option<Line>, Option<Table>) {
+    let Some(closing) = closing else {
+        return (dynamic, program.map(|(_, table)| table));
+    };
+    let asked = program.map(|(line, _)| line);
+    let dropped = [acl_line, dynamic.as_ref(), asked].into_iter().flatten();
+    dropped.for_each(|line| dropped_for(line, closing, out));
+    (None, None)
 }
 
 /// Dynamic security, where mosquitto asks it.
@@ -300,32 +334,22 @@ fn dynamic_security(
 }
 
 /// A line that cannot be carried and without which clients could do more: nothing is allowed on the listener.
-fn closing<'a>(conf: &'a MosquittoConf, listener: &Listener<'a>) -> Option<&'a Line> {
+fn closing<'a>(listener: &Listener<'a>, of_client_ids: &'a OfClientIds) -> Option<&'a Line> {
     let mount_point = listener.section.get("mount_point");
-    mount_point.or_else(|| prefixes(conf).filter(|_| has_rules(conf)))
+    mount_point.or(of_client_ids.closing.as_ref())
 }
 
-fn prefixes(conf: &MosquittoConf) -> Option<&Line> {
-    conf.broker
-        .get("clientid_prefixes")
-        .filter(|line| !line.value.is_empty())
-}
-
-/// Whether something is said about what clients may do.
-fn has_rules(conf: &MosquittoConf) -> bool {
-    let sections = [&conf.broker].into_iter().chain(&conf.listeners);
-    let mut sections = sections.flat_map(|section| [section.get("acl_file"), section.get("mount_point")]);
-    sections.any(|line| line.is_some()) || !conf.plugins.is_empty()
-}
-
-/// Where there are no other rules, only the clients with such ids may do something.
-fn of_prefixes(conf: &MosquittoConf) -> Option<Table> {
-    let line = prefixes(conf).filter(|_| !has_rules(conf))?;
-    let mut rule = Table::new("[[auth.rules]]", "");
-    rule.text("effect", "allow", "");
-    rule.text("topics", "#", "");
-    rule.text("client_ids", &format!("{}*", line.value), &line.place);
-    Some(rule)
+/// What is not carried either where a listener is closed; said once.
+fn dropped_for(line: &Line, closing: &Line, out: &mut Outcome) {
+    let why = format!(
+        "nothing is allowed here, since {} at {} cannot be carried with it",
+        closing.name, closing.place
+    );
+    let is_said =
+        |remark: &super::outcome::Remark| remark.place.as_ref() == Some(&line.place) && remark.text.ends_with(&why);
+    if !out.remarks.iter().any(is_said) {
+        out.not_carried(line, why.clone());
+    }
 }
 
 fn is_named_after_its_user(section: &Section) -> bool {

@@ -33,24 +33,16 @@ impl Folder {
         Self(absolute.parent().map(Path::to_owned).unwrap_or_default())
     }
 
-    /// Where a file is: as it is said, or, for a configuration that was written for a container, below the folder of the configuration
-    /// or those above it; `None` where it is nowhere.
+    /// Where a file is: as it is said, or, for a configuration that was written for a container, below the folder of the configuration;
+    /// `None` where it is nowhere. Not above it: what lies there is somebody else's.
     fn find(&self, said: &Path) -> Option<PathBuf> {
         let said_at = std::path::absolute(said).ok()?;
         if said_at.exists() {
             return Some(said_at);
         }
         let parts: Vec<_> = said.components().filter(|part| part.as_os_str() != "/").collect();
-        for (above, base) in self.0.ancestors().take(3).enumerate() {
-            for start in 0..parts.len() {
-                let is_name_alone = start + 1 == parts.len();
-                let candidate = base.join(parts[start..].iter().collect::<PathBuf>());
-                if candidate.exists() && (above == 0 || !is_name_alone) {
-                    return Some(candidate);
-                }
-            }
-        }
-        None
+        let mut candidates = (0..parts.len()).map(|start| self.0.join(parts[start..].iter().collect::<PathBuf>()));
+        candidates.find(|candidate| candidate.exists())
     }
 
     /// The file that an option names. One that is elsewhere than said is noted, one that is not there is not carried.

@@ -6,6 +6,7 @@
 
 pub mod access_files;
 mod broker;
+mod client_ids;
 pub mod dynamic_security;
 mod entrance;
 mod files;

@@ -12,8 +12,8 @@ pub(super) enum Plugin {
     Passwords(Line),
     /// A file of rules.
     Rules(Line),
-    /// Asks a program: `[[auth.http]]`.
-    Http(Table),
+    /// Asks a program: `[[auth.http]]`; the line that loads it.
+    Http(Line, Table),
     /// Decides who may enter and what he may do, in a way of its own.
     Other(Line),
 }
@@ -91,7 +91,10 @@ fn go_auth(plugin: &Section, head: &Line, option: Find<'_>, out: &mut Outcome) -
         if backend == "http" && plugin.listener.is_none() {
             // Files without rules allow everything to everybody, and one back end is enough.
             let asked = http(option, !has_files || rules.is_some(), head, out);
-            found.push(asked.map_or_else(|| Plugin::Other(head.clone()), Plugin::Http));
+            found.push(match asked {
+                Some(table) => Plugin::Http(head.clone(), table),
+                None => Plugin::Other(head.clone()),
+            });
             continue;
         }
         let of_it = format!("auth_opt_{backend}_");
@@ -102,7 +105,7 @@ fn go_auth(plugin: &Section, head: &Line, option: Find<'_>, out: &mut Outcome) -
     }
     if found
         .iter()
-        .any(|one| matches!(one, Plugin::Passwords(_) | Plugin::Http(_)))
+        .any(|one| matches!(one, Plugin::Passwords(_) | Plugin::Http(..)))
     {
         found
     } else {
@@ -142,8 +145,13 @@ fn http(option: Find<'_>, asks_rights: bool, head: &Line, out: &mut Outcome) -> 
     };
     let mut table = Table::new("[[auth.http]]", &host.place);
     table.text("connect_url", &url(&connect), &connect.place);
-    if let Some(line) = get("aclcheck_uri").filter(|_| asks_rights) {
-        table.text("acl_url", &url(&line), &line.place);
+    match get("aclcheck_uri") {
+        Some(line) if asks_rights => table.text("acl_url", &url(&line), &line.place),
+        Some(line) => out.left_out(
+            &line,
+            "the back end files has no rules (files_acl_path), so go-auth allows everything to everybody and never asks",
+        ),
+        None => {}
     }
     if let Some(line) = is("method", "get") {
         table.text("method", "get", &line.place);
@@ -191,6 +199,21 @@ mod tests {
         assert!(
             !out.is_whole() && remarks[0].contains("has no http_aclcheck_uri"),
             "{remarks:?}"
+        );
+    }
+
+    #[test]
+    fn an_address_that_go_auth_never_asks_is_named() {
+        let conf = "listener 1883\nauth_plugin /x/go-auth.so\nauth_opt_backends files,http\nauth_opt_files_password_path @/pw\n\
+                    auth_opt_http_host h\nauth_opt_http_getuser_uri /u\nauth_opt_http_aclcheck_uri /a\n";
+        let (configuration, remarks, _) = import(&[("mosquitto.conf", conf), ("pw", "# none\n")]);
+        assert!(!configuration.contains("acl_url"), "{configuration}");
+        let named = remarks
+            .iter()
+            .find(|remark| remark.starts_with("mosquitto.conf:7: left out: "));
+        assert!(
+            named.is_some_and(|remark| remark.contains("never asks")),
+            "{remarks:#?}"
         );
     }
 }

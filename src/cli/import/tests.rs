@@ -160,9 +160,8 @@ fn what_cannot_be_carried_closes() {
         ("mount_point site/\n", vec!["acl_file = \"acl\""]),
         (
             "clientid_prefixes dev-\n",
-            vec!["topics = \"#\"", "client_ids = \"dev-*\""],
+            vec!["topics = \"#\"", "client_ids = [\"dev-*\"]"],
         ),
-        ("clientid_prefixes dev-\nacl_file @/rules\n", vec!["acl_file = \"acl\""]),
         (
             "use_username_as_clientid true\nacl_file @/rules\n",
             vec!["allow_anonymous = false", "acl_file = \"rules\""],

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::files::{self, Folder};
 use super::grammar::{Line, Section};
 use super::listeners::Listener;
-use super::outcome::{Outcome, Table};
+use super::outcome::{Outcome, Table, Weight};
 
 /// Adds `[listeners.tls]`, where mosquitto encrypts.
 pub(super) fn carry(listener: &mut Listener<'_>, folder: &Folder, out: &mut Outcome) {
@@ -23,12 +23,11 @@ pub(super) fn carry(listener: &mut Listener<'_>, folder: &Folder, out: &mut Outc
         return;
     };
     let mut table = Table::new("[listeners.tls]", "");
-    let path = |line: &Line, out: &mut Outcome| folder.file(line, out).unwrap_or_else(|| said(line));
     let authorities = section.get("cafile").and_then(|line| folder.file(line, out));
-    let own = path(certificate, out);
+    let (own, own_key) = pair(certificate, key, folder, out);
     let (own, from) = chain(&own, authorities.as_deref(), certificate, section, out);
     table.text("certificate", &own.display().to_string(), from);
-    table.text("key", &path(key, out).display().to_string(), &key.place);
+    table.text("key", &own_key.display().to_string(), &key.place);
     clients(listener, &mut table, authorities.as_deref(), folder, out);
     if let Some(line) = section.get("tls_version") {
         match line.word() {
@@ -38,6 +37,44 @@ pub(super) fn carry(listener: &mut Listener<'_>, folder: &Folder, out: &mut Outc
         }
     }
     listener.tables.push(table);
+}
+
+/// The certificate and its key, both where they are said to be or both found elsewhere: a key that lies somewhere else is another one's.
+fn pair(certificate: &Line, key: &Line, folder: &Folder, out: &mut Outcome) -> (PathBuf, PathBuf) {
+    let mut unsaid = Outcome::default();
+    let is_as_said = |line: &Line, path: &Path| {
+        let bare = line
+            .value
+            .split_once(" #")
+            .map_or(&*line.value, |(bare, _)| bare.trim_end());
+        std::path::absolute(bare).is_ok_and(|said| said == path)
+    };
+    let [first, second] = [certificate, key].map(|line| {
+        let path = folder.file(line, &mut unsaid)?;
+        Some((is_as_said(line, &path), path))
+    });
+    match (first, second) {
+        (Some((first, own)), Some((second, own_key))) if first == second => {
+            out.remarks.append(&mut unsaid.remarks);
+            return (own, own_key);
+        }
+        (Some((first, own)), Some((_, own_key))) => {
+            let (line, path) = if first { (key, own_key) } else { (certificate, own) };
+            let path = path.display();
+            out.not_carried(
+                line,
+                format!("it is not there; {path} is, but a certificate and its key are taken together or not at all"),
+            );
+        }
+        _ => {
+            let missing = unsaid
+                .remarks
+                .into_iter()
+                .filter(|remark| remark.weight == Weight::NotCarried);
+            out.remarks.extend(missing);
+        }
+    }
+    (said(certificate), said(key))
 }
 
 /// The path of a file that is not there: the broker does not start until it is.
@@ -244,6 +281,38 @@ fn certificates(pem: &str) -> Vec<Certificate> {
 mod tests {
     use super::*;
     use crate::cli::import::tests::import;
+
+    /// A key that lies above the configuration is a stranger's, and one beside it belongs to another certificate.
+    #[test]
+    fn a_certificate_and_its_key_are_taken_together_or_not_at_all() {
+        let tls = |names: &[&str]| {
+            let conf = "listener 8883\ncertfile /mosquitto/certs/server.crt\nkeyfile /mosquitto/certs/server.key\n";
+            let mut files = vec![("a/b/mosquitto.conf", conf)];
+            files.extend(names.iter().map(|name| (*name, "-")));
+            let folder = tempfile::tempdir().unwrap();
+            for (name, text) in files {
+                let path = folder.path().join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            let mut out = Outcome::default();
+            crate::cli::import::configuration(&folder.path().join("a/b/mosquitto.conf"), conf, &mut out);
+            let short = |text: &str| text.replace(&folder.path().display().to_string(), "@");
+            (short(&out.configuration("")), out.is_whole())
+        };
+        let (configuration, is_whole) = tls(&["a/b/certs/server.crt", "certs/server.key", "a/certs/server.key"]);
+        assert!(
+            configuration.contains("certificate = \"/mosquitto/certs/server.crt\"")
+                && configuration.contains("key = \"/mosquitto/certs/server.key\"")
+                && !is_whole,
+            "{configuration}"
+        );
+        let (configuration, is_whole) = tls(&["a/b/certs/server.crt", "a/b/certs/server.key"]);
+        assert!(
+            configuration.contains("key = \"@/a/b/certs/server.key\"") && is_whole,
+            "{configuration}"
+        );
+    }
 
     #[test]
     fn of_a_directory_of_authorities_only_what_openssl_looks_for_is_trusted() {
