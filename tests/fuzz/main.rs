@@ -244,6 +244,178 @@ fn files_of_mosquitto_break_no_promise() {
 }
 
 #[test]
+fn headers_of_proxies_break_no_promise() {
+    for_every_seed(|random| {
+        const LINES: &[&[u8]] = &[
+            b"PROXY ",
+            b"TCP4 ",
+            b"TCP6 ",
+            b"UNKNOWN",
+            b"192.0.2.7 ",
+            b"2001:db8::7 ",
+            b"49152 ",
+            b"1883",
+            b"99999",
+            b" ",
+            b"\r\n",
+            b"\n",
+            b"\xFF",
+        ];
+        let mut bytes = Vec::new();
+        if random.below(2) == 0 {
+            bytes.extend_from_slice(b"PROXY ");
+            for _ in 0..random.below(12) {
+                bytes.extend_from_slice(random.pick(LINES));
+            }
+            bytes.extend_from_slice(b"\r\n");
+        } else {
+            bytes.extend_from_slice(b"\r\n\r\n\0\r\nQUIT\n");
+            bytes.push(random.pick(&[0x20, 0x21, 0x21, 0x21, 0x31]));
+            bytes.push(random.pick(&[0x00, 0x11, 0x12, 0x21, 0x31, 0x41]));
+            let mut body: Vec<u8> = (0..random.below(60)).map(|_| random.next() as u8).collect();
+            for _ in 0..random.below(4) {
+                // PP2_TYPE_ALPN, AUTHORITY, SSL with a common name in it, CRC32C.
+                let value: &[u8] =
+                    random.pick(&[b"mqtt".as_slice(), b"broker.example", b"\x05\0\0\0\0\x22\0\x01a", b""]);
+                body.push(random.pick(&[0x01, 0x02, 0x20, 0x03, 0x04]));
+                body.extend((value.len() as u16).to_be_bytes());
+                body.extend_from_slice(value);
+            }
+            let length = body.len() as u16;
+            bytes.extend(
+                random
+                    .pick(&[length, length, length, length.saturating_sub(1), length + 1, 3000])
+                    .to_be_bytes(),
+            );
+            bytes.append(&mut body);
+        }
+        bytes.extend_from_slice(random.pick(&[b"".as_slice(), b"\x10\x0c\0\x04MQTT", b"\x16\x03\x01"]));
+        targets::proxy(&bytes);
+        mutate(random, &mut bytes);
+        targets::proxy(&bytes);
+    });
+}
+
+#[test]
+fn configurations_break_no_promise() {
+    const REFERENCE: &str = include_str!("../../config/reference.toml");
+    for_seeds(200, |random| {
+        let options: Vec<&str> = REFERENCE
+            .lines()
+            .filter_map(|line| {
+                let line = line.strip_prefix('#').unwrap_or(line);
+                (line.starts_with('[') || line.contains(" = "))
+                    .then_some(line)
+                    .filter(|line| !line.starts_with(' '))
+            })
+            .collect();
+        let mut text = Vec::new();
+        for _ in 0..random.below(20) {
+            text.extend_from_slice(options[random.below(options.len())].as_bytes());
+            text.push(b'\n');
+        }
+        targets::configuration(&text);
+        mutate(random, &mut text);
+        targets::configuration(&text);
+    });
+}
+
+#[test]
+fn files_of_tls_break_no_promise() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    static MADE: std::sync::OnceLock<Vec<(&str, Vec<u8>)>> = std::sync::OnceLock::new();
+    for_seeds(100, |random| {
+        let made = MADE.get_or_init(|| {
+            let key = rcgen::KeyPair::generate().expect("a key");
+            let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign, rcgen::KeyUsagePurpose::KeyCertSign];
+            let key_der = key.serialize_der();
+            let issuer = rcgen::CertifiedIssuer::self_signed(params, key).expect("a certificate");
+            let now = time::OffsetDateTime::now_utc();
+            let one = |serial: u64| rcgen::RevokedCertParams {
+                serial_number: rcgen::SerialNumber::from(serial),
+                revocation_time: now,
+                reason_code: None,
+                invalidity_date: None,
+            };
+            let list = rcgen::CertificateRevocationListParams {
+                this_update: now,
+                next_update: now + time::Duration::DAY,
+                crl_number: rcgen::SerialNumber::from(1),
+                issuing_distribution_point: None,
+                revoked_certs: vec![one(1), one(2)],
+                key_identifier_method: rcgen::KeyIdMethod::Sha256,
+            };
+            let list = list.signed_by(&issuer).expect("a list");
+            vec![
+                ("CERTIFICATE", issuer.der().to_vec()),
+                ("PRIVATE KEY", key_der),
+                ("X509 CRL", list.der().to_vec()),
+            ]
+        });
+        let mut pem = Vec::new();
+        for _ in 0..1 + random.below(4) {
+            let (kind, der) = &made[random.below(made.len())];
+            let mut der = der.clone();
+            if random.below(3) > 0 {
+                mutate(random, &mut der);
+            }
+            let text = STANDARD.encode(der);
+            pem.extend_from_slice(format!("-----BEGIN {kind}-----\n{text}\n-----END {kind}-----\n").as_bytes());
+        }
+        if random.below(4) == 0 {
+            mutate(random, &mut pem);
+        }
+        targets::certificates(&pem);
+    });
+}
+
+#[test]
+fn answers_of_programs_and_lists_of_bans_break_no_promise() {
+    for_every_seed(|random| {
+        const PIECES: &[&[u8]] = &[
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b",",
+            b":",
+            b"\"result\":",
+            b"\"allow\"",
+            b"\"deny\"",
+            b"\"ok\":true",
+            b"\"is_superuser\":true",
+            b"\"acl\":[",
+            b"{\"permission\":\"allow\",\"action\":\"all\",\"topic\":\"a/#\"}",
+            b"allow",
+            b"ok",
+            b"\n",
+            b"${username}",
+            b"${",
+            b"http://h/",
+            b"..",
+            b"/",
+            b"\\",
+            b"?",
+            b"%2e",
+            b"\xC3\xA9",
+            b"{\"kind\":\"address\",\"value\":\"192.0.2.0/24\"}",
+            b"{\"kind\":\"user\",\"value\":\"a\",\"until\":7}",
+            b"{\"kind\":\"address\",\"value\":\"192.0.2.0/99\",\"note\":\"n\"}",
+        ];
+        let mut text = Vec::new();
+        for _ in 0..random.below(8) {
+            text.extend_from_slice(random.pick(PIECES));
+        }
+        targets::answers(&text);
+        mutate(random, &mut text);
+        targets::answers(&text);
+    });
+}
+
+#[test]
 fn a_log_is_read_whole_and_a_broken_one_breaks_no_promise() {
     for_seeds(20, |random| {
         let mut log = history::log(random);

@@ -1,10 +1,16 @@
 //! What is fuzzed: plain functions over bytes, that panic where a promise is broken. Used by the driver beside this file, which
 //! runs on a stable compiler, and by the wrapper in `cargo-fuzz/`.
 
+use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
 use sundew::auth::acl_file::AclFile;
 use sundew::auth::password::PasswordFile;
+use sundew::backends::http::client::Answer;
+use sundew::backends::http::says::{self, Says};
+use sundew::backends::http::template::{Template, Values};
 use sundew::backends::token::keys::Keys;
 use sundew::backends::token::{Issuer, Issuers, KeySource, TokenOptions, claims};
 use sundew::cli::import::access_files;
@@ -13,14 +19,19 @@ use sundew::cli::import::grammar::MosquittoConf;
 use sundew::cli::import::json::{Json, Value};
 use sundew::cli::import::outcome::Outcome;
 use sundew::codec::{DecodeOptions, PACKET_BYTES_MAX, Role, decode as read, encode, frame_length};
+use sundew::config::{self, Layers, Severity};
 use sundew::protocol::packet::Packet;
 use sundew::protocol::property::{Properties, PropertiesBuf, PropertyId};
 use sundew::protocol::time::Time;
 use sundew::protocol::topic::{TopicFilter, TopicName, matches};
 use sundew::protocol::version::Version;
 use sundew::scram::{self, ClientFirst, Credential, ITERATIONS_MIN, MESSAGE_BYTES_MAX, Mechanism, NONCE_BYTES};
+use sundew::server::BanLine;
 use sundew::storage::image::{Image, ImageOptions, Restored};
 use sundew::storage::record::{Record, records as framed};
+use sundew::transport::options::{CertificateFiles, TlsOptions};
+use sundew::transport::proxy_protocol::read_header;
+use sundew::transport::tls;
 
 /// Reads the bytes as whoever could get them. What is read can be written, and read again as the same; a part of a packet is
 /// never a packet; a fault stays the same fault whatever comes behind it.
@@ -107,7 +118,8 @@ pub(crate) fn tokens(data: &[u8], secret: &str, real: &str) {
     }
     for keys in [Keys::from_jwks(text, true, &seed), Keys::from_pem(text, &seed)] {
         match keys {
-            Ok(keys) => assert!((1..=64).contains(&keys.list().len())),
+            // A set may be empty: its issuer has withdrawn them all.
+            Ok(keys) => assert!(keys.list().len() <= 64 && (!keys.list().is_empty() || !keys.warnings.is_empty())),
             Err(problem) => assert!(!problem.is_empty()),
         }
     }
@@ -164,6 +176,147 @@ pub(crate) fn mosquitto_files(data: &[u8]) {
         // They do not go as deep as serde_json; and numbers that no f64 holds are none in both, in other words.
         (Err(error), Ok(_)) => assert!(error.message.contains("levels"), "{error:?}"),
         (Ok(_), Err(error)) => panic!("{error}: {text:?}"),
+    }
+}
+
+/// Reads the bytes as what a proxy sends first: not a byte of what follows is read, and what is read depends on nothing that follows.
+#[allow(dead_code, reason = "some wrappers run one target only")]
+pub(crate) fn proxy(data: &[u8]) {
+    let read = |mut data: &[u8]| {
+        let header = at_once(read_header(&mut data));
+        (header, data.len())
+    };
+    let (header, left) = read(data);
+    let Ok(header) = header else { return };
+    let (own, behind) = data.split_at(data.len() - left);
+    assert!(own.len() <= 16 + 2048 && (own.starts_with(b"PROXY ") || own.starts_with(b"\r\n\r\n\0\r\nQUIT\n")));
+    assert!(!own.starts_with(b"PROXY ") || (own.len() <= 107 && own.ends_with(b"\r\n")));
+    let (again, left) = read(own);
+    assert_eq!((again.expect("a header"), left), (header.clone(), 0));
+    let more = [own, behind, b"more"].concat();
+    assert_eq!(read(&more).0.expect("a header"), header);
+    for part in 0..own.len() {
+        assert!(read(&own[..part]).0.is_err(), "a part of a header is no header");
+    }
+}
+
+/// What a future that never waits comes to.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("bytes in memory are there"),
+    }
+}
+
+/// Reads the bytes as a configuration: each mistake has a place in it, and what is none has everything that a broker needs to start.
+#[allow(dead_code, reason = "some wrappers run one target only")]
+pub(crate) fn configuration(data: &[u8]) {
+    let lines = data.split(|byte| *byte == b'\n').count();
+    as_file("toml", data, |file| {
+        match config::load(&Layers::new(Some(file.to_owned()), Vec::new())) {
+            Ok(loaded) => {
+                let listeners = &loaded.config.listeners;
+                assert!(
+                    !listeners.is_empty()
+                        && listeners
+                            .iter()
+                            .all(|one| one.name.is_some() && !one.address.is_empty())
+                );
+            }
+            Err(problems) => {
+                assert!(problems.iter().any(|problem| problem.severity == Severity::Error));
+                for problem in problems {
+                    assert!(!problem.message.is_empty(), "{problem:?}");
+                    let place = problem.place.strip_prefix(&format!("{}:", file.display()));
+                    let Some((line, column)) = place.and_then(|place| place.split_once(':')) else {
+                        continue;
+                    };
+                    let (line, column): (usize, usize) =
+                        (line.parse().expect("a line"), column.parse().expect("a column"));
+                    assert!((1..=lines).contains(&line) && column > 0, "{problem:?}");
+                }
+            }
+        }
+    });
+}
+
+/// Reads the bytes as each of the files of TLS: what is wrong is told in one line.
+#[allow(dead_code, reason = "some wrappers run one target only")]
+pub(crate) fn certificates(data: &[u8]) {
+    as_file("pem", data, |file| {
+        let pair = CertificateFiles {
+            chain: file.to_owned(),
+            key: file.to_owned(),
+        };
+        let options = TlsOptions {
+            certificates: vec![pair],
+            client_ca: Some(file.to_owned()),
+            client_crl: Some(file.to_owned()),
+            ..TlsOptions::default()
+        };
+        for error in tls::check(&options) {
+            let text = error.to_string();
+            assert!(!text.is_empty() && !text.contains('\n'), "{text}");
+        }
+        if let Ok(revoked) = tls::revoked(file) {
+            assert!(revoked.len() <= data.len());
+        }
+    });
+}
+
+/// Has something read the bytes as a file, which is gone afterwards.
+fn as_file(kind: &str, data: &[u8], read: impl FnOnce(&Path)) {
+    let folder = std::env::temp_dir().join(format!("sundew-fuzz-{}-{kind}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("file");
+    std::fs::write(&file, data).expect("a file");
+    read(&file);
+    std::fs::remove_dir_all(&folder).expect("it was there");
+}
+
+/// Reads the bytes as what a program says that is asked, as an address that a client's name is put into, and as the list of bans.
+#[allow(dead_code, reason = "some wrappers run one target only")]
+pub(crate) fn answers(data: &[u8]) {
+    for status in [200, 204, 302, 404, 429, 503] {
+        let answer = Answer {
+            status,
+            body: Some(data.to_vec()),
+        };
+        match says::read(&answer, false, "fuzz") {
+            Ok(Says::Yes(_)) => assert!((200..300).contains(&status)),
+            Ok(Says::No) => assert!((200..300).contains(&status) || status == 404),
+            Err(_) => assert_ne!(status, 404),
+        }
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let values = Values {
+        user_name: text,
+        client_id: text,
+        ..Values::default()
+    };
+    let template = Template::parse("http://h/${username}/x?y=${clientid}").expect("an address");
+    if let Some(url) = template.url(&values) {
+        let (name, query) = url["http://h/".len()..]
+            .split_once("/x?y=")
+            .expect("what stands between");
+        assert!(!["", ".", ".."].contains(&name) && name == query, "{url}");
+        assert!(
+            name.bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)),
+            "{url}"
+        );
+    }
+    if let Ok(own) = Template::parse(text) {
+        let _ = own.url(&values); // whatever an operator writes
+    }
+    if let Ok(bans) = serde_json::from_str::<Vec<BanLine>>(text) {
+        let written = serde_json::to_string(&bans).expect("what was read can be written");
+        assert_eq!(serde_json::from_str::<Vec<BanLine>>(&written).expect("and read"), bans);
+        for ban in bans {
+            if let Err(problem) = ban.kind.subject(&ban.value) {
+                assert!(!problem.is_empty());
+            }
+        }
     }
 }
 
