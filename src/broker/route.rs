@@ -114,12 +114,13 @@ impl Worker {
         }
         for group in &matched.groups {
             match reach.member(&mut fanned, group, SmallVec::new()) {
-                true => tally.taken += 1,
-                false if publication.qos.is_acknowledged() => {
+                Member::Takes => tally.taken += 1,
+                Member::MayNot => {} // as one who subscribes alone
+                Member::CanNot if publication.qos.is_acknowledged() => {
                     reach.residents.metrics.dropped_queue_full_qos1_2.increment();
                     tally.refused += 1;
                 }
-                false => reach.residents.metrics.dropped_offline_qos0.increment(),
+                Member::CanNot => reach.residents.metrics.dropped_offline_qos0.increment(),
             }
         }
         if tally.taken == 0 && tally.refused > 0 && !publication.retain {
@@ -165,7 +166,7 @@ impl Worker {
             now,
         };
         let current = matched.groups.iter().find(|current| *current.name == *group);
-        let is_taken = current.is_some_and(|group| reach.member(&mut fanned, group, tried.into()));
+        let is_taken = current.is_some_and(|group| reach.member(&mut fanned, group, tried.into()) == Member::Takes);
         let journal = &mut self.residents.journal;
         if let Some(number) = message.number.filter(|_| journal.has_deliveries()) {
             journal.end_message(MessageRecord::of(number, &publication));
@@ -192,6 +193,17 @@ impl Worker {
         warn!(topic = message.topic().as_str(), %error, "retained message refused");
         None
     }
+}
+
+/// Whether somebody of a shared group takes a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Member {
+    /// One does, or has promised to.
+    Takes,
+    /// None can.
+    CanNot,
+    /// None may, and that is all: its publisher can do nothing about it, and need not know.
+    MayNot,
 }
 
 /// Where a publication can be sent from this worker: to sessions here, and by mail to those on other workers.
@@ -240,13 +252,15 @@ impl Reach<'_> {
         }
     }
 
-    /// To one member of a shared subscription that has not been tried; false when nobody can take it.
+    /// To one member of a shared subscription that has not been tried.
     fn member(
         &mut self,
         fanned: &mut Fanned<'_>,
         group: &Arc<SharedGroup>,
         mut tried: SmallVec<[SessionKey; 2]>,
-    ) -> bool {
+    ) -> Member {
+        let mut none = Member::CanNot;
+        let mut is_full = false;
         loop {
             let choice = Choice {
                 publisher: fanned.publication.publisher,
@@ -256,12 +270,13 @@ impl Reach<'_> {
                 excluded: &tried,
             };
             let Some(member) = group.choose(&choice) else {
-                return false;
+                return none;
             };
             if member.session.worker != self.me {
                 // What it cannot take is not promised: nobody here could take the promise back.
                 if fanned.publication.qos.is_acknowledged() && member.status.is_full() {
                     tried.push(member.session);
+                    (none, is_full) = (Member::CanNot, true);
                     continue;
                 }
                 self.record_queued(fanned, member, Purpose::Group(group));
@@ -274,11 +289,14 @@ impl Reach<'_> {
                 };
                 let bytes = delivery.message.cost_bytes();
                 self.mail(member.session.worker, Mail::DeliverToMember(Box::new(delivery)), bytes);
-                return true;
+                return Member::Takes;
             }
             let delivered = self.residents.deliver(fanned, member, Purpose::Group(group), self.now);
-            if delivered == Delivered::Taken {
-                return true;
+            match delivered {
+                Delivered::Taken => return Member::Takes,
+                Delivered::Refused => (none, is_full) = (Member::CanNot, true),
+                Delivered::Forbidden if !is_full => none = Member::MayNot,
+                Delivered::Forbidden | Delivered::Gone => {}
             }
             tried.push(member.session);
         }

@@ -1,0 +1,410 @@
+//! The matrix: what is done × how the topic is named × whom a rule is about × the way the client came in × MQTT 3.1.1 and 5.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+
+use sundew::auth::filter::overlap;
+use sundew::auth::grants::Grants;
+use sundew::auth::rule::{Action, Actions, ClientPattern, Effect, Rule, TopicPattern, Users};
+use sundew::auth::rules::{LiveRules, Rules, Scope, WideSubscriptions};
+use sundew::auth::{Answer, Authenticator, Identity, Verdict};
+use sundew::protocol::ids::Token;
+use sundew::protocol::property::PropertyId;
+use sundew::protocol::version::Version;
+use sundew::session::peer::{ListenerRules, Peer};
+use sundew::session::request::ConnectRequest;
+use sundew::transport::certificates::{self, CertificatesOptions};
+use sundew::transport::options::{CertificateFiles, ListenAddress, ListenerOptions, TlsOptions, WebSocketOptions};
+
+use super::refused;
+use crate::broker::{BOTH, Broker};
+use crate::client::{Client, PATIENCE};
+use crate::streams::{WebSocket, tcp, tls, tls_config};
+use crate::wire::{Connect, Publish, Will};
+
+/// What it is all about: with the names of him who may not.
+const SECRET: &str = "secret/mallory/m-1/north/x";
+/// What everybody may.
+const OPEN: &str = "open/x";
+
+/// Somebody with a claim in what he was let in by: `site`.
+#[derive(Clone, Copy)]
+struct Who {
+    user: &'static str,
+    client_id: &'static str,
+}
+
+const MALLORY: Who = Who {
+    user: "mallory",
+    client_id: "m-1",
+};
+const GRETA: Who = Who {
+    user: "greta",
+    client_id: "g-1",
+};
+const WATCHER: Who = Who {
+    user: "watcher",
+    client_id: "w",
+};
+
+/// Believes names, and knows where everybody works.
+struct Believing;
+
+impl Authenticator for Believing {
+    fn connect(&self, request: &ConnectRequest, _: &Peer, _: Token) -> Answer<Verdict> {
+        let mut all = [MALLORY, GRETA, WATCHER].into_iter();
+        let who = all.find(|who| Some(who.user) == request.user_name.as_deref()).unwrap();
+        let grants = Grants {
+            claims: [("site".into(), who.site().into())].into_iter().collect(),
+            ..Grants::default()
+        };
+        Answer::Ready(Verdict::Admit(Identity {
+            user_name: request.user_name.clone(),
+            grants: Some(Arc::new(grants)),
+            ..Identity::default()
+        }))
+    }
+}
+
+const WAYS: [&str; 5] = ["tcp", "tls", "ws", "wss", "unix"];
+
+/// A broker with a listener for each way in, and one more for who watches.
+struct Site {
+    broker: Broker,
+    rules: Arc<LiveRules>,
+    folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let made = CertificatesOptions {
+            folder: folder.path().to_owned(),
+            ..CertificatesOptions::default()
+        };
+        certificates::make(&made).unwrap();
+        let listener = |name: &str| {
+            let any_port = ListenAddress::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+            let socket = |name| ListenAddress::Unix {
+                path: folder.path().join(name),
+                mode: 0o600,
+            };
+            let certificates = vec![CertificateFiles {
+                chain: folder.path().join("server.pem"),
+                key: folder.path().join("server.key"),
+            }];
+            let tls = TlsOptions {
+                certificates,
+                ..TlsOptions::default()
+            };
+            let options = ListenerOptions {
+                name: name.to_owned(),
+                addresses: vec![if ["unix", "watch"].contains(&name) {
+                    socket(name)
+                } else {
+                    any_port
+                }],
+                tls: ["tls", "wss"].contains(&name).then_some(tls),
+                websocket: ["ws", "wss"].contains(&name).then(WebSocketOptions::default),
+                ..ListenerOptions::default()
+            };
+            let rules = ListenerRules {
+                name: name.to_owned(),
+                ..ListenerRules::default()
+            };
+            (options, rules)
+        };
+        let rules = Arc::new(LiveRules::default());
+        let broker = Broker::start(2, |options, parts| {
+            options.listeners = WAYS.iter().chain(&["watch"]).map(|name| listener(name)).collect();
+            parts.authenticator = Arc::new(Believing);
+            parts.authorizer = Arc::clone(&rules) as _;
+        });
+        Self { broker, rules, folder }
+    }
+
+    fn open(&self, way: &str, version: Version) -> Client {
+        let port = || {
+            let mut addresses = self.broker.server.addresses().iter();
+            addresses.find(|(name, _)| name == way).unwrap().1[0].port()
+        };
+        let encrypted = || tls(tls_config(self.folder.path(), false, false), "localhost", port());
+        match way {
+            "tcp" => Client::over(tcp(port()), version),
+            "tls" => Client::over(encrypted(), version),
+            "ws" => Client::over(WebSocket::open(tcp(port()), "/", Some("mqtt")).1.unwrap(), version),
+            "wss" => Client::over(WebSocket::open(encrypted(), "/", Some("mqtt")).1.unwrap(), version),
+            socket => {
+                let stream = UnixStream::connect(self.folder.path().join(socket)).unwrap();
+                stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                Client::over(stream, version)
+            }
+        }
+    }
+
+    fn connect(&self, way: &str, version: Version, who: Who) -> Client {
+        let mut client = self.open(way, version);
+        client.connect(&who.connect());
+        client
+    }
+
+    /// Everything is allowed but what this rule denies.
+    fn deny(&self, rule: Rule) {
+        let all = [OPEN, "secret/#"]
+            .map(|topics| Rule::new(Effect::Allow, Actions::ALL, TopicPattern::plain(topics).unwrap(), "all"));
+        let everything = Rule::new(Effect::Allow, Actions::ALL, TopicPattern::plain("#").unwrap(), "all");
+        let list = all.into_iter().chain([everything, rule]).collect();
+        self.rules.replace(Rules::new(
+            list,
+            Scope::Everywhere,
+            WideSubscriptions::Refuse,
+            Vec::new(),
+        ));
+    }
+}
+
+impl Who {
+    fn site(self) -> &'static str {
+        if self.user == "mallory" { "north" } else { "south" }
+    }
+
+    fn connect(self) -> Connect<'static> {
+        Connect {
+            client_id: self.client_id,
+            user_name: Some(self.user),
+            ..Connect::default()
+        }
+    }
+}
+
+/// Whom a rule is about: what it says, and whether that is somebody who came in some way.
+struct Kind {
+    name: &'static str,
+    topics: &'static str,
+    narrow: fn(&mut Rule),
+    is_about: fn(Who, &str) -> bool,
+}
+
+fn everybody(_: Who, _: &str) -> bool {
+    true
+}
+
+fn is_mallory(who: Who, _: &str) -> bool {
+    who.user == "mallory"
+}
+
+const KINDS: [Kind; 9] = [
+    Kind {
+        name: "user",
+        topics: "secret/#",
+        narrow: |rule| rule.users.names = ["mallory".into()].into(),
+        is_about: is_mallory,
+    },
+    Kind {
+        name: "group",
+        topics: "secret/#",
+        narrow: |rule| {
+            rule.users = Users {
+                names: ["eve".into(), "mallory".into()].into(),
+                has_group: true,
+                ..Users::default()
+            };
+        },
+        is_about: is_mallory,
+    },
+    Kind {
+        name: "client id",
+        topics: "secret/#",
+        narrow: |rule| rule.clients = vec![ClientPattern::new("m-1")],
+        is_about: is_mallory,
+    },
+    Kind {
+        name: "client id by its beginning",
+        topics: "secret/#",
+        narrow: |rule| rule.clients = vec![ClientPattern::new("m-*")],
+        is_about: is_mallory,
+    },
+    Kind {
+        // Who comes over a Unix socket is at no address.
+        name: "address",
+        topics: "secret/#",
+        narrow: |rule| rule.networks = vec!["127.0.0.0/8".parse().unwrap()],
+        is_about: |_, way| way != "unix" && way != "watch",
+    },
+    Kind {
+        name: "listener",
+        topics: "secret/#",
+        narrow: |rule| rule.listeners = ["tcp", "wss", "unix"].map(Into::into).into(),
+        is_about: |_, way| ["tcp", "wss", "unix"].contains(&way),
+    },
+    Kind {
+        name: "%u",
+        topics: "secret/%u/#",
+        narrow: |_| {},
+        is_about: everybody,
+    },
+    Kind {
+        name: "%c",
+        topics: "secret/+/%c/#",
+        narrow: |_| {},
+        is_about: everybody,
+    },
+    Kind {
+        name: "%{claim}",
+        topics: "secret/+/+/%{site}/#",
+        narrow: |_| {},
+        is_about: everybody,
+    },
+];
+
+impl Kind {
+    /// What somebody may not, if anything.
+    fn denied(&self, who: Who, way: &str) -> Option<String> {
+        let of_his = |topics: &str| {
+            let topics = topics.replace("%u", who.user).replace("%c", who.client_id);
+            topics.replace("%{site}", who.site())
+        };
+        (self.is_about)(who, way).then(|| of_his(self.topics))
+    }
+
+    fn denying(&self, actions: Actions) -> Rule {
+        let mut rule = Rule::new(
+            Effect::Deny,
+            actions,
+            TopicPattern::parse(self.topics).unwrap(),
+            self.name,
+        );
+        (self.narrow)(&mut rule);
+        rule
+    }
+}
+
+/// Filters that show something of it.
+const FILTERS: [&str; 8] = [
+    SECRET,
+    "secret/#",
+    "#",
+    "secret/+/m-1/+/x",
+    "+/mallory/#",
+    "$share/g/secret/#",
+    "$share/g/#",
+    "$share/g/secret/mallory/m-1/north/x",
+];
+
+/// For every kind of rule, version and way in: him whom it is about, and her whom it mostly is not.
+fn for_all(site: &Site, actions: Actions, try_it: impl Fn(&str, Version, Who, Option<&str>, &str)) {
+    for kind in &KINDS {
+        site.deny(kind.denying(actions));
+        for version in BOTH {
+            for way in WAYS {
+                for who in [MALLORY, GRETA] {
+                    let denied = kind.denied(who, way);
+                    let case = format!(
+                        "{} by {way}, MQTT {}, a rule by {}",
+                        who.user,
+                        version.name(),
+                        kind.name
+                    );
+                    try_it(way, *version, who, denied.as_deref(), &case);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn who_may_not_publish_and_subscribe_does_neither_by_any_way() {
+    let site = Site::start();
+    for_all(&site, Actions::ALL, |way, version, who, denied, case| {
+        let is_denied = denied.is_some_and(|denied| overlap(denied, SECRET));
+        let mut watcher = site.connect("watch", Version::V5, WATCHER);
+        watcher.publish(Publish::new(SECRET, "", 1).retained());
+        let mut client = site.connect(way, version, who);
+        for filter in FILTERS {
+            let topics = filter.strip_prefix("$share/g/").unwrap_or(filter);
+            let is_refused = denied.is_some_and(|denied| overlap(denied, topics));
+            let expected = if is_refused { refused(version) } else { 0 };
+            assert_eq!(client.subscribe(filter, 0), expected, "{filter}: {case}");
+            client.unsubscribe(&[filter]);
+        }
+        assert_eq!(client.subscribe(OPEN, 0), 0, "{case}");
+        for qos in 0..3 {
+            for retain in [false, true] {
+                let message = Publish::new(SECRET, "x", qos);
+                let reason = client.try_publish(if retain { message.retained() } else { message });
+                let is_told = is_denied && qos > 0 && version.has_properties();
+                assert_eq!(reason == 0x87, is_told, "QoS {qos}, {retain}: {case}");
+            }
+        }
+        if version.has_properties() {
+            for topic in [SECRET, ""] {
+                let message = Publish::new(topic, "x", 1).with(|p| p.push_u16(PropertyId::TopicAlias, 1));
+                assert_eq!(client.try_publish(message) == 0x87, is_denied, "an alias: {case}");
+            }
+        }
+        client.publish(Publish::new(OPEN, "x", 1));
+        client.expect_text(OPEN, "x");
+        client.disconnect();
+        let will = Some(Will {
+            topic: SECRET,
+            payload: b"gone",
+            ..Will::default()
+        });
+        let leaves_will = Connect { will, ..who.connect() };
+        let mut client = site.open(way, version);
+        let expected = match (is_denied, version.has_properties()) {
+            (false, _) => 0,
+            (true, true) => 0x87,
+            (true, false) => 5,
+        };
+        assert_eq!(client.try_connect(&leaves_will).1, expected, "a will: {case}");
+        if !is_denied {
+            client.disconnect();
+        }
+        // What was denied is not there.
+        watcher.subscribe(SECRET, 0);
+        if !is_denied {
+            watcher.expect_text(SECRET, "x");
+        }
+        watcher.expect_ping_answered();
+        watcher.disconnect();
+    });
+}
+
+/// Where only receiving is denied, every subscription is granted, and what it may not show is left out: live and retained, once or by two
+/// subscriptions, and of a group.
+#[test]
+fn who_may_not_receive_does_not_by_any_way() {
+    let site = Site::start();
+    let mut watcher = site.connect("watch", Version::V5, WATCHER);
+    watcher.publish(Publish::new(SECRET, "kept", 1).retained());
+    let receive = Actions::default().with(Action::Receive);
+    for_all(&site, receive, |way, version, who, denied, case| {
+        let is_denied = denied.is_some_and(|denied| overlap(denied, SECRET));
+        let mut watcher = site.connect("watch", Version::V5, WATCHER);
+        for filters in [&[SECRET][..], &["#"], &["secret/#", "+/mallory/#"], &["$share/g/#"]] {
+            let mut client = site.connect(way, version, who);
+            for filter in filters {
+                assert_eq!(client.subscribe(filter, 1), 1, "{filter}: {case}");
+                if !is_denied && !filter.starts_with("$share/") {
+                    client.expect_text(SECRET, "kept");
+                }
+            }
+            client.subscribe("open/+", 0);
+            for qos in 0..3 {
+                let reason = watcher.try_publish(Publish::new(SECRET, "now", qos));
+                assert!(reason < 0x80, "{reason:#x}: {filters:?}, QoS {qos}: {case}");
+            }
+            watcher.publish(Publish::new(OPEN, "x", 1));
+            if !is_denied {
+                for _ in 0..3 {
+                    client.expect_text(SECRET, "now");
+                }
+            }
+            client.expect_text(OPEN, "x");
+            client.disconnect();
+        }
+        watcher.disconnect();
+    });
+}
