@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::program::{Program, Running};
 
-const USERS: &str = "\
+pub(crate) const USERS: &str = "\
 alice:$7$101$r02FpQM6Al2pzMki$644//s1o1Wnoh+VSi4K82qd5XhHK4buXE+daF2wEmPq23FrhHIvz89QvBcSuJ8zfqvvTsLFAzirEbEYOEa6Cow==
 bob:$7$101$2H1pbgJ7Gf8Gplik$wD3JLuUq5kGZlCNhoS7R09OsiIcO1ol0pzDD5hztlYV6DCnRgVkt+Rk7xBjctSDMx9gFHdqiwNuZn/AumbokOQ==
 ";
