@@ -277,6 +277,8 @@ metrics! {
     dropped_unreadable: Counter "messages_dropped", "reason" = "unreadable";
     /// Messages or deliveries that reached nobody: the client answered with an error.
     dropped_rejected: Counter "messages_dropped", "reason" = "rejected";
+    /// Messages or deliveries that reached nobody: QoS 0 of a publisher that was faster than it may be.
+    dropped_rate: Counter "messages_dropped", "reason" = "publish_rate";
     /// Messages that were refused to their publisher because no receiver could take them.
     publish_refused: Counter "publish_refused";
 
@@ -352,6 +354,12 @@ metrics! {
     limit_topic_aliases: Counter "limits_reached", "limit" = "topic_aliases";
     /// Times a limit was reached: levels of a topic or filter.
     limit_topic_levels: Counter "limits_reached", "limit" = "topic_levels";
+    /// Times a limit was reached: length of a topic or filter.
+    limit_topic_bytes: Counter "limits_reached", "limit" = "topic_bytes";
+    /// Times a limit was reached: user properties in one packet.
+    limit_user_properties: Counter "limits_reached", "limit" = "user_properties";
+    /// Times a limit was reached: bytes of unfinished packets of clients that have not entered.
+    limit_unauthenticated_bytes: Counter "limits_reached", "limit" = "unauthenticated_bytes";
     /// Times a limit was reached: messages in the queue of a session.
     limit_queue_messages: Counter "limits_reached", "limit" = "queue_messages";
     /// Times a limit was reached: bytes in the queue of a session.

@@ -7,13 +7,13 @@
 
 use core::fmt;
 use core::hash::BuildHasher;
-use core::net::{IpAddr, Ipv6Addr};
+use core::net::IpAddr;
 use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 
 use crate::protocol::time::Time;
-use crate::session::network::Network;
+use crate::session::network::{Network, source};
 
 #[cfg(test)]
 mod tests;
@@ -440,14 +440,6 @@ impl Counted<'_> {
             Self::Login(source, user) => About::Login(*source, cut(user)),
             Self::Client(source, client, _) => About::Client(*source, cut(client)),
         }
-    }
-}
-
-/// What counts as one address: an IPv4 address, or the 64 bits of an IPv6 address that name a network.
-fn source(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => IpAddr::V4(ip),
-        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
     }
 }
 

@@ -97,6 +97,9 @@ impl Worker {
             return refuse(ReasonCode::BadAuthenticationMethod, "unknown_method");
         }
         if let Some(will) = &connect.will {
+            if will.payload.len() > options.will_bytes_max {
+                return refuse(ReasonCode::PacketTooLarge, "limits.will_bytes_max");
+            }
             if is_sys(will.topic) {
                 return refuse(ReasonCode::NotAuthorized, "will_topic");
             }

@@ -76,6 +76,12 @@ pub struct BrokerOptions {
     pub subscriptions_per_session_max: usize,
     /// Subscriptions of all sessions at most; default 10,000,000.
     pub subscriptions_max: usize,
+    /// Largest packet of a client that has not entered, bytes; default 128 KiB.
+    pub connect_bytes_max: u32,
+    /// Bytes of unfinished packets of all clients that have not entered; default 64 MiB.
+    pub unauthenticated_bytes_max: usize,
+    /// Longest payload of a will, bytes; default 65,535, the longest there is.
+    pub will_bytes_max: usize,
     /// Wills whose delay runs at most; default 100,000. Above it a will is published at once.
     pub pending_wills_max: usize,
     /// How long after an unclean stop of the broker the wills of those who were connected wait for their clients to come back,
@@ -101,11 +107,23 @@ pub enum Qos2Delivery {
     Release,
 }
 
+impl BrokerOptions {
+    /// How packets of clients are read that have not entered.
+    pub(super) fn decode_stranger(&self) -> DecodeOptions {
+        DecodeOptions {
+            packet_bytes_max: self.connect_bytes_max.min(self.decode.packet_bytes_max),
+            ..self.decode
+        }
+    }
+}
+
 impl Default for BrokerOptions {
     fn default() -> Self {
         Self {
             decode: DecodeOptions {
                 packet_bytes_max: 32 << 20,
+                topic_bytes_max: 4096,
+                user_properties_max: 1000,
                 ..DecodeOptions::default()
             },
             delivery: DeliveryOptions::default(),
@@ -139,6 +157,9 @@ impl Default for BrokerOptions {
             sessions_max: 1_000_000,
             subscriptions_per_session_max: 100_000,
             subscriptions_max: 10_000_000,
+            connect_bytes_max: 128 << 10,
+            unauthenticated_bytes_max: 64 << 20,
+            will_bytes_max: 65_535,
             pending_wills_max: 100_000,
             will_grace_ms: 60_000,
             bans: BanOptions::default(),

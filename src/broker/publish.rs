@@ -52,6 +52,11 @@ impl Named<'_> {
 
 impl Worker {
     pub(super) fn publish(&mut self, key: ConnectionKey, publish: &Publish<'_>, now: Time) -> Flow {
+        if self.rates.is_on
+            && let Some(flow) = self.limit_rate(key, publish, now)
+        {
+            return flow;
+        }
         let named = match self.check_publish(key, publish) {
             Ok(named) => named,
             Err(violation) => {

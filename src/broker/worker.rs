@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 
 use super::ended::Ended;
 use super::endings::Ending;
+use super::limits::count_limit;
 use super::mail::{Mail, Outgoing};
 use super::timers::{Reminder, Timers};
 use super::{Broker, read, write};
@@ -43,6 +44,8 @@ pub struct Worker {
     pub(super) cache: MatchCache,
     /// A copy of the broker's: read with every packet.
     decode: DecodeOptions,
+    /// The same for clients that have not entered.
+    decode_stranger: DecodeOptions,
     pub(super) frames: FrameBuffer,
     pub(super) clients: HashMap<ClientId, SlotKey, foldhash::fast::RandomState>,
     pub(super) timers: Timers,
@@ -67,6 +70,8 @@ pub struct Worker {
     pub(super) is_refusing: bool,
     pub(super) legacies: super::paging::Legacies,
     pub(super) access_seen: super::access::AccessGenerations,
+    pub(super) rates: super::rates::Rates,
+    pub(super) strangers: super::limits::Strangers,
 }
 
 /// What the driver of a connection does next.
@@ -136,6 +141,7 @@ impl Worker {
             ),
             cache: MatchCache::new(generations, broker.options.cache),
             decode: broker.options.decode,
+            decode_stranger: broker.options.decode_stranger(),
             frames: FrameBuffer::default(),
             clients: HashMap::default(),
             timers,
@@ -155,6 +161,10 @@ impl Worker {
             is_refusing: false,
             legacies: super::paging::Legacies::default(),
             access_seen: broker.access_generations(),
+            rates: super::rates::Rates::default(),
+            strangers: super::limits::Strangers::new(
+                broker.options.unauthenticated_bytes_max / broker.mailboxes.workers(),
+            ),
             broker,
         };
         worker.restore(now);
@@ -183,6 +193,7 @@ impl Worker {
     /// A connection was accepted; its CONNECT must be complete at `connect_by`.
     pub fn open(&mut self, peer: Peer, connect_by: Time, now: Time) -> ConnectionKey {
         self.metrics().connections_accepted.increment();
+        self.rates.expect(&peer);
         let key = ConnectionKey(self.residents.connections.insert(Connection::new(peer, now)));
         self.remind(key, connect_by);
         self.prune_timers(now);
@@ -215,6 +226,7 @@ impl Worker {
         connection.is_touched = false;
         connection.reminded_at = Time::NEVER; // that reminder is the other worker's
         connection.hand_overs += 1;
+        self.rates.expect(&connection.peer);
         let key = ConnectionKey(self.residents.connections.insert(connection));
         self.prune_timers(now);
         self.enter(key, now);
@@ -239,15 +251,20 @@ impl Worker {
             self.is_refusing = standing == Standing::Refusing;
             self.residents.journal.is_quick = standing == Standing::Sound && self.broker.store.is_quick();
         }
-        let decode = self.decode;
-        let (mut taken, mut is_done) = (0, false);
+        let (decode, decode_stranger) = (self.decode, self.decode_stranger);
+        let (mut taken, mut is_done, mut is_stranger) = (0, false, false);
         while let Some(connection) = self.residents.connections.get_mut(key.0) {
             if std::mem::take(&mut is_done) {
                 connection.questions.finish();
             }
-            let version = match connection.phase {
-                Phase::Opening => None,
-                Phase::Authenticating(_) | Phase::Connected => Some(connection.version),
+            is_stranger = true;
+            let (version, options) = match connection.phase {
+                Phase::Opening => (None, &decode_stranger),
+                Phase::Authenticating(_) => (Some(connection.version), &decode_stranger),
+                Phase::Connected => {
+                    is_stranger = false;
+                    (Some(connection.version), &decode)
+                }
                 Phase::Admitted(_) => break,
                 Phase::Closing => {
                     taken = bytes.len();
@@ -257,7 +274,7 @@ impl Worker {
             if connection.questions.is_waiting() || connection.is_held_up() || connection.ends_at != Time::NEVER {
                 break;
             }
-            match codec::decode(&bytes[taken..], version, Role::Server, &decode) {
+            match codec::decode(&bytes[taken..], version, Role::Server, options) {
                 Ok(Some((packet, length))) => {
                     connection.questions.begin();
                     let is_connected = matches!(connection.phase, Phase::Connected);
@@ -272,6 +289,7 @@ impl Worker {
                 }
                 Ok(None) => break,
                 Err(mut error) => {
+                    count_limit(&self.residents.metrics, error.kind);
                     if version.is_none() && bytes[taken] == TLS_HANDSHAKE {
                         error.packet = None; // it has the type of CONNECT by accident
                     }
@@ -289,6 +307,9 @@ impl Worker {
             }
         }
         self.residents.metrics.bytes_received.add(taken as u64);
+        if is_stranger {
+            self.hold_for_stranger(key, bytes.len() - taken, now);
+        }
         self.see_to_marked(now);
         taken
     }
@@ -347,6 +368,7 @@ impl Worker {
                 Status::Waiting
             }
             Phase::Admitted(_) => Status::HandOver(connection.destination),
+            _ if self.rates.is_paused(key) => Status::Waiting,
             _ => Status::Open,
         }
     }
@@ -430,6 +452,7 @@ impl Worker {
     /// Forgets a connection that is closing and whose output has been sent, or never will be.
     pub fn remove(&mut self, key: ConnectionKey) {
         self.residents.connections.remove(key.0);
+        self.rates.forget(key);
     }
 
     /// The next moment at which [`Worker::expire`] has something to do.

@@ -66,7 +66,9 @@ impl DecodeError {
             E::PacketTooLarge { .. } => ReasonCode::PacketTooLarge,
             E::ProtocolName | E::ProtocolLevel(_) => ReasonCode::UnsupportedProtocolVersion,
             E::TopicAliasZero => ReasonCode::TopicAliasInvalid,
-            E::TooManyFilters => ReasonCode::QuotaExceeded,
+            E::TopicTooLong if is_subscription => ReasonCode::TopicFilterInvalid,
+            E::TopicTooLong => ReasonCode::TopicNameInvalid,
+            E::TooManyFilters | E::TooManyUserProperties => ReasonCode::QuotaExceeded,
         }
     }
 }
@@ -154,6 +156,12 @@ pub enum ErrorKind {
     /// Over [`super::DecodeOptions::topic_separators_max`].
     #[error("has a topic of too many levels")]
     TopicSeparators,
+    /// Over [`super::DecodeOptions::topic_bytes_max`].
+    #[error("has a topic that is too long")]
+    TopicTooLong,
+    /// Over [`super::DecodeOptions::user_properties_max`].
+    #[error("has too many user properties")]
+    TooManyUserProperties,
     /// Neither topic name nor topic alias.
     #[error("has neither a topic name nor a topic alias")]
     TopicMissing,

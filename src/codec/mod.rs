@@ -48,6 +48,10 @@ pub struct DecodeOptions {
     /// The most `/` in a topic name or filter. 200 by default: topics of thousands of levels are sent by nobody but attackers, and
     /// every level costs memory and time in the subscription tree.
     pub topic_separators_max: u16,
+    /// The longest topic name or filter, in bytes. 65,535 by default, the longest there is.
+    pub topic_bytes_max: u16,
+    /// The most user properties in one packet. 65,535 by default: they are what a message can carry most of.
+    pub user_properties_max: u16,
     /// The most topic filters in one SUBSCRIBE or UNSUBSCRIBE. 65,536 by default: a filter of 4 bytes takes 60 in memory.
     pub filters_max: u32,
 }
@@ -58,6 +62,8 @@ impl Default for DecodeOptions {
             packet_bytes_max: PACKET_BYTES_MAX,
             strict_utf8: false,
             topic_separators_max: 200,
+            topic_bytes_max: u16::MAX,
+            user_properties_max: u16::MAX,
             filters_max: 65_536,
         }
     }

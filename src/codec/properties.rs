@@ -32,13 +32,14 @@ fn read_block<'a>(
     let length = reader.varint()? as usize;
     let behind = reader.confine(length)?;
     let block = reader.peek();
-    let mut seen = 0_u64;
+    let (mut seen, mut user_properties) = (0_u64, 0_u32);
     let mut first_fault = None;
     while !reader.is_empty() {
         let before = *reader;
         let byte = reader.u8()?;
         let id = PropertyId::from_byte(byte).ok_or(ErrorKind::PropertyUnknown(byte))?;
         let is_in_range = read_value(reader, id, context)?;
+        user_properties += u32::from(id == PropertyId::UserProperty);
         let bit = 1 << (id as u8);
         let fault = if !is_allowed(id, owner, context.role) {
             ErrorKind::PropertyNotAllowed(id)
@@ -59,6 +60,9 @@ fn read_block<'a>(
     if let Some((fault, at)) = first_fault {
         *reader = at;
         return Err(fault);
+    }
+    if user_properties > u32::from(context.options.user_properties_max) {
+        return Err(ErrorKind::TooManyUserProperties);
     }
     const DATA: u64 = 1 << (PropertyId::AuthenticationData as u8);
     const METHOD: u64 = 1 << (PropertyId::AuthenticationMethod as u8);

@@ -172,13 +172,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Refuses a topic of more levels than the options allow.
+/// Refuses a topic of more levels, or longer, than the options allow.
 #[inline]
 pub(super) fn check_separators(topic: &[u8], options: &DecodeOptions) -> Result<(), ErrorKind> {
     let most = usize::from(options.topic_separators_max);
     // A topic that is no longer than the limit cannot be over it: the usual topic is not looked at.
-    if topic.len() > most && memchr::memchr_iter(b'/', topic).count() > most {
-        return Err(ErrorKind::TopicSeparators);
+    let bytes_most = usize::from(options.topic_bytes_max);
+    if topic.len() > most.min(bytes_most) {
+        if memchr::memchr_iter(b'/', topic).count() > most {
+            return Err(ErrorKind::TopicSeparators);
+        }
+        if topic.len() > bytes_most {
+            return Err(ErrorKind::TopicTooLong);
+        }
     }
     Ok(())
 }

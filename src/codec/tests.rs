@@ -14,6 +14,8 @@ const OPTIONS: DecodeOptions = DecodeOptions {
     packet_bytes_max: PACKET_BYTES_MAX,
     strict_utf8: false,
     topic_separators_max: 200,
+    topic_bytes_max: u16::MAX,
+    user_properties_max: u16::MAX,
     filters_max: 65_536,
 };
 

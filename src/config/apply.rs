@@ -17,7 +17,7 @@ use crate::{
     logging::{LogFormat, LogOptions, LogTarget},
     protocol::{qos::QoS, version::Version},
     router::{Overlap, RetainedLimits, Strategies, Strategy},
-    session::peer::ListenerRules,
+    session::peer::{ListenerRules, PublishRate, RatePolicy},
     storage::disk::{DiskOptions, FullPolicy, StorageOptions, SyncMode},
     storage::image::ImageOptions,
     transport::{
@@ -82,6 +82,9 @@ impl Config {
             sessions_max: limits.sessions_max.to_usize(),
             subscriptions_per_session_max: limits.subscriptions_per_session_max.to_usize(),
             subscriptions_max: limits.subscriptions_max.to_usize(),
+            connect_bytes_max: u32::try_from(limits.connect_bytes_max.0).unwrap_or(u32::MAX),
+            unauthenticated_bytes_max: limits.unauthenticated_bytes_max.to_usize(),
+            will_bytes_max: usize::from(limits.will_bytes_max),
             pending_wills_max: limits.pending_wills_max.to_usize(),
             will_grace_ms: self.storage.will_grace.as_millis() as u64,
             bans: self.bans.options(),
@@ -94,6 +97,8 @@ impl Config {
         DecodeOptions {
             packet_bytes_max: u32::try_from(self.limits.packet_bytes_max.0).unwrap_or(u32::MAX),
             strict_utf8: self.mqtt.strict_utf8,
+            topic_bytes_max: self.limits.topic_bytes_max,
+            user_properties_max: self.limits.user_properties_max,
             topic_separators_max: self.limits.topic_levels_max - 1, // at least 8 levels, by its range
             filters_max: self.limits.filters_per_packet_max,
         }
@@ -247,6 +252,12 @@ impl Listener {
                 .as_ref()
                 .map(|proxy| proxy.trusted.iter().map(Network::network).collect()),
             connections_max: self.connections_max.to_usize(),
+            connections_per_address_max: self
+                .connections_per_address_max
+                .rate()
+                .map(|_| self.connections_per_address_max.to_u32()),
+            connect_rate_max: self.connect_rate_max.rate(),
+            connect_rate_per_address_max: self.connect_rate_per_address_max.rate(),
             connect_timeout: self.connect_timeout,
             tcp_keepalive: unless_zero(self.tcp_keepalive),
             tcp_user_timeout: unless_zero(self.tcp_user_timeout),
@@ -265,8 +276,22 @@ impl Listener {
             allowed_versions: self.allowed_versions.iter().map(version).collect(),
             accept_empty_client_id_persistent: self.quirks.accept_empty_client_id_persistent,
             maximum_qos: self.maximum_qos.map(qos),
+            publish_rate: self.publish_rate(),
             ..ListenerRules::default()
         }
+    }
+
+    fn publish_rate(&self) -> Option<PublishRate> {
+        let rate = PublishRate {
+            messages: self.publish_rate_max.rate(),
+            bytes: self.publish_bytes_rate_max.map(|bytes| bytes.0),
+            policy: match self.publish_rate_policy {
+                schema::RatePolicy::Delay => RatePolicy::Delay,
+                schema::RatePolicy::Drop => RatePolicy::Drop,
+                schema::RatePolicy::Disconnect => RatePolicy::Disconnect,
+            },
+        };
+        (rate.messages.is_some() || rate.bytes.is_some()).then_some(rate)
     }
 }
 
@@ -300,6 +325,11 @@ impl Limit {
     /// For a counter of this machine.
     pub fn to_usize(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+
+    /// So many a second; `None`: any number.
+    fn rate(self) -> Option<u64> {
+        (self != Self::UNLIMITED).then_some(self.0)
     }
 
     /// The same, for a small one.

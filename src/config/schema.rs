@@ -13,6 +13,7 @@ use super::{
 
 mod auth;
 mod bans;
+mod limits;
 mod storage;
 mod ways;
 
@@ -20,6 +21,7 @@ pub use self::auth::{
     AccessRule, Action, Anonymous, Auth, Effect, EnhancedMethod, RefusedLogin, RefusedPublish, WideSubscriptions,
 };
 pub use self::bans::Bans;
+pub use self::limits::{Limits, RatePolicy};
 pub use self::storage::{OnCorruption, OnFull, Storage, StorageEnabled, Sync};
 pub use self::ways::{Http, HttpAnswer, HttpFormat, HttpMethod, Jwt, OnFailure, TokenIn};
 
@@ -94,6 +96,23 @@ section! {
         acl_file: Option<PathBuf> = None;
         /// Connections at once through this listener. Cost: a file descriptor and 2 to 4 KiB each.
         connections_max: Limit = Limit::UNLIMITED;
+        /// Connections at once from one address through this listener, a /64 counting as one IPv6 address; more are closed. Default: unlimited,
+        /// since a router, Docker's proxy or a load balancer is one address for all that is behind it. Cost: 16 bytes a connection.
+        connections_per_address_max: Limit = Limit::UNLIMITED, in Limit(1) => Limit::UNLIMITED;
+        /// New connections a second through this listener, a second's worth at once; more wait in the system's line, nobody is refused.
+        /// Cost: a fleet that returns after a power cut takes that long.
+        connect_rate_max: Limit = Limit::UNLIMITED, in Limit(1) => Limit::UNLIMITED;
+        /// New connections a second from one address, a second's worth at once; more are closed. Default: unlimited, as above.
+        /// Cost: a lock a connection.
+        connect_rate_per_address_max: Limit = Limit::UNLIMITED, in Limit(1) => Limit::UNLIMITED;
+        /// PUBLISH packets a second from each client, a second's worth at once. Cost: a look-up each, where a listener has this or the next.
+        publish_rate_max: Limit = Limit::UNLIMITED, in Limit(1) => Limit::UNLIMITED;
+        /// Bytes of topics and payloads that each client may publish a second. Default: absent, any number. Cost: see there.
+        publish_bytes_rate_max: Option<Bytes> = None, in Some(Bytes(1)) => Some(Bytes(1 << 40));
+        /// A client that publishes faster is not read for a while (`"delay"`: TCP tells it, and its keep alive stands still), or what is too much is
+        /// `"drop"`ped at QoS 0 and refused at QoS 1 and 2 (0x97; before MQTT 5, which cannot be told, delayed), or it is
+        /// `"disconnect"`ed (0x96). Cost: see each.
+        publish_rate_policy: RatePolicy = RatePolicy::Delay;
         /// Time from the first byte of TCP to a whole CONNECT, TLS and WebSocket included.
         /// Cost: a connection that says nothing holds a descriptor so long.
         connect_timeout: Duration = seconds(10), in Duration::from_millis(100) => seconds(3600);
@@ -262,36 +281,6 @@ section! {
         /// A client of MQTT 3.1.1 with an empty id and clean session 0 gets an id and a clean session, instead of being refused
         /// as [MQTT-3.1.3-8] says. Cost: it finds no session when it comes back, and nobody tells it.
         accept_empty_client_id_persistent: bool = false;
-    }
-}
-
-section! {
-    /// How much clients may take.
-    pub struct Limits {
-        /// Largest packet that is accepted; announced to MQTT 5 clients, beyond it 0x95 and the connection ends.
-        /// Cost: a connection may hold one such packet while it arrives.
-        packet_bytes_max: Bytes = Bytes(32 << 20), in Bytes(32) => Bytes(268_435_460);
-        /// Longest client id. Cost: kept once a session.
-        client_id_bytes_max: u16 = 512, in 23 => 65_535;
-        /// Levels (parts between `/`) of a topic or filter. Cost: a node of the tree of subscriptions each, about 100 bytes.
-        topic_levels_max: u16 = 200, in 8 => 65_535;
-        /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. Cost: about 60 bytes each while it is handled.
-        filters_per_packet_max: u32 = 65_536, in 1 => 67_108_864;
-        /// Connections at once through all listeners; never more than the descriptors the system allows, less a reserve.
-        /// Cost: a file descriptor and 2 to 4 KiB each.
-        connections_max: Limit = Limit::UNLIMITED;
-        /// Sessions at once, with and without a connection. Cost: about 1 KiB each, and what is queued.
-        sessions_max: Limit = Limit(1_000_000), in Limit(1) => Limit::UNLIMITED;
-        /// Subscriptions of all sessions. Cost: 100 to 200 bytes each.
-        subscriptions_max: Limit = Limit(10_000_000), in Limit(1) => Limit::UNLIMITED;
-        /// Subscriptions of one session. Cost: as above.
-        subscriptions_per_session_max: Limit = Limit(100_000), in Limit(1) => Limit::UNLIMITED;
-        /// Retained messages. Cost: topic, payload and about 150 bytes each.
-        retained_messages_max: Limit = Limit(1_000_000);
-        /// Bytes of all retained messages. Cost: memory.
-        retained_bytes_max: Bytes = Bytes(1 << 30);
-        /// Wills that wait for their Will Delay Interval; beyond, a will is published without its delay. Cost: the message each.
-        pending_wills_max: Limit = Limit(100_000);
     }
 }
 

@@ -1,5 +1,6 @@
 //! Layer 0: the words of MQTT. Every other layer speaks in these types; this one knows no layer at all.
 
+pub mod bucket;
 pub mod ids;
 pub mod message;
 pub mod packet;

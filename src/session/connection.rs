@@ -248,6 +248,11 @@ impl Questions {
         self.0.as_ref().is_some_and(|asked| asked.waiting.is_some())
     }
 
+    /// True for a packet that is handled again, as an answer has come.
+    pub fn has_answers(&self) -> bool {
+        self.0.as_ref().is_some_and(|asked| !asked.answers.is_empty())
+    }
+
     /// Begins to handle a packet, perhaps again.
     #[inline]
     pub fn begin(&mut self) {

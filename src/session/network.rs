@@ -1,6 +1,6 @@
 //! Blocks of addresses, as operators write them.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv6Addr};
 use core::str::FromStr;
 
 /// A network in CIDR notation: `10.0.0.0/8`, `fd00::/8`, or a single address.
@@ -66,6 +66,15 @@ impl FromStr for Network {
             }
             _ => Ok(Self { address, prefix }),
         }
+    }
+}
+
+/// What counts as one address where somebody may have many: an IPv4 address, or the 64 bits of an IPv6 address that name a network,
+/// which is the least that a customer is given (RFC 6177).
+pub fn source(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => IpAddr::V4(ip),
+        IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX))),
     }
 }
 

@@ -88,6 +88,32 @@ pub struct ListenerRules {
     pub maximum_qos: Option<crate::protocol::qos::QoS>,
     /// Certificates of its clients that have been revoked since it began.
     pub revoked: Arc<Revoked>,
+    /// How fast each of them may publish; `None`: as fast as it can.
+    pub publish_rate: Option<PublishRate>,
+}
+
+/// How fast a client may publish, with a second's worth at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublishRate {
+    /// PUBLISH packets a second; `None`: any number.
+    pub messages: Option<u64>,
+    /// Bytes of their topics and payloads a second; `None`: any number.
+    pub bytes: Option<u64>,
+    /// What becomes of a client that is faster.
+    pub policy: RatePolicy,
+}
+
+/// See [`PublishRate::policy`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RatePolicy {
+    /// It is not read for a while; its keep alive stands still.
+    #[default]
+    Delay,
+    /// What is too much is dropped at QoS 0 and refused at QoS 1 and 2 (0x97); before MQTT 5, which cannot be told, it is not read for a
+    /// while then.
+    Drop,
+    /// It is disconnected (0x96).
+    Disconnect,
 }
 
 impl Default for ListenerRules {
@@ -98,6 +124,7 @@ impl Default for ListenerRules {
             accept_empty_client_id_persistent: false,
             maximum_qos: None,
             revoked: Arc::default(),
+            publish_rate: None,
         }
     }
 }

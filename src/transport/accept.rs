@@ -10,6 +10,7 @@ use tracing::warn;
 
 use super::listener::{Accepted, Listener, ListenerShared};
 use super::worker::{Arrival, Local, Stop, WorkerHandle};
+use crate::protocol::bucket::Bucket;
 use crate::protocol::ids::WorkerId;
 use crate::session::peer::ListenerRules;
 
@@ -53,6 +54,7 @@ pub(super) async fn accept(
         return;
     }
     let mut chooser = Chooser::new(&gate);
+    let (rate, mut bucket) = (listener.shared().options().connect_rate_max, Bucket::default());
     let mut refused = 0u64;
     let mut complained: Option<Instant> = None;
     loop {
@@ -60,18 +62,21 @@ pub(super) async fn accept(
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop != Stop::Running) => return,
         };
+        if let Some(per_second) = rate {
+            while let Err(at) = bucket.take(1, per_second, local.clock.now()) {
+                local.count(|metrics| &metrics.limit_connect_rate);
+                let pause = Duration::from_millis(at.millis_since(local.clock.now()));
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = stop.wait_for(|stop| *stop != Stop::Running) => return,
+                }
+            }
+        }
         // This one, and those whose handshake is not over, are counted too: each has its descriptor.
         let total: usize = gate.listeners.iter().map(|listener| listener.connections()).sum();
         if total > gate.connections_max {
             refused += 1;
-            local
-                .broker
-                .borrow()
-                .broker()
-                .metrics
-                .of(gate.me)
-                .limit_connections
-                .increment();
+            local.count(|metrics| &metrics.limit_connections);
             if complained.is_none_or(|at| at.elapsed() >= COMPLAINT) {
                 let (addr, limit) = (accepted.peer.address, gate.connections_max);
                 warn!(listener = rules.name, %addr, limit, refused, "connection refused: limits.connections_max reached");
@@ -80,7 +85,7 @@ pub(super) async fn accept(
             }
             continue;
         }
-        if !is_of_proxy(&accepted) && local.keeps_out(&accepted.peer) {
+        if !is_of_proxy(&accepted) && local.keeps_out(&accepted.peer, &mut accepted.slot) {
             continue;
         }
         let to = chooser.choose(&gate);

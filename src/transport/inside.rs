@@ -7,7 +7,7 @@ use tokio::io::duplex;
 
 use super::client_driver::Dialer;
 use super::client_stream::ConnectError;
-use super::listener::{Accepted, ListenError, ListenerShared};
+use super::listener::{Accepted, ListenError, ListenerShared, Place};
 use super::peer::{Address, Peer};
 use super::socket::Socket;
 use super::stream::Stream;
@@ -22,7 +22,7 @@ const PIPE_BYTES: usize = 64 * 1024;
 pub struct Inside {
     workers: Vec<WorkerHandle>,
     next: AtomicUsize,
-    listener: Arc<ListenerShared>,
+    place: Arc<Place>,
     rules: Arc<ListenerRules>,
 }
 
@@ -39,7 +39,7 @@ impl Inside {
         Ok(Arc::new(Self {
             workers,
             next: AtomicUsize::new(0),
-            listener: ListenerShared::inside()?,
+            place: Arc::new(Place::of(ListenerShared::inside()?)),
             rules: Arc::new(rules),
         }))
     }
@@ -58,7 +58,7 @@ impl Inside {
         let accepted = Accepted {
             socket: Socket::Memory(theirs),
             peer: Peer::new(Address::Inside),
-            slot: self.listener.take_slot().ok_or(ConnectError::Stopped)?,
+            slot: self.place.take_slot().ok_or(ConnectError::Stopped)?,
         };
         let arrival = Arrival::Accepted(Box::new(accepted), Arc::clone(&self.rules));
         let to = self.next.fetch_add(1, Ordering::Relaxed) % self.workers.len().max(1);

@@ -7,7 +7,7 @@
 use std::fs::File;
 use std::hash::Hash;
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, UnixListener};
 
+use super::addresses::{Addresses, Beyond};
 use super::classify::NotMqtt;
 use super::options::{ListenAddress, ListenerOptions};
 use super::peer::{Address, Peer};
@@ -24,6 +25,7 @@ use super::socket::Socket;
 use super::tls::{self, LoadedCertificate};
 use crate::protocol::repeat::Repeats;
 use crate::protocol::time::Time;
+use crate::session::network::source;
 
 mod bind;
 mod error;
@@ -41,6 +43,7 @@ const REFUSALS_KEYS_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Listener {
     shared: Arc<ListenerShared>,
+    place: Arc<Place>,
     sockets: Vec<Bound>,
     /// Which socket is asked first, so that a busy one does not starve the others.
     next: usize,
@@ -64,6 +67,8 @@ pub struct ListenerShared {
     tls: Option<RwLock<Arc<ServerConfig>>>,
     certificates: Mutex<Vec<LoadedCertificate>>,
     refusals: Mutex<Repeats>,
+    /// Where they are counted.
+    addresses: Option<Mutex<Addresses>>,
     started: Instant,
 }
 
@@ -80,7 +85,14 @@ pub struct Accepted {
 
 /// One place among the connections of a listener, given back when dropped. Keep it as long as the connection.
 #[derive(Debug)]
-pub struct Slot(Arc<ListenerShared>);
+pub struct Slot(Arc<Place>);
+
+/// Where a slot is: one for all slots of a listener, but for those whose address is counted.
+#[derive(Debug)]
+pub(super) struct Place {
+    listener: Arc<ListenerShared>,
+    address: Option<IpAddr>,
+}
 
 impl Listener {
     /// Binds and listens on every address of `options`.
@@ -90,8 +102,10 @@ impl Listener {
     pub fn bind(options: ListenerOptions) -> Result<Self, ListenError> {
         let shared = ListenerShared::new(options)?; // reads the certificates
         let sockets = bind::bind(&shared.options)?;
+        let shared = Arc::new(shared);
         Ok(Self {
-            shared: Arc::new(shared),
+            place: Arc::new(Place::of(Arc::clone(&shared))),
+            shared,
             sockets,
             next: 0,
             reserve: reserve_descriptor(),
@@ -182,7 +196,7 @@ impl Listener {
             );
             self.without_descriptor = 0;
         }
-        let Some(slot) = self.shared.take_slot() else {
+        let Some(slot) = self.place.take_slot() else {
             self.beyond_limit += 1;
             if self.beyond_limit == 1 {
                 let max = self.shared.options.connections_max;
@@ -237,7 +251,12 @@ impl ListenerShared {
             .as_ref()
             .map(|tls| tls::server_config(tls, options.websocket.is_some()));
         let (config, certificates) = loaded.transpose().map_err(error)?.unzip();
+        let addresses = Addresses::new(
+            options.connections_per_address_max,
+            options.connect_rate_per_address_max,
+        );
         Ok(Self {
+            addresses: addresses.map(Mutex::new),
             options,
             connections: AtomicUsize::new(0),
             tls: config.map(RwLock::new),
@@ -292,7 +311,7 @@ impl ListenerShared {
 
     /// See [`Repeats::record`].
     pub(super) fn record_refusal<K: Hash>(&self, key: &K) -> Option<u64> {
-        let now = Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let now = self.now();
         self.refusals
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -327,9 +346,22 @@ impl ListenerShared {
         self.connections.load(Ordering::Relaxed)
     }
 
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+impl Place {
+    /// In a listener.
+    pub(super) const fn of(listener: Arc<ListenerShared>) -> Self {
+        let address = None;
+        Self { listener, address }
+    }
+
     pub(super) fn take_slot(self: &Arc<Self>) -> Option<Slot> {
-        let max = self.options.connections_max;
+        let max = self.listener.options.connections_max;
         let taken = self
+            .listener
             .connections
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then(|| n + 1));
         taken.ok().map(|_| Slot(Arc::clone(self)))
@@ -339,13 +371,46 @@ impl ListenerShared {
 impl Slot {
     /// The listener the place is in.
     pub fn listener(&self) -> &Arc<ListenerShared> {
-        &self.0
+        &self.0.listener
+    }
+
+    /// Counts it for an address, where addresses are counted. If that has too much already, the connection is to be closed.
+    pub(super) fn count_for(&mut self, address: &Address) -> Result<(), Beyond> {
+        let listener = self.listener();
+        let (Some(addresses), Some(ip)) = (&listener.addresses, address.ip()) else {
+            return Ok(());
+        };
+        let mut locked = addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        let entered = locked.enter(ip, listener.now());
+        drop(locked);
+        match entered {
+            Ok(()) => {
+                let place = Place {
+                    listener: Arc::clone(listener),
+                    address: Some(ip),
+                };
+                self.0 = Arc::new(place);
+            }
+            Err(beyond) => {
+                let (option, name) = (beyond.option(), listener.name());
+                if let Some(repeated) = listener.record_refusal(&(option, source(ip))) {
+                    let repeated = (repeated > 0).then_some(repeated);
+                    tracing::warn!(listener = name, addr = %address, reason = option, repeated, "connection refused");
+                }
+            }
+        }
+        entered
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        let listener = self.listener();
+        listener.connections.fetch_sub(1, Ordering::Relaxed);
+        if let (Some(ip), Some(addresses)) = (self.0.address, &listener.addresses) {
+            let mut addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            addresses.leave(ip, listener.now());
+        }
     }
 }
 

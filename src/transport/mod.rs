@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)] // the I/O half reads the clock
 
 pub mod accept;
+mod addresses;
 pub mod certificates;
 pub mod classify;
 pub mod client_driver;

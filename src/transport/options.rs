@@ -26,6 +26,14 @@ pub struct ListenerOptions {
     /// Connections at the same time on this listener. Default: no limit beyond the descriptors of the process. Beyond
     /// it, new connections are closed at once, counted and logged.
     pub connections_max: usize,
+    /// Connections at the same time from one address (IPv6: /64). Default: no limit. Beyond it, new connections are closed at once,
+    /// counted and logged.
+    pub connections_per_address_max: Option<u32>,
+    /// New connections a second, with a second's worth at once. Default: no limit. Beyond it, they wait in the kernel's line.
+    pub connect_rate_max: Option<u64>,
+    /// New connections a second from one address, with a second's worth at once. Default: no limit. Beyond it, they are closed at once,
+    /// counted and logged.
+    pub connect_rate_per_address_max: Option<u64>,
     /// From accept to a complete CONNECT. Default 10 s. `establish` spends at most this, the driver takes the rest.
     /// Too short: slow radios never get in; too long: silent peers hold descriptors.
     pub connect_timeout: Duration,
@@ -55,6 +63,9 @@ impl Default for ListenerOptions {
             websocket: None,
             proxy_protocol: None,
             connections_max: usize::MAX,
+            connections_per_address_max: None,
+            connect_rate_max: None,
+            connect_rate_per_address_max: None,
             connect_timeout: Duration::from_secs(10),
             tcp_keepalive: Some(Duration::from_secs(60)),
             tcp_user_timeout: Some(Duration::from_secs(60)),

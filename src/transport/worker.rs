@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 
 use super::accept::{self, Gate, Placement};
+use super::addresses::Beyond;
 use super::driver::Driver;
 use super::establish::{Established, Refused, establish, establish_plain, is_plain};
 use super::listener::{Accepted, Listener, Slot};
@@ -19,6 +20,7 @@ use super::parking::Parking;
 use super::peer::Peer as TransportPeer;
 use super::stream::Stream;
 use crate::broker::Worker;
+use crate::metrics::{Metric, Metrics};
 use crate::protocol::ids::{ConnectionKey, WorkerId};
 use crate::protocol::time::Time;
 use crate::session::connection::Connection;
@@ -336,22 +338,36 @@ impl Local {
 
     fn serve_or_log(self: Rc<Self>, established: Result<Established, Refused>, rules: Arc<ListenerRules>) {
         match established {
-            Ok(established) if established.peer.proxy.is_some() && self.keeps_out(&established.peer) => {}
-            Ok(established) => self.serve(established, rules),
+            Ok(mut established) => {
+                let Established { peer, slot, .. } = &mut established;
+                if peer.proxy.is_none() || !self.keeps_out(peer, slot) {
+                    self.serve(established, rules);
+                }
+            }
             Err(refused) => refused.log(),
         }
     }
 
-    /// Whether everybody from an address is banned, which is counted: the connection is to be closed without a word.
-    pub(super) fn keeps_out(&self, peer: &TransportPeer) -> bool {
-        let worker = self.broker.borrow();
-        let broker = worker.broker();
-        let ip = peer.address.ip();
-        let is_banned = ip.is_some_and(|ip| broker.bans.address(ip, self.clock.now()).is_some());
-        if is_banned {
-            broker.metrics.of(worker.id()).banned_accept.increment();
+    /// Whether everybody from an address is banned, or it has too many connections, which is counted: this one is to be closed without a word.
+    pub(super) fn keeps_out(&self, peer: &TransportPeer, slot: &mut Slot) -> bool {
+        let now = self.clock.now();
+        let is_banned = |ip| self.broker.borrow().broker().bans.address(ip, now).is_some();
+        if peer.address.ip().is_some_and(is_banned) {
+            self.count(|metrics| &metrics.banned_accept);
+            return true;
         }
-        is_banned
+        match slot.count_for(&peer.address) {
+            Ok(()) => return false,
+            Err(Beyond::Connections) => self.count(|metrics| &metrics.limit_connections),
+            Err(Beyond::Rate) => self.count(|metrics| &metrics.limit_connect_rate),
+        }
+        true
+    }
+
+    /// Counts something.
+    pub(super) fn count(&self, metric: impl Fn(&Metrics) -> &Metric) {
+        let worker = self.broker.borrow();
+        metric(worker.broker().metrics.of(worker.id())).increment();
     }
 
     fn serve(self: Rc<Self>, established: Established, rules: Arc<ListenerRules>) {

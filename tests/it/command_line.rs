@@ -10,7 +10,7 @@ use std::process::{Child, ChildStderr, Command, Output, Stdio};
 const CONNECT: &[u8] = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04stay";
 const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
 
-fn sundew(arguments: &[&str]) -> Command {
+pub(crate) fn sundew(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sundew"));
     command
         .args(arguments)
@@ -30,13 +30,13 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
 }
 
 /// A broker in a process of its own, killed when the story ends.
-struct Broker {
+pub(crate) struct Broker {
     process: Child,
     log: BufReader<ChildStderr>,
 }
 
 impl Broker {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(process.stderr.take().unwrap());
         let mut broker = Self { process, log };
@@ -55,6 +55,11 @@ impl Broker {
             }
             read.push_str(&line);
         }
+    }
+
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     fn signal(&self, name: &str) {
@@ -81,7 +86,7 @@ impl Drop for Broker {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> String {
+pub(crate) fn free_port() -> String {
     TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -10,6 +10,7 @@ mod client;
 mod streams;
 mod wire;
 
+mod abuse;
 mod access;
 mod authentication;
 mod certificates;

@@ -419,6 +419,7 @@ fn limits_are_the_reader_s_own() {
         packet_bytes_max: 10,
         topic_separators_max: 2,
         filters_max: 1,
+        ..OPTIONS
     };
     for (text, expected) in [
         ("30 { 0002 6101 { } }", Err(E::ControlCharacter)),
@@ -463,4 +464,30 @@ fn limits_are_the_reader_s_own() {
         (error.kind, error.reason()),
         (E::TooManyFilters, ReasonCode::QuotaExceeded)
     );
+}
+
+#[test]
+fn topics_and_lists_of_user_properties_are_as_long_as_the_options_say() {
+    let short = DecodeOptions {
+        topic_bytes_max: 3,
+        user_properties_max: 1,
+        ..OPTIONS
+    };
+    let read = |text: &str| {
+        let frame = bytes(text);
+        let read = decode(&frame, Some(Version::V5), Role::Server, &short);
+        read.map(|_| ()).map_err(|error| (error.kind, error.reason()))
+    };
+    assert_eq!(read("30 { s:abc { } }"), Ok(()));
+    assert_eq!(
+        read("30 { s:abcd { } }"),
+        Err((E::TopicTooLong, ReasonCode::TopicNameInvalid))
+    );
+    assert_eq!(
+        read("82 { 0001 { } s:abcd 00 }"),
+        Err((E::TopicTooLong, ReasonCode::TopicFilterInvalid))
+    );
+    assert_eq!(read("30 { s:a { 26 s:k s:v } }"), Ok(()));
+    let too_many = Err((E::TooManyUserProperties, ReasonCode::QuotaExceeded));
+    assert_eq!(read("30 { s:a { 26 s:k s:v 26 s:k s:v } }"), too_many);
 }

@@ -1,10 +1,9 @@
 //! Who tries wrong passwords is kept out for a while, and nobody else.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use socket2::{Domain, Socket, Type};
 use sundew::auth::bans::{BanOptions, Subject};
 use sundew::auth::{Answer, Authenticator, Identity, Refusal, Verdict};
 use sundew::protocol::ids::Token;
@@ -14,6 +13,7 @@ use sundew::session::peer::Peer;
 use sundew::session::request::ConnectRequest;
 
 use super::*;
+use crate::abuse::tcp_from;
 use crate::client::PATIENCE;
 
 /// Other addresses of this machine.
@@ -57,17 +57,7 @@ fn set(bans: BanOptions) -> impl Fn(&mut ServerOptions, &mut Parts) {
 }
 
 fn open_from(broker: &Broker, from: Ipv4Addr, version: Version) -> Client {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
-    let stream = TcpStream::from(socket_connected(socket, broker.port));
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_nodelay(true).unwrap();
-    Client::over(stream, version)
-}
-
-fn socket_connected(socket: Socket, port: u16) -> Socket {
-    socket.connect(&SocketAddr::from((HERE, port)).into()).unwrap();
-    socket
+    Client::over(tcp_from(from, broker.port).unwrap(), version)
 }
 
 /// What a client is told that tries to enter; `None`: closed without a word.
