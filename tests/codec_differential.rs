@@ -49,6 +49,8 @@ const OPTIONS: DecodeOptions = DecodeOptions {
     packet_bytes_max: u32::MAX,
     strict_utf8: false,
     topic_separators_max: u16::MAX,
+    topic_bytes_max: u16::MAX,
+    user_properties_max: u16::MAX,
     filters_max: u32::MAX,
 };
 

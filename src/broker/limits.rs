@@ -38,9 +38,9 @@ impl Strangers {
 
 impl Worker {
     /// Of what a client has sent that has not entered, so many bytes wait. If that is too much for all of them, it goes: those whose CONNECT
-    /// comes in one piece hold nothing, so whoever floods us keeps none of them out.
+    /// comes in one piece hold nothing, so whoever floods us keeps none of them out. False where it goes: what it has sent is of no use.
     #[cold]
-    pub(super) fn hold_for_stranger(&mut self, key: ConnectionKey, bytes: usize, now: Time) {
+    pub(super) fn may_hold(&mut self, key: ConnectionKey, bytes: usize, now: Time) -> bool {
         let before = if bytes < COUNTED_BYTES_MIN {
             self.strangers.held.remove(&key.0)
         } else {
@@ -49,7 +49,7 @@ impl Worker {
         };
         self.strangers.bytes -= before.unwrap_or(0);
         if self.strangers.bytes <= self.strangers.bytes_max {
-            return;
+            return true;
         }
         if now.millis_since(self.strangers.swept) >= SWEEP_MS {
             let connections = &self.residents.connections;
@@ -62,12 +62,14 @@ impl Worker {
             self.strangers.bytes = self.strangers.held.values().sum();
             self.strangers.swept = now;
         }
-        if self.strangers.bytes > self.strangers.bytes_max {
+        let is_too_much = self.strangers.bytes > self.strangers.bytes_max;
+        if is_too_much {
             self.strangers.bytes -= self.strangers.held.remove(&key.0).unwrap_or(0);
             self.metrics().limit_unauthenticated_bytes.increment();
             let ending = Ending::Refused(ReasonCode::ServerBusy, "limits.unauthenticated_bytes_max");
             self.end_connection(key, ending, now);
         }
+        !is_too_much
     }
 }
 

@@ -52,11 +52,6 @@ impl Named<'_> {
 
 impl Worker {
     pub(super) fn publish(&mut self, key: ConnectionKey, publish: &Publish<'_>, now: Time) -> Flow {
-        if self.rates.is_on
-            && let Some(flow) = self.limit_rate(key, publish, now)
-        {
-            return flow;
-        }
         let named = match self.check_publish(key, publish) {
             Ok(named) => named,
             Err(violation) => {
@@ -323,7 +318,7 @@ const fn explain(reason: ReasonCode) -> &'static str {
     match reason {
         ReasonCode::NotAuthorized => "this client may not publish to this topic",
         ReasonCode::QuotaExceeded => {
-            "the queues of all receivers, the retained store, the disk, or what waits for PUBREL are full"
+            "the queues of all receivers, the retained store, the disk, what waits for PUBREL, or your publish rate is full"
         }
         other => other.name(),
     }

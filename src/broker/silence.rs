@@ -12,9 +12,6 @@ impl Worker {
     /// A connection's reminder: has it been silent for too long, has its CONNECT come, has an answer it waits for?
     pub(super) fn check_silence(&mut self, key: ConnectionKey, now: Time) {
         let is_backed_up = self.is_backed_up();
-        if self.rates.is_on {
-            self.see_to_pause(key, now);
-        }
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };

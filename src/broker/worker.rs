@@ -16,7 +16,7 @@ use super::limits::count_limit;
 use super::mail::{Mail, Outgoing};
 use super::timers::{Reminder, Timers};
 use super::{Broker, read, write};
-use crate::codec::{self, DecodeOptions, Role};
+use crate::codec::{self, DecodeError, DecodeOptions, Role};
 use crate::delivery::frames::FrameBuffer;
 use crate::delivery::receive::ReceiveCheck;
 use crate::delivery::residents::{Residents, STALL_MS};
@@ -288,27 +288,17 @@ impl Worker {
                     }
                 }
                 Ok(None) => break,
-                Err(mut error) => {
+                Err(error) => {
                     count_limit(&self.residents.metrics, error.kind);
-                    if version.is_none() && bytes[taken] == TLS_HANDSHAKE {
-                        error.packet = None; // it has the type of CONNECT by accident
-                    }
-                    let is_stray_auth = error.packet == Some(PacketType::Auth)
-                        && version.is_some_and(Version::has_properties)
-                        && connection.admission.enhanced.is_none();
-                    let violation = if is_stray_auth {
-                        Violation::Unexpected(PacketType::Auth)
-                    } else {
-                        error.into()
-                    };
+                    let violation = violation(error, version, bytes[taken], connection);
                     self.end_connection(key, Ending::Violation(violation), now);
                     taken = bytes.len();
                 }
             }
         }
         self.residents.metrics.bytes_received.add(taken as u64);
-        if is_stranger {
-            self.hold_for_stranger(key, bytes.len() - taken, now);
+        if is_stranger && !self.may_hold(key, bytes.len() - taken, now) {
+            taken = bytes.len();
         }
         self.see_to_marked(now);
         taken
@@ -325,7 +315,10 @@ impl Worker {
             return Flow::Done;
         }
         match packet {
-            Packet::Publish(publish) => return self.publish(key, &publish, now),
+            Packet::Publish(publish) => {
+                let limited = self.rates.is_on.then(|| self.limit_rate(key, &publish, now));
+                return limited.flatten().unwrap_or_else(|| self.publish(key, &publish, now));
+            }
             Packet::PubAck(ack) => self.puback(key, &ack, now),
             Packet::PubRec(ack) => self.pubrec(key, &ack, now),
             Packet::PubRel(ack) => self.pubrel(key, &ack, now),
@@ -468,7 +461,10 @@ impl Worker {
         self.see_to_access(now);
         while let Some(reminder) = self.timers.pop_due(now) {
             match reminder {
-                Reminder::Connection(key) => self.check_silence(key, now),
+                Reminder::Connection(key) => {
+                    self.see_to_pause(key, now);
+                    self.check_silence(key, now);
+                }
                 Reminder::Session(slot) => self.check_session(slot, now),
                 Reminder::Retained => {
                     let mut retained = write(&self.broker.retained);
@@ -519,6 +515,21 @@ impl Worker {
     /// A number that nobody has to be able to guess, only to be spread evenly (xorshift64*).
     pub(super) const fn next_random(&mut self) -> u64 {
         next_random(&mut self.random)
+    }
+}
+
+/// What a client has done wrong whose packet cannot be read; `first` is its first byte.
+fn violation(mut error: DecodeError, version: Option<Version>, first: u8, connection: &Connection) -> Violation {
+    if version.is_none() && first == TLS_HANDSHAKE {
+        error.packet = None; // it has the type of CONNECT by accident
+    }
+    let is_stray_auth = error.packet == Some(PacketType::Auth)
+        && version.is_some_and(Version::has_properties)
+        && connection.admission.enhanced.is_none();
+    if is_stray_auth {
+        Violation::Unexpected(PacketType::Auth)
+    } else {
+        error.into()
     }
 }
 

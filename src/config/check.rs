@@ -9,8 +9,8 @@ use std::{
 use super::{
     access,
     problem::Problems,
-    schema::{CertificateUser, ClientCertificate, Config, Listener, LogTarget, Protocol, Tls},
-    value::Address,
+    schema::{CertificateUser, ClientCertificate, Config, Listener, LogTarget, Protocol, RatePolicy, Tls},
+    value::{Address, Limit},
 };
 use crate::transport::{
     options::TlsOptions,
@@ -80,6 +80,15 @@ fn check_kind(listener: &Listener, path: &str, problems: &mut Problems) {
         .is_some_and(|path| !path.starts_with('/'))
     {
         problems.error(&format!("{path}.websocket.path"), "a path begins with /");
+    }
+    if listener.publish_rate_policy != RatePolicy::Delay
+        && listener.publish_rate_max == Limit::UNLIMITED
+        && listener.publish_bytes_rate_max.is_none()
+    {
+        problems.warning(
+            &format!("{path}.publish_rate_policy"),
+            "there is no rate, add publish_rate_max or publish_bytes_rate_max",
+        );
     }
     if listener.allowed_versions.is_empty() {
         problems.error(

@@ -107,6 +107,7 @@ fn example(path: &str, name: &str) -> Option<&'static str> {
         (_, "client_ca") => "\"ca.pem\"",
         (_, "client_crl") => "\"revoked.crl\"",
         (_, "fragment_bytes_max") => "4096",
+        (_, "publish_bytes_rate_max") => "\"1MiB\"",
         ("listeners.websocket", "origins") => "[\"https://app.example.org\"]",
         ("mqtt", "server_keep_alive") => "\"60s\"",
         ("mqtt", "response_information") => "\"reply/\"",
