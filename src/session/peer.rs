@@ -92,6 +92,19 @@ pub struct ListenerRules {
     pub publish_rate: Option<PublishRate>,
 }
 
+impl Default for ListenerRules {
+    fn default() -> Self {
+        Self {
+            name: "tcp".into(),
+            allowed_versions: Version::ALL.to_vec(),
+            accept_empty_client_id_persistent: false,
+            maximum_qos: None,
+            revoked: Arc::default(),
+            publish_rate: None,
+        }
+    }
+}
+
 /// How fast a client may publish, with a second's worth at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PublishRate {
@@ -114,19 +127,6 @@ pub enum RatePolicy {
     Drop,
     /// It is disconnected (0x96).
     Disconnect,
-}
-
-impl Default for ListenerRules {
-    fn default() -> Self {
-        Self {
-            name: "tcp".into(),
-            allowed_versions: Version::ALL.to_vec(),
-            accept_empty_client_id_persistent: false,
-            maximum_qos: None,
-            revoked: Arc::default(),
-            publish_rate: None,
-        }
-    }
 }
 
 #[cfg(test)]
