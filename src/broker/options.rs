@@ -122,7 +122,6 @@ impl Default for BrokerOptions {
         Self {
             decode: DecodeOptions {
                 packet_bytes_max: 32 << 20,
-                topic_bytes_max: 4096,
                 user_properties_max: 1000,
                 ..DecodeOptions::default()
             },

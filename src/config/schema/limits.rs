@@ -23,8 +23,9 @@ section! {
         client_id_bytes_max: u16 = 512, in 23 => 65_535;
         /// Levels (parts between `/`) of a topic or filter. Cost: a node of the tree of subscriptions each, about 100 bytes.
         topic_levels_max: u16 = 200, in 8 => 65_535;
-        /// Longest topic or filter, bytes; a longer one is refused like one of too many levels. Cost: each that is subscribed to or retained is kept.
-        topic_bytes_max: u16 = 4096, in 64 => 65_535;
+        /// Longest topic or filter, bytes; a longer one ends the connection (0x90, 0x8F). Default: the longest of MQTT; few need 1,000.
+        /// Cost: each that is subscribed to or retained is kept.
+        topic_bytes_max: u16 = 65_535, in 64 => 65_535;
         /// User properties in one packet of MQTT 5; beyond it 0x97 and the connection ends. Cost: they go along with a message, with every copy.
         user_properties_max: u16 = 1000;
         /// Topic filters in one SUBSCRIBE or UNSUBSCRIBE. Cost: about 60 bytes each while it is handled.
