@@ -219,14 +219,14 @@ impl Server {
         ClientDriver::new(self.inside.dialer(), options, None)
     }
 
-    /// Disconnects a client with a reason; false when it has no session.
-    pub fn disconnect(&self, client_id: &str, reason: ReasonCode) -> bool {
-        let Some(owner) = self.broker.registry.owner(client_id) else {
+    /// Disconnects a client with a reason; false when it has no session. One of a tenant: [`ClientId::of`].
+    pub fn disconnect(&self, client: &ClientId, reason: ReasonCode) -> bool {
+        let Some(owner) = self.broker.registry.owner(client.key()) else {
             return false;
         };
         self.broker
             .mailboxes
-            .send(owner, &mut vec![Mail::Disconnect(ClientId::new(client_id), reason)]);
+            .send(owner, &mut vec![Mail::Disconnect(client.clone(), reason)]);
         true
     }
 

@@ -13,9 +13,11 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use super::enhanced::ScramSeed;
 use super::password::{PasswordFile, PasswordHash};
+use super::tenants::{TenantLimits, Tenants};
 use super::way::{Asked, Question, Way};
-use super::{Answer, Answers, AuthStep, Authenticator, Identity, Refusal, Verdict};
+use super::{Access, Answer, Answers, AuthStep, Authenticator, Identity, Refusal, Verdict};
 use crate::protocol::ids::Token;
+use crate::protocol::mount::Mount;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::version::Version;
 use crate::scram::Mechanism;
@@ -116,6 +118,7 @@ pub trait PasswordChecker: Send + Sync {
 /// An authenticator with a chain for each listener, which can be replaced while clients are connected.
 pub struct Chain {
     entrances: RwLock<Arc<Entrances>>,
+    tenants: RwLock<Arc<Tenants>>,
     generation: Arc<AtomicU64>,
     checker: Arc<dyn PasswordChecker>,
     /// What an MQTT 5 client is told whose user name or password is wrong.
@@ -139,6 +142,7 @@ impl Chain {
     pub fn new(entrances: Entrances, checker: Arc<dyn PasswordChecker>, seed: foldhash::fast::RandomState) -> Self {
         Self {
             entrances: RwLock::new(Arc::new(entrances)),
+            tenants: RwLock::default(),
             generation: Arc::default(),
             checker,
             wrong_password: ReasonCode::BadUserNameOrPassword,
@@ -172,6 +176,17 @@ impl Chain {
     pub fn replace(&self, entrances: Entrances) {
         *self.entrances.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(entrances);
         self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Replaces the tenants; clients that belong to another one now, or to none any more, are told to go.
+    pub fn replace_tenants(&self, tenants: Tenants) {
+        *self.tenants.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tenants);
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// The tenants as they are now.
+    pub fn tenants(&self) -> Arc<Tenants> {
+        Arc::clone(&self.tenants.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The entrances as they are now.
@@ -312,6 +327,14 @@ impl Authenticator for Chain {
         let mut files = entrances.iter().filter_map(|(_, entrance)| entrance.passwords.as_ref());
         let mut files = [files.next()?].into_iter().chain(files);
         Some(files.any(|file| file.get(user_name).is_some()))
+    }
+
+    fn mount_of(&self, who: &Access<'_>) -> Result<Option<Box<str>>, &'static str> {
+        self.tenants().mount_of(who)
+    }
+
+    fn tenant_limits(&self, mount: Mount<'_>) -> TenantLimits {
+        self.tenants().limits_of(mount)
     }
 
     fn stands(&self, user_name: Option<&str>, stamp: u64, peer: &Peer) -> bool {

@@ -11,6 +11,8 @@ pub struct Grants {
     pub claims: BTreeMap<Box<str>, Box<str>>,
     /// Rules for this client alone, beside those of the configuration; then what none of all these allows is denied. `None`: none were given.
     pub rules: Option<Vec<Rule>>,
+    /// The name of the tenant that it belongs to.
+    pub tenant: Option<Box<str>>,
 }
 
 impl Grants {

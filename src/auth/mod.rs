@@ -1,7 +1,8 @@
 //! Layer 3: may he? Who a client is, and what it may do. Mechanisms come as implementations of two traits.
 //!
 //! Who a client is: a [`chain::Chain`] for each listener, over [`password`] files, by password or by [`enhanced`] authentication, and other [`way`]s. What it may do: [`rules`] made of
-//! [`rule`]s, from mosquitto's [`acl_file`], from the configuration, or brought by the client ([`grants`]). Who is kept out for a while: [`bans`].
+//! [`rule`]s, from mosquitto's [`acl_file`], from the configuration, or brought by the client ([`grants`]). Whose topics it means: [`tenants`]. Who is kept out for
+//! a while: [`bans`].
 
 pub mod acl_file;
 pub mod bans;
@@ -13,14 +14,17 @@ pub mod password;
 pub mod place;
 pub mod rule;
 pub mod rules;
+pub mod tenants;
 pub mod way;
 
 use core::fmt;
 use std::sync::Arc;
 
 use self::grants::Grants;
+use self::tenants::TenantLimits;
 use self::way::BackendEvent;
 use crate::protocol::ids::{Token, WorkerId};
+use crate::protocol::mount::Mount;
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::topic::{TopicFilter, TopicName};
@@ -111,6 +115,21 @@ pub trait Authenticator: Send + Sync {
     fn lists(&self, user_name: &str, peer: &Peer) -> Option<bool> {
         let _ = (user_name, peer);
         None
+    }
+
+    /// The mount point of the tenant that a client belongs to which was let in; `None` for none. Answers from memory.
+    ///
+    /// # Errors
+    /// Why it may not enter all the same.
+    fn mount_of(&self, who: &Access<'_>) -> Result<Option<Box<str>>, &'static str> {
+        let _ = who;
+        Ok(None)
+    }
+
+    /// How much the tenant with this mount point may take.
+    fn tenant_limits(&self, mount: Mount<'_>) -> TenantLimits {
+        let _ = mount;
+        TenantLimits::UNLIMITED
     }
 
     /// Whether a client would still be let in, for what it was let in for then.

@@ -20,6 +20,7 @@ use crate::auth::enhanced::ScramSeed;
 use crate::auth::password::PasswordFile;
 use crate::auth::rule::Rule;
 use crate::auth::rules::{LiveRules, Rules, Scope, WideSubscriptions};
+use crate::auth::tenants::{Tenant, Tenants};
 use crate::protocol::reason::ReasonCode;
 use crate::scram::Mechanism;
 
@@ -44,6 +45,8 @@ pub struct AccessOptions {
     pub tokens: Vec<TokenIssuer>,
     /// Who is asked; of several for one listener the first.
     pub http: Vec<HttpAsked>,
+    /// Clients that are kept apart from all others.
+    pub tenants: Vec<Tenant>,
 }
 
 /// Who may enter through one listener.
@@ -89,6 +92,8 @@ pub struct Access {
     pub entrances: Entrances,
     /// What he may do.
     pub rules: Rules,
+    /// Whom he belongs to.
+    pub tenants: Tenants,
     /// Whose tokens are taken on each listener, in their order.
     pub issuers: Vec<Arc<Issuers>>,
     /// What is strange.
@@ -173,6 +178,7 @@ impl AccessOptions {
                 .with_public_sys(self.is_sys_public)
                 .with_elsewhere(rights)
                 .with_listeners(self.listeners.iter().map(|listener| listener.name.clone()).collect()),
+            tenants: Tenants::new(self.tenants.clone()),
             issuers,
             warnings: reading.warnings,
         })
@@ -380,6 +386,7 @@ impl LiveAccess {
         let mut chain =
             Chain::new(access.entrances, pool, seed.clone()).with_generation(Arc::clone(&backends.generation));
         chain = chain.with_scram(ScramSeed { secret, random });
+        chain.replace_tenants(access.tenants);
         if options.hides_wrong_password {
             chain = chain.with_wrong_password(ReasonCode::NotAuthorized);
         }
@@ -474,7 +481,9 @@ impl LiveAccess {
         let rules = access.rules.list().len();
         info!(rules, "users and rules read again");
         self.backends.start(&access.issuers);
+        log_tenants(self.chain.tenants().list(), access.tenants.list());
         self.rules.replace(access.rules);
+        self.chain.replace_tenants(access.tenants);
         self.chain.replace(access.entrances);
         Ok(rules)
     }
@@ -491,6 +500,21 @@ impl AccessOptions {
 
     fn looks(&self) -> Vec<Fingerprint> {
         self.files().into_iter().map(Fingerprint::of).collect()
+    }
+}
+
+/// Each tenant that has come, has gone, or has other members or limits.
+fn log_tenants(old: &[Tenant], new: &[Tenant]) {
+    let named = |list: &[Tenant], name: &str| list.iter().find(|one| *one.name == *name).cloned();
+    for tenant in new {
+        match named(old, &tenant.name) {
+            None => info!(tenant = &*tenant.name, "tenant added"),
+            Some(before) if before != *tenant => info!(tenant = &*tenant.name, "tenant changed"),
+            Some(_) => {}
+        }
+    }
+    for tenant in old.iter().filter(|one| named(new, &one.name).is_none()) {
+        info!(tenant = &*tenant.name, "tenant removed");
     }
 }
 

@@ -42,6 +42,8 @@ pub struct TokenOptions {
     pub client_id_claim: Option<Box<str>>,
     /// The claim with rules for this client. A token without it brings none, and what the configuration does not allow is denied.
     pub acl_claim: Option<Box<str>>,
+    /// The claim that names the client's tenant.
+    pub tenant_claim: Option<Box<str>>,
     /// A token without `exp` is refused.
     pub wants_expiry: bool,
     /// The token is the user name, not the password.
@@ -60,6 +62,7 @@ impl Default for TokenOptions {
             user_claim: "sub".into(),
             client_id_claim: None,
             acl_claim: None,
+            tenant_claim: None,
             wants_expiry: true,
             is_user_name: false,
             token_bytes_max: 8192,
@@ -109,6 +112,9 @@ pub enum TokenFault {
     /// It is for another client.
     #[error("it is for another client id")]
     ClientId,
+    /// It names no tenant.
+    #[error("it has no tenant in the claim of tenant_claim")]
+    NoTenant,
     /// Its ACL claim cannot be read.
     #[error("its ACL claim is none of the forms that are understood")]
     Acl,
@@ -131,6 +137,7 @@ impl TokenFault {
             Self::NoExpiry => "token_without_expiry",
             Self::NoUser => "token_without_user",
             Self::ClientId => "token_client_id",
+            Self::NoTenant => "token_without_tenant",
             Self::Acl => "token_acl",
         }
     }
@@ -288,12 +295,17 @@ impl Issuer {
                 Some(acl) => claims::rules(acl, &format!("token claim {name}")).ok_or(TokenFault::Acl)?,
             }),
         };
+        let tenant = match &options.tenant_claim {
+            None => None,
+            Some(name) => Some(claim(name).and_then(claims::text).ok_or(TokenFault::NoTenant)?),
+        };
         Ok(Identity {
             user_name: Some(user),
             stamp: Some(self.stamp_of(key)),
             grants: Some(Arc::new(Grants {
                 claims: claims::values(&token.claims),
                 rules,
+                tenant,
             })),
             lifetime_ms,
             ..Identity::default()

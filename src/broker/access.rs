@@ -14,7 +14,7 @@ use crate::protocol::reason::ReasonCode;
 use crate::protocol::source::{Source, SourceBuf};
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicFilter;
-use crate::session::connection::Phase;
+use crate::session::connection::{Phase, Watch};
 
 /// Of the authenticator and of the authoriser, as a worker saw them last.
 pub(super) type AccessGenerations = (u64, Option<u64>);
@@ -74,7 +74,10 @@ impl Worker {
         }
         let user = connection.user_name.as_deref();
         let stands = |stamp| self.broker.authenticator.stands(user, stamp, peer);
-        (!connection.stamp.is_none_or(stands)).then_some("user_removed_or_password_changed")
+        if !connection.stamp.is_none_or(stands) {
+            return Some("user_removed_or_password_changed");
+        }
+        (!self.is_in_its_tenant(connection)).then_some("tenant_changed")
     }
 
     /// The same for a client that enters. Since it was asked about its will, on another worker, rules may have changed that this one has seen already.
@@ -97,12 +100,16 @@ impl Worker {
         let who = Access::of(connection);
         let is_watched = resident.session.subscriptions.keys().any(|filter| {
             // A filter that was read from a store and is none any more matches nothing.
-            TopicFilter::parse(filter).is_ok_and(|filter| authorizer.watches(&who, filter))
+            TopicFilter::kept(filter).is_ok_and(|filter| authorizer.watches(&who, filter))
         });
         let is_restricted = authorizer.restricts(&who);
         // What waits may be of a subscription that is not there any more.
         let has_waiting = resident.session.outbound.in_flight() > 0 || !resident.outbox.is_empty();
-        connection.is_watched = is_watched || (is_restricted && has_waiting);
+        connection.watch = match is_watched || (is_restricted && has_waiting) {
+            true => Watch::Rules,
+            false if connection.is_mounted => Watch::Mount,
+            false => Watch::Nothing,
+        };
         connection.is_restricted = is_restricted;
     }
 

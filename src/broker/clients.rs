@@ -140,6 +140,12 @@ impl Worker {
         request.authentication_data = identity.data.clone();
         accept_identity(connection, identity, now);
         request.password = None;
+        if let Err(refusal) = self.enter_tenant(key, &mut request) {
+            return self.refuse(key, &refusal, now);
+        }
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         connection.phase = Phase::Admitted(request);
         if let Err(refusal) = self.check_admitted(key, now) {
             return self.refuse(key, &refusal, now);
@@ -232,6 +238,9 @@ impl Worker {
         if self.cannot_keep(key, &client_id, &request, now) {
             return self.release_client(&client_id);
         }
+        if self.is_tenant_full(key, &client_id, now) {
+            return self.release_client(&client_id);
+        }
         self.entering = Some(client_id.clone());
         let taken = self.take_session(&client_id, &request, now);
         self.entering = None;
@@ -241,7 +250,7 @@ impl Worker {
         self.record_session(key, taken.slot);
         let ticket = match self.residents.sessions.get(taken.slot) {
             // A will, too, is there when its client believes so; while the store cannot write, better in without than out.
-            Some(_) if self.ended.has(client_id.as_str()) || (request.will.is_some() && !self.is_refusing) => {
+            Some(_) if self.ended.has(client_id.key()) || (request.will.is_some() && !self.is_refusing) => {
                 self.residents.journal.latest()
             }
             Some(resident) if resident.session.is_persistent() => resident.session.created,
@@ -258,14 +267,12 @@ impl Worker {
 
     /// Whether a client's session is, or may be, here. If not, the connection goes where it is, or is refused.
     fn claim(&mut self, key: ConnectionKey, client_id: &ClientId, now: Time) -> bool {
+        let (sessions_max, limits) = (self.broker.options.sessions_max, self.tenant_limits(client_id));
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return false;
         };
-        match self
-            .broker
-            .registry
-            .claim(client_id, self.me, self.broker.options.sessions_max)
-        {
+        let registry = &self.broker.registry;
+        match registry.claim(client_id, self.me, sessions_max, limits.sessions_max) {
             Claim::Mine => return true,
             Claim::Elsewhere(owner) if connection.hand_overs < HAND_OVERS_MAX => {
                 connection.destination = owner;
@@ -283,14 +290,13 @@ impl Worker {
             }
             Claim::Full => {
                 self.metrics().limit_sessions.increment();
-                self.refuse(
-                    key,
-                    &Refusal {
-                        reason: ReasonCode::ServerBusy,
-                        why: "limits.sessions_max",
-                    },
-                    now,
-                );
+                let (reason, why) = (ReasonCode::ServerBusy, "limits.sessions_max");
+                self.refuse(key, &Refusal { reason, why }, now);
+            }
+            Claim::TenantFull => {
+                self.metrics().limit_tenants.increment();
+                let (reason, why) = (ReasonCode::QuotaExceeded, "tenants.sessions_max");
+                self.refuse(key, &Refusal { reason, why }, now);
             }
         }
         false
@@ -329,7 +335,7 @@ impl Worker {
         let changes = if is_kept {
             request.clean_start
         } else {
-            expiry > 0 || self.ended.has(client_id.as_str())
+            expiry > 0 || self.ended.has(client_id.key())
         };
         if changes {
             let refusal = Refusal {
@@ -343,7 +349,7 @@ impl Worker {
 
     /// The session that a client has here.
     fn session_of(&self, client_id: &ClientId) -> Option<&Resident> {
-        let slot = self.clients.get(client_id.as_str())?;
+        let slot = self.clients.get(client_id.key())?;
         self.residents.sessions.get(*slot)
     }
 
@@ -359,7 +365,7 @@ impl Worker {
     /// the new CONNACK, so that what the client says next comes last.
     fn take_session(&mut self, client_id: &ClientId, request: &ConnectRequest, now: Time) -> Taken {
         let mut takeovers = Takeovers::default();
-        if let Some(slot) = self.clients.get(client_id.as_str()).copied() {
+        if let Some(slot) = self.clients.get(client_id.key()).copied() {
             if let Some(old) = self.connection_of(slot) {
                 self.metrics().sessions_taken_over.increment();
                 takeovers = self.record_takeover(slot, old, now);
@@ -375,7 +381,7 @@ impl Worker {
                 self.end_session(slot, now); // [MQTT-3.1.2-4]
             }
         }
-        if let Some(slot) = self.clients.get(client_id.as_str()).copied() {
+        if let Some(slot) = self.clients.get(client_id.key()).copied() {
             self.metrics().sessions_resumed.increment();
             return Taken {
                 slot,
@@ -503,6 +509,7 @@ impl Worker {
             clean_start = request.clean_start,
             session_present = is_present,
             user = connection.user_name.as_deref(),
+            tenant = connection.tenant(),
             "{}", EventKind::Connected.text()
         );
     }

@@ -48,7 +48,7 @@ impl Ended {
 impl Worker {
     /// Lets go of a client id that has no session any more, where nothing of the last one can come back.
     pub(super) fn release_client(&self, client_id: &ClientId) {
-        if !self.clients.contains_key(client_id.as_str()) && !self.ended.has(client_id.as_str()) {
+        if !self.clients.contains_key(client_id.key()) && !self.ended.has(client_id.key()) {
             self.broker.registry.release(client_id);
         }
     }

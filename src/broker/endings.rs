@@ -12,7 +12,7 @@ use crate::auth::bans::BANNED;
 use crate::codec::{DecodeError, ErrorKind, is_of_connack};
 use crate::delivery::outbox::Entry;
 use crate::delivery::residents::{Residents, STALL_MS};
-use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey, Ticket};
+use crate::protocol::ids::{ClientId, ConnectionKey, SessionKey, SlotKey, Ticket};
 use crate::protocol::packet::{ConnAck, Disconnect, Packet, PacketType};
 use crate::protocol::property::{Properties, PropertiesBuf, PropertyId};
 use crate::protocol::reason::ReasonCode;
@@ -206,6 +206,7 @@ impl Worker {
         self.residents.metrics.connections_closed.increment();
         resident.connection = None;
         resident.stalled = None;
+        let client_id = connection.client_id.as_ref().filter(|_| connection.is_mounted).cloned();
         let goes_on = resident.session.is_persistent();
         if let Some(walks) = resident.walks.get_mut() {
             walks.retain_mut(|walk| {
@@ -225,6 +226,9 @@ impl Worker {
         let expires_at = resident.session.expiry_from(now);
         resident.session.expires_at = expires_at;
         let is_over = !resident.session.is_persistent();
+        if let Some(client_id) = client_id {
+            self.forget_in_tenant(&client_id);
+        }
         if is_removed {
             self.record_will_ended(slot);
         }
@@ -310,7 +314,7 @@ impl Worker {
         let unreleased = resident.session.unreleased.len() as u64;
         self.metrics().dropped_session_ended.add(unreleased);
         self.metrics().sessions.decrement();
-        self.clients.remove(resident.session.client_id.as_str());
+        self.clients.remove(resident.session.client_id.key());
         // While its client begins anew here, no other worker may step in between.
         if self.entering.as_ref() != Some(&resident.session.client_id) {
             // What the session had to say last, its will, goes out before its client can be anywhere else.
@@ -409,8 +413,8 @@ impl Worker {
     }
 
     /// Disconnects a client of this worker, if it is connected.
-    pub(super) fn disconnect_client(&mut self, client_id: &str, reason: ReasonCode, now: Time) {
-        if let Some(slot) = self.clients.get(client_id).copied()
+    pub(super) fn disconnect_client(&mut self, client_id: &ClientId, reason: ReasonCode, now: Time) {
+        if let Some(slot) = self.clients.get(client_id.key()).copied()
             && let Some(key) = self.connection_of(slot)
         {
             self.end_connection(key, Ending::Administrative(reason), now);
@@ -532,6 +536,7 @@ impl EventLog {
             user,
             addr = %connection.peer.address,
             listener = connection.peer.rules.name,
+            tenant = connection.tenant(),
             reason = refusal.why,
             code = refusal.reason.byte(),
             repeated = (repeated > 0).then_some(repeated),

@@ -167,7 +167,7 @@ impl Worker {
             Mail::Publish(message) => {
                 self.route(&message.view(), None, now);
             }
-            Mail::Disconnect(client_id, reason) => self.disconnect_client(client_id.as_str(), reason, now),
+            Mail::Disconnect(client_id, reason) => self.disconnect_client(&client_id, reason, now),
             Mail::AccessChanged => self.see_to_access(now),
             Mail::CertificatesRevoked => self.look_at_access_again(now),
             Mail::Banned(subject) => self.let_banned_go(&subject, now),

@@ -29,6 +29,7 @@ mod snapshot;
 mod storing;
 mod subscribe;
 pub mod sys;
+pub mod tenants;
 pub mod timers;
 pub mod worker;
 
@@ -136,8 +137,9 @@ impl Broker {
         // Newest first: should a client have two, of which the end of one was lost, the newer one counts.
         for (at, session) in sessions.into_iter().rev().enumerate() {
             let owner = WorkerId((at % workers) as u16);
-            if registry.owner(&session.client_id).is_none() {
-                registry.claim(&ClientId::new(&session.client_id), owner, usize::MAX);
+            let client_id = ClientId::of(&session.tenant, &session.client_id);
+            if registry.owner(client_id.key()).is_none() {
+                registry.claim(&client_id, owner, usize::MAX, usize::MAX);
                 restored[owner.index()].push(session);
             }
         }

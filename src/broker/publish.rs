@@ -8,6 +8,7 @@ use super::endings::Ending;
 use super::options::Qos2Delivery;
 use super::route::Routed;
 use super::sys::is_sys;
+use super::tenants::MountedName;
 use super::worker::{Flow, Worker};
 use crate::auth::{Access, Answer};
 use crate::codec::encode;
@@ -28,6 +29,8 @@ use crate::session::violation::Violation;
 enum Named<'a> {
     Sent(TopicName<'a>),
     Alias(Arc<str>),
+    /// Either, with the mount point of the publisher's tenant.
+    Mounted(Box<MountedName>),
 }
 
 /// What is full when a publication is refused.
@@ -46,6 +49,23 @@ impl Named<'_> {
         match self {
             Self::Sent(topic) => *topic,
             Self::Alias(topic) => TopicName::from_parsed(topic),
+            Self::Mounted(name) => name.topic(),
+        }
+    }
+
+    #[cold]
+    fn mounted(self, connection: &Connection) -> Result<Self, Violation> {
+        match MountedName::of(connection, self.topic()) {
+            None => Ok(self),
+            Some(name) => Ok(Self::Mounted(Box::new(name?))),
+        }
+    }
+
+    /// Properties as everybody else is to see them.
+    fn properties_in<'p>(&self, properties: Properties<'p>, scratch: &'p mut PropertiesBuf) -> Properties<'p> {
+        match self {
+            Self::Mounted(name) => name.properties_in(properties, scratch),
+            _ => properties,
         }
     }
 }
@@ -98,7 +118,7 @@ impl Worker {
             return Flow::Done;
         }
         let source = if publish.retain { self.source_of(key) } else { None };
-        let mut scratch = std::mem::take(&mut self.scratch);
+        let (mut scratch, mut mounted) = (std::mem::take(&mut self.scratch), PropertiesBuf::new());
         let publication = Publication {
             topic,
             payload: publish.payload,
@@ -107,7 +127,8 @@ impl Worker {
             properties: if publish.properties.is_empty() {
                 Properties::EMPTY
             } else {
-                forwarded_properties(publish.properties, &mut scratch)
+                let properties = forwarded_properties(publish.properties, &mut scratch);
+                named.properties_in(properties, &mut mounted)
             },
             expires_at: expiry(publish.properties, now),
             publisher: Some(SessionKey {
@@ -175,6 +196,10 @@ impl Worker {
             return Err(Violation::RetainNotSupported); // [MQTT-3.2.2-14]
         }
         let named = name(connection, publish)?;
+        let named = match connection.is_mounted {
+            false => named,
+            true => named.mounted(connection)?,
+        };
         if let Some(id) = publish.packet_id
             && connection.version.has_properties()
             && !resident.session.inbound.contains(id)

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use super::tenants::TenantCounts;
 use crate::protocol::ids::{ClientId, WorkerId};
 
 /// Client id → the worker on which its session lives.
@@ -12,6 +13,8 @@ use crate::protocol::ids::{ClientId, WorkerId};
 pub struct Registry {
     owners: DashMap<ClientId, WorkerId, foldhash::fast::RandomState>,
     sessions: AtomicUsize,
+    /// What of them, and of connections, each tenant has.
+    pub tenants: TenantCounts,
 }
 
 /// What a worker that wants to serve a client finds.
@@ -23,11 +26,13 @@ pub enum Claim {
     Elsewhere(WorkerId),
     /// The client is new and there are too many sessions.
     Full,
+    /// The client is new and its tenant has too many sessions.
+    TenantFull,
 }
 
 impl Registry {
-    /// Claims a client for `me` unless another worker has it.
-    pub fn claim(&self, client_id: &ClientId, me: WorkerId, sessions_max: usize) -> Claim {
+    /// Claims a client for `me` unless another worker has it. A tenant may have `tenant_max` sessions, all together `sessions_max`.
+    pub fn claim(&self, client_id: &ClientId, me: WorkerId, sessions_max: usize, tenant_max: usize) -> Claim {
         match self.owners.entry(client_id.clone()) {
             Entry::Occupied(owner) if *owner.get() == me => Claim::Mine,
             Entry::Occupied(owner) => Claim::Elsewhere(*owner.get()),
@@ -35,6 +40,12 @@ impl Registry {
                 if self.sessions.fetch_add(1, Ordering::Relaxed) >= sessions_max {
                     self.sessions.fetch_sub(1, Ordering::Relaxed);
                     return Claim::Full;
+                }
+                if let Some(mount) = client_id.mount()
+                    && !self.tenants.add_session(mount, tenant_max)
+                {
+                    self.sessions.fetch_sub(1, Ordering::Relaxed);
+                    return Claim::TenantFull;
                 }
                 place.insert(me);
                 Claim::Mine
@@ -46,10 +57,13 @@ impl Registry {
     pub fn release(&self, client_id: &ClientId) {
         if self.owners.remove(client_id).is_some() {
             self.sessions.fetch_sub(1, Ordering::Relaxed);
+            if let Some(mount) = client_id.mount() {
+                self.tenants.remove_session(mount);
+            }
         }
     }
 
-    /// The worker that has a client.
+    /// The worker that has a client, by [`ClientId::key`].
     pub fn owner(&self, client_id: &str) -> Option<WorkerId> {
         self.owners.get(client_id).map(|owner| *owner)
     }
@@ -68,13 +82,31 @@ mod tests {
     fn the_first_claimant_has_the_client_until_it_is_released() {
         let registry = Registry::default();
         let id = ClientId::new("a");
-        assert_eq!(registry.claim(&id, WorkerId(1), 1), Claim::Mine);
-        assert_eq!(registry.claim(&id, WorkerId(0), 1), Claim::Elsewhere(WorkerId(1)));
-        assert_eq!(registry.claim(&id, WorkerId(1), 1), Claim::Mine);
-        assert_eq!(registry.claim(&ClientId::new("b"), WorkerId(0), 1), Claim::Full);
+        assert_eq!(registry.claim(&id, WorkerId(1), 1, 9), Claim::Mine);
+        assert_eq!(registry.claim(&id, WorkerId(0), 1, 9), Claim::Elsewhere(WorkerId(1)));
+        assert_eq!(registry.claim(&id, WorkerId(1), 1, 9), Claim::Mine);
+        assert_eq!(registry.claim(&ClientId::new("b"), WorkerId(0), 1, 9), Claim::Full);
         registry.release(&id);
         registry.release(&id);
         assert_eq!(registry.sessions(), 0);
-        assert_eq!(registry.claim(&id, WorkerId(0), 1), Claim::Mine);
+        assert_eq!(registry.claim(&id, WorkerId(0), 1, 9), Claim::Mine);
+    }
+
+    #[test]
+    fn a_tenant_has_its_own_limit_and_its_own_clients() {
+        let registry = Registry::default();
+        let [house, a, b] = ["", "a/", "b/"].map(|mount| ClientId::of(mount, "c"));
+        for id in [&house, &a, &b] {
+            assert_eq!(registry.claim(id, WorkerId(0), 9, 1), Claim::Mine);
+        }
+        let second = ClientId::of("a/", "d");
+        assert_eq!(registry.claim(&second, WorkerId(0), 9, 1), Claim::TenantFull);
+        assert_eq!((registry.sessions(), registry.tenants.iter().count()), (3, 2));
+        registry.release(&a);
+        assert_eq!(registry.claim(&second, WorkerId(0), 9, 1), Claim::Mine);
+        for id in [&house, &b, &second] {
+            registry.release(id);
+        }
+        assert_eq!((registry.sessions(), registry.tenants.iter().count()), (0, 0));
     }
 }

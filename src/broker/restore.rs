@@ -35,7 +35,7 @@ impl Worker {
     }
 
     fn restore_session(&mut self, restored: &mut RestoredSession, now: Time) -> SlotKey {
-        let client_id = ClientId::new(&restored.client_id);
+        let client_id = ClientId::of(&restored.tenant, &restored.client_id);
         let mut session = Session::new(client_id.clone(), restored.expiry_secs);
         session.number = Some(restored.number);
         session.doubts_repeats = self.broker.has_lost;
@@ -93,7 +93,7 @@ impl Worker {
             key: slot,
         };
         for restored in restored.subscriptions.drain(..) {
-            if let Ok(parsed) = TopicFilter::parse(&restored.filter) {
+            if let Ok(parsed) = TopicFilter::kept(&restored.filter) {
                 let subscription = Subscription {
                     options: restored.options,
                     identifier: restored.identifier,

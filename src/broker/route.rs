@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 use tracing::warn;
 
 use super::mail::{Mail, MemberDelivery, Outgoing};
+use super::sys::is_sys;
 use super::worker::{Worker, next_random};
 use super::{Broker, read, write};
 use crate::delivery::fan_out::{Delivered, Purpose, Tally};
@@ -48,7 +49,7 @@ impl Worker {
             let Some(order) = self.retain(message) else {
                 return (Routed::Refused, Ticket::DONE);
             };
-            retained = Some(order).filter(|_| !publication.topic.as_str().starts_with("$SYS/"));
+            retained = Some(order).filter(|_| !is_sys(publication.topic));
         }
         let routed = self.route_to_all(publication, number, kept, now);
         let journal = &mut self.residents.journal;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 
 use super::endings::Ending;
 use super::mail::{Mail, StoreMail};
+use super::sys::is_sys;
 use super::worker::Worker;
 use super::{Broker, read};
 use crate::delivery::residents::{Released, Resident, Residents};
@@ -12,6 +13,7 @@ use crate::delivery::retained_walk::RetainedWalk;
 use crate::delivery::stored;
 use crate::protocol::ids::{ConnectionKey, MessageNumber, SessionNumber, SlotKey, Ticket, WorkerId};
 use crate::protocol::message::{Message, Publication};
+use crate::protocol::mount::Mount;
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
@@ -297,7 +299,7 @@ impl Worker {
 pub(super) fn session_record(session: &Session) -> Option<SessionRecord<'_>> {
     Some(SessionRecord {
         session: session.number?,
-        tenant: "",
+        tenant: session.client_id.mount().map_or("", Mount::as_str),
         client_id: session.client_id.as_str(),
         expiry_secs: session.expiry_secs,
         expires_at: session.expires_at,
@@ -406,7 +408,7 @@ impl StoreEvents for Events {
                 return false;
             };
             let view = message.view();
-            if let Some(number) = message.number.filter(|_| !view.topic.as_str().starts_with("$SYS/")) {
+            if let Some(number) = message.number.filter(|_| !is_sys(view.topic)) {
                 Record::Message(MessageRecord {
                     retained: Some(order),
                     ..MessageRecord::of(number, &view)

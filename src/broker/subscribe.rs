@@ -18,6 +18,7 @@ use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicFilter;
+use crate::session::connection::Watch;
 use crate::session::held::Reply;
 use crate::session::state::Subscription;
 use crate::session::violation::Violation;
@@ -25,6 +26,14 @@ use crate::storage::{Record, Standing};
 
 impl Worker {
     pub(super) fn subscribe(&mut self, key: ConnectionKey, subscribe: &Subscribe<'_>, now: Time) -> Flow {
+        if self.is_mounted(key) {
+            return self.subscribe_in_tenant(key, subscribe, now);
+        }
+        self.subscribe_to_full(key, subscribe, now)
+    }
+
+    /// SUBSCRIBE with filters as the broker knows them.
+    pub(super) fn subscribe_to_full(&mut self, key: ConnectionKey, subscribe: &Subscribe<'_>, now: Time) -> Flow {
         if let Some(violation) = self.check_subscribe(key, subscribe) {
             self.end_connection(key, Ending::Violation(violation), now);
             return Flow::Done;
@@ -159,8 +168,8 @@ impl Worker {
         };
         let (who, authorizer) = (Access::of(connection), &self.broker.authorizer);
         let maximum_qos = authorizer.subscribe_qos(&who, filter);
-        if !connection.is_watched && authorizer.watches(&who, filter) {
-            connection.is_watched = true;
+        if connection.watch != Watch::Rules && authorizer.watches(&who, filter) {
+            connection.watch = Watch::Rules;
             info!(
                 client = connection.client_name(),
                 user = connection.user_name.as_deref(),
@@ -233,7 +242,15 @@ impl Worker {
         granted(options.qos)
     }
 
-    pub(super) fn unsubscribe(&mut self, key: ConnectionKey, unsubscribe: &Unsubscribe<'_>) {
+    pub(super) fn unsubscribe(&mut self, key: ConnectionKey, unsubscribe: &Unsubscribe<'_>, now: Time) {
+        if self.is_mounted(key) {
+            return self.unsubscribe_in_tenant(key, unsubscribe, now);
+        }
+        self.unsubscribe_from_full(key, unsubscribe);
+    }
+
+    /// UNSUBSCRIBE with filters as the broker knows them.
+    pub(super) fn unsubscribe_from_full(&mut self, key: ConnectionKey, unsubscribe: &Unsubscribe<'_>) {
         self.metrics().unsubscribe_received.increment();
         let Residents {
             connections,
@@ -309,7 +326,7 @@ impl Worker {
         };
         let mut subscriptions = write(&self.broker.subscriptions);
         for (filter, _) in resident.session.subscriptions.drain() {
-            if let Ok(filter) = TopicFilter::parse(&filter) {
+            if let Ok(filter) = TopicFilter::kept(&filter) {
                 subscriptions.unsubscribe(filter, session);
             }
         }

@@ -9,14 +9,13 @@ use crate::protocol::message::Publication;
 use crate::protocol::property::Properties;
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
-use crate::protocol::topic::TopicName;
+use crate::protocol::topic::{TopicName, levels};
 use crate::storage::Standing;
 
-/// What the broker says of itself is nobody else's to say. `$SYS/#` matches `$SYS`, too.
+/// What the broker says of itself is nobody else's to say, in a tenant neither: `$SYS/x`, `$MOUNT/$SYS/x`. `$SYS/#` matches `$SYS`, too.
 #[inline]
 pub(super) fn is_sys(topic: TopicName<'_>) -> bool {
-    let rest = topic.as_str().strip_prefix("$SYS");
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    topic.as_str().starts_with('$') && levels(topic.as_str()).any(|level| level == "$SYS")
 }
 
 /// What `$SYS` remembers from one round to the next.
@@ -30,6 +29,8 @@ pub struct Sys {
     lags: Vec<(u64, u64)>,
     /// What was published last, by topic: only changes are published.
     published: hashbrown::HashMap<String, String, foldhash::fast::RandomState>,
+    /// Mount points of the tenants of which something was told.
+    pub(super) tenants: Vec<Box<str>>,
 }
 
 /// A moving average over 1, 5 and 15 minutes, in units a minute.
@@ -77,6 +78,7 @@ impl Sys {
             loads: [Load::default(); LOADS.len()],
             lags: Vec::new(),
             published: hashbrown::HashMap::default(),
+            tenants: Vec::new(),
         }
     }
 
@@ -189,6 +191,7 @@ impl Worker {
             let figures = self.broker.store.figures().into_iter();
             values.extend(figures.map(|(name, value)| (format!("$SYS/broker/storage/{name}"), value.to_string())));
         }
+        values.extend(self.tenant_values());
         for (topic, value) in values {
             if self.sys.published.get(&topic) == Some(&value) {
                 continue;
@@ -204,7 +207,11 @@ impl Worker {
                 source: None,
             };
             self.route(&publication, None, now);
-            self.sys.published.insert(topic, value);
+            if value.is_empty() {
+                self.sys.published.remove(&topic);
+            } else {
+                self.sys.published.insert(topic, value);
+            }
         }
         self.timers
             .arm(now.plus_secs(self.broker.options.sys_interval_secs), Reminder::Sys);

@@ -324,7 +324,7 @@ impl Worker {
             Packet::PubRel(ack) => self.pubrel(key, &ack, now),
             Packet::PubComp(ack) => self.pubcomp(key, &ack, now),
             Packet::Subscribe(subscribe) => return self.subscribe(key, &subscribe, now),
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(key, &unsubscribe),
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(key, &unsubscribe, now),
             Packet::PingReq => self.ping(key),
             Packet::Disconnect(disconnect) => self.disconnect(key, &disconnect, now),
             Packet::Auth(auth) => self.auth(key, &auth, now),

@@ -12,14 +12,16 @@ use crate::auth::chain::{Entrance, NO_TOKEN, ONLY_SCRAM};
 use crate::auth::password::User;
 use crate::auth::rule::{Action as RuleAction, Effect, Rule};
 use crate::auth::rules::{DecidedBy, Decision, Rules};
+use crate::auth::tenants::Tenants;
 use crate::auth::{Access as Who, Identity};
 use crate::backends::access::Access;
 use crate::backends::token::{Issuers, now_ms};
 use crate::config::schema::ClientCertificate;
 use crate::config::{self, Config, Layers};
+use crate::protocol::mount::Mount;
 use crate::protocol::qos::QoS;
 use crate::protocol::topic::{TopicFilter, TopicName};
-use crate::session::peer::{ListenerRules, Peer};
+use crate::session::peer::{ListenerRules, Peer, PeerCertificate};
 
 /// Users and what they may do
 #[derive(Debug, Args)]
@@ -129,7 +131,7 @@ impl Explain {
             address: self.address.to_string().into(),
             ip: Some(self.address),
             is_secure: false,
-            certificate: None,
+            certificate: self.certificate_name.as_deref().map(certificate_of),
             rules: Arc::new(ListenerRules {
                 name: listener.to_owned(),
                 ..ListenerRules::default()
@@ -170,7 +172,9 @@ impl Explain {
             peer: &peer,
             grants: identity.grants.as_deref(),
         };
-        let known = self.explain_rights(may_enter, &access.rules, &who, &mut text)?;
+        let (may_enter, mount) = explain_tenant(&access.tenants, &who, may_enter, &mut text);
+        let mount = mount.as_deref().map(Mount::from_parsed);
+        let known = self.explain_rights(may_enter, mount, &access.rules, &who, &mut text)?;
         Ok((text, known))
     }
 
@@ -197,6 +201,7 @@ impl Explain {
     fn explain_rights(
         &self,
         may_enter: Known,
+        mount: Option<Mount<'_>>,
         rules: &Rules,
         who: &Who<'_>,
         out: &mut String,
@@ -207,7 +212,8 @@ impl Explain {
             }
             return Ok(may_enter);
         };
-        let decision = self.decide(topic, rules, who)?;
+        let full = self.full_name(topic, mount)?;
+        let decision = self.decide(&full, rules, who);
         let action = self.action.of_rules().name();
         if may_enter == Known::Denied {
             let _ = writeln!(out, "to {action} {topic}: not asked, since it may not enter");
@@ -321,17 +327,27 @@ impl Explain {
         known
     }
 
-    fn decide<'a>(&self, topic: &str, rules: &'a Rules, who: &'a Who<'_>) -> Result<Decision<'a>, (Exit, String)> {
-        let wrong = |error| (Exit::Usage, format!("the topic {topic:?} {error}"));
+    fn decide<'a>(&self, full: &str, rules: &'a Rules, who: &'a Who<'_>) -> Decision<'a> {
         let qos = QoS::from_bits(self.qos).unwrap_or(QoS::ExactlyOnce);
-        Ok(match self.action {
-            What::Publish => {
-                let topic = TopicName::parse(topic).map_err(wrong)?;
-                rules.publish(who, topic.as_str(), qos, self.retain)
-            }
-            What::Receive => rules.receive(who, TopicName::parse(topic).map_err(wrong)?.as_str()),
-            What::Subscribe => rules.subscribe(who, TopicFilter::parse(topic).map_err(wrong)?.filter()),
-        })
+        match self.action {
+            What::Publish => rules.publish(who, full, qos, self.retain),
+            What::Receive => rules.receive(who, full),
+            What::Subscribe => rules.subscribe(who, full),
+        }
+    }
+
+    /// A topic, or a topic filter without `$share/GROUP/`, as the rules see it: with the mount point of a tenant.
+    fn full_name(&self, topic: &str, mount: Option<Mount<'_>>) -> Result<String, (Exit, String)> {
+        let wrong = |error: &dyn core::fmt::Display| (Exit::Usage, format!("the topic {topic:?} {error}"));
+        let full = if self.action == What::Subscribe {
+            let filter = TopicFilter::parse(topic).map_err(|error| wrong(&error))?;
+            let filter = TopicFilter::parse(filter.filter()).map_err(|error| wrong(&error))?;
+            mount.map_or_else(|| Ok(filter.as_str().to_owned()), |mount| mount.filter(filter))
+        } else {
+            let name = TopicName::parse(topic).map_err(|error| wrong(&error))?;
+            mount.map_or_else(|| Ok(name.as_str().to_owned()), |mount| mount.topic(name))
+        };
+        full.map_err(|error| wrong(&error))
     }
 }
 
@@ -343,6 +359,34 @@ impl What {
             Self::Receive => RuleAction::Receive,
         }
     }
+}
+
+/// The mount point of the tenant that a client belongs to, and whether it may enter as far as that decides.
+fn explain_tenant(tenants: &Tenants, who: &Who<'_>, may_enter: Known, out: &mut String) -> (Known, Option<Box<str>>) {
+    let mount = match tenants.mount_of(who) {
+        Ok(Some(mount)) if may_enter != Known::Denied => mount,
+        Ok(_) => return (may_enter, None),
+        Err(why) => {
+            let _ = writeln!(out, "it may not enter: reason={why}");
+            return (Known::Denied, None);
+        }
+    };
+    let listed = tenants.list().iter().find(|tenant| tenant.mount == mount);
+    let name = listed.map_or(&*mount, |tenant| &tenant.name);
+    let _ = writeln!(
+        out,
+        "it belongs to the tenant {name}: its topics have {mount} in front, in rules, too"
+    );
+    (may_enter, Some(mount))
+}
+
+/// A certificate with this name.
+fn certificate_of(name: &str) -> Arc<PeerCertificate> {
+    Arc::new(PeerCertificate {
+        common_name: Some(name.to_owned()),
+        subject: String::new(),
+        alternative_names: Vec::new(),
+    })
 }
 
 /// What the answer is about.

@@ -6,7 +6,7 @@ use super::{
     apply::qos,
     problem::Problems,
     schema::{self, AccessRule, Anonymous, Auth, Config, Listener},
-    suggest,
+    suggest, tenants,
     value::{Auto, Network, Placed},
     ways,
 };
@@ -60,6 +60,7 @@ impl Config {
             admins: admins.map(|name| name.as_str().into()).collect(),
             tokens: ways::tokens(self),
             http: ways::programs(self),
+            tenants: tenants::tenants(self),
         }
     }
 
@@ -175,6 +176,7 @@ pub(super) fn check(config: &Config, problems: &mut Problems) {
         }
     }
     ways::check(config, problems);
+    tenants::check(config, problems);
     check_files(config, problems);
     check_unchecked_names(config, problems);
 }

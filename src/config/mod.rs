@@ -12,6 +12,7 @@ mod problem;
 pub mod reference;
 pub mod schema;
 mod suggest;
+mod tenants;
 mod toml_source;
 pub mod value;
 pub mod waiting;

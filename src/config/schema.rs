@@ -15,6 +15,7 @@ mod auth;
 mod bans;
 mod limits;
 mod storage;
+mod tenants;
 mod ways;
 
 pub use self::auth::{
@@ -23,6 +24,7 @@ pub use self::auth::{
 pub use self::bans::Bans;
 pub use self::limits::{Limits, RatePolicy};
 pub use self::storage::{OnCorruption, OnFull, Storage, StorageEnabled, Sync};
+pub use self::tenants::Tenant;
 pub use self::ways::{Http, HttpAnswer, HttpFormat, HttpMethod, Jwt, OnFailure, TokenIn};
 
 const fn seconds(seconds: u64) -> Duration {
@@ -40,6 +42,8 @@ section! {
         auth: Auth = Auth::default();
         /// Who is kept out for a while. `sundew ban list` shows them, `sundew ban lift` lets them in, `sundew ban add` bans more.
         bans: Bans = Bans::default();
+        /// Clients that are kept apart from all others: each tenant has topics, client ids, sessions and shared groups of its own.
+        tenants: Vec<Tenant> = Vec::new();
         /// How much clients may take, one by one and all together. Every refusal names the option.
         limits: Limits = Limits::default();
         /// What the broker offers and asks of MQTT.
@@ -94,6 +98,9 @@ section! {
         enhanced_methods: Option<Vec<EnhancedMethod>> = None;
         /// What they may do, in the place of `auth.acl_file`. Default: absent. Cost: see there.
         acl_file: Option<PathBuf> = None;
+        /// What stands before every topic of its clients, who do not see it: `"site-a/"`. They are a tenant then, that of `tenants` with this
+        /// mount point, or one of their own. Default: absent. Cost: a copy of each topic that they publish to.
+        mount_point: Option<String> = None;
         /// Connections at once through this listener. Cost: a file descriptor and 2 to 4 KiB each.
         connections_max: Limit = Limit::UNLIMITED;
         /// Connections at once from one address through this listener, a /64 counting as one IPv6 address; more are closed. Default: unlimited,

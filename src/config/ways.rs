@@ -69,6 +69,7 @@ fn token_issuer(written: &Placed<Jwt>) -> Option<TokenIssuer> {
             user_claim: jwt.user_claim.as_str().into(),
             client_id_claim: jwt.client_id_claim.as_deref().map(Into::into),
             acl_claim: jwt.acl_claim.as_deref().map(Into::into),
+            tenant_claim: jwt.tenant_claim.as_deref().map(Into::into),
             wants_expiry: jwt.require_expiry,
             is_user_name: jwt.token_in == TokenIn::UserName,
             token_bytes_max: jwt.token_bytes_max.0 as usize,

@@ -181,6 +181,7 @@ impl Residents {
             retain: form.retain,
             packet_id: qos.is_acknowledged().then_some(PacketId::FIRST),
             identifiers: &receiver.identifiers,
+            hidden_bytes: connection.hidden_bytes(fanned.publication.topic),
         };
         let sender = Sender {
             key,

@@ -9,6 +9,8 @@ use smallvec::SmallVec;
 use crate::codec::{PublishFrame, patch_packet_id};
 use crate::protocol::ids::{MessageNumber, PacketId};
 use crate::protocol::message::{Message, Publication};
+use crate::protocol::mount::Mount;
+use crate::protocol::property::PropertiesBuf;
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
 use crate::protocol::version::Version;
@@ -69,6 +71,8 @@ pub struct Addressing<'a> {
     pub packet_id: Option<PacketId>,
     /// Subscription identifiers.
     pub identifiers: &'a [u32],
+    /// How many bytes of the topic the receiver does not see: those of its tenant's mount point.
+    pub hidden_bytes: usize,
 }
 
 impl<'a> Fanned<'a> {
@@ -123,7 +127,9 @@ impl<'a> Fanned<'a> {
     /// Appends the PUBLISH for one receiver.
     #[inline]
     pub fn write(&mut self, to: Addressing<'_>, output: &mut Output) {
-        if self.publication.payload.len() >= SHARE_FROM_BYTES {
+        if to.hidden_bytes != 0 {
+            self.write_unmounted(to, output);
+        } else if self.publication.payload.len() >= SHARE_FROM_BYTES {
             let payload = self.kept().shared_payload();
             write_large(
                 &frame(self.publication, to, self.forms.expiry),
@@ -140,7 +146,21 @@ impl<'a> Fanned<'a> {
 
     /// The length that [`Fanned::write`] would append, bytes.
     pub fn encoded_len(&self, to: Addressing<'_>) -> usize {
-        frame(self.publication, to, self.forms.expiry).encoded_len(to.version)
+        let (frame, mut scratch) = (frame(self.publication, to, self.forms.expiry), PropertiesBuf::new());
+        unmount(frame, to.hidden_bytes, &mut scratch).encoded_len(to.version)
+    }
+
+    /// For a client of a tenant: the frame is made for it alone.
+    #[cold]
+    fn write_unmounted(&mut self, to: Addressing<'_>, output: &mut Output) {
+        let (publication, mut scratch) = (self.publication, PropertiesBuf::new());
+        let is_large = publication.payload.len() >= SHARE_FROM_BYTES;
+        let payload = is_large.then(|| self.kept().shared_payload());
+        let frame = unmount(frame(publication, to, self.forms.expiry), to.hidden_bytes, &mut scratch);
+        match payload {
+            Some(payload) => write_large(&frame, to.version, payload, output),
+            None => write_small(&frame, to.version, output),
+        }
     }
 
     fn write_form(&mut self, to: Addressing<'_>, out: &mut Vec<u8>) {
@@ -183,6 +203,22 @@ pub fn write_large(frame: &PublishFrame<'_>, version: Version, payload: Bytes, o
 pub fn write_small(frame: &PublishFrame<'_>, version: Version, output: &mut Output) {
     let span = frame.write(version, output.tail());
     debug_assert!(span.is_ok(), "what was received fits into a packet");
+}
+
+/// A frame as clients of a tenant are to see it, who do not see so many bytes of its topic: the mount point.
+pub(super) fn unmount<'a>(
+    frame: PublishFrame<'a>,
+    hidden_bytes: usize,
+    scratch: &'a mut PropertiesBuf,
+) -> PublishFrame<'a> {
+    match frame.topic.split_at_checked(hidden_bytes) {
+        Some((hidden, topic)) if hidden_bytes != 0 => PublishFrame {
+            topic,
+            properties: Mount::of_hidden(hidden).properties_out(frame.properties, scratch),
+            ..frame
+        },
+        _ => frame,
+    }
 }
 
 fn frame<'a>(publication: &Publication<'a>, to: Addressing<'a>, expiry: Option<u32>) -> PublishFrame<'a> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::auth::{Access, Authorizer};
 use crate::protocol::topic::TopicName;
-use crate::session::connection::Connection;
+use crate::session::connection::{Connection, Watch};
 use crate::session::decisions::Question;
 
 /// Asks the authoriser, for connections that are watched.
@@ -20,11 +20,17 @@ impl ReceiveCheck {
     /// True where a message on this topic may be delivered. Costs one look at the connection where all it subscribes to may be read.
     #[inline]
     pub fn allows(&self, connection: &mut Connection, topic: TopicName<'_>) -> bool {
-        !connection.is_watched || self.look(connection, topic)
+        connection.watch == Watch::Nothing || self.look(connection, topic)
     }
 
     #[cold]
     fn look(&self, connection: &mut Connection, topic: TopicName<'_>) -> bool {
+        if connection.is_mounted && connection.mount_hides(topic).is_none() {
+            return false; // a filter of the tenant matches it, and yet its clients have no name for it
+        }
+        if connection.watch == Watch::Mount {
+            return true;
+        }
         if let Some(is_allowed) = connection.decisions.get(Question::Receive, topic.as_str()) {
             return is_allowed;
         }

@@ -14,7 +14,7 @@ use super::retained_walk::RetainedWalk;
 use super::slots::Slots;
 use super::source_check::SourceCheck;
 use super::stored::{self, HeldConnections, hold, may_write};
-use super::written::{frame_of, write_delivery};
+use super::written::{encoded_len, write_delivery};
 use crate::metrics::Metrics;
 use crate::protocol::ids::{ConnectionKey, PacketId, SlotKey, Ticket};
 use crate::protocol::packet::PacketType;
@@ -408,8 +408,7 @@ impl Way<'_> {
                 Some(id)
             }
             Some(Resend::Publish(id, delivery)) => {
-                let frame = frame_of(&delivery.message, delivery, Some(id), true, self.now);
-                if frame.encoded_len(version) > connection.packet_bytes_max as usize {
+                if encoded_len(connection, delivery, self.now) > connection.packet_bytes_max as usize {
                     record_too_large(connection, delivery.message.topic().as_str(), self.metrics);
                     Some(id)
                 } else if must_wait && delivery.qos == QoS::ExactlyOnce {
@@ -437,14 +436,14 @@ impl Way<'_> {
     fn send(&mut self, connection: &mut Connection, session: &mut Session, mut delivery: Delivery, is_new: bool) {
         let is_acknowledged = delivery.qos.is_acknowledged();
         let is_expired = delivery.message.is_expired(self.now);
-        let placeholder = is_acknowledged.then_some(PacketId::FIRST);
         let is_forbidden = !self.receive.allows(connection, delivery.message.topic());
         // Who has subscribed already got it when its publisher might publish it.
         let is_void = is_new && !self.sources.allows(&delivery.message);
-        let is_too_large = !is_expired && !is_forbidden && !is_void && connection.packet_bytes_max != u32::MAX && {
-            let frame = frame_of(&delivery.message, &delivery, placeholder, false, self.now);
-            frame.encoded_len(connection.version) > connection.packet_bytes_max as usize
-        };
+        let is_too_large = !is_expired
+            && !is_forbidden
+            && !is_void
+            && connection.packet_bytes_max != u32::MAX
+            && encoded_len(connection, &delivery, self.now) > connection.packet_bytes_max as usize;
         if is_expired || is_too_large || is_forbidden || is_void {
             if is_expired {
                 self.metrics.dropped_expired.increment();

@@ -1,9 +1,10 @@
 //! A kept delivery as the bytes of a packet.
 
-use super::frames::{SHARE_FROM_BYTES, write_large, write_small};
+use super::frames::{SHARE_FROM_BYTES, unmount, write_large, write_small};
 use crate::codec::PublishFrame;
 use crate::protocol::ids::PacketId;
 use crate::protocol::message::Message;
+use crate::protocol::property::PropertiesBuf;
 use crate::protocol::time::Time;
 use crate::session::connection::Connection;
 use crate::session::delivery::Delivery;
@@ -12,8 +13,17 @@ use crate::session::topic_alias::Naming;
 /// What a topic alias adds to a packet: the property, and a byte more in each of two lengths.
 const ALIAS_BYTES_MAX: usize = 5;
 
+/// The length of a kept delivery as a packet for a connection, bytes, without a topic alias.
+pub(super) fn encoded_len(connection: &Connection, delivery: &Delivery, now: Time) -> usize {
+    let id = delivery.qos.is_acknowledged().then_some(PacketId::FIRST);
+    let mut scratch = PropertiesBuf::new();
+    let frame = frame_of(&delivery.message, delivery, id, false, now);
+    let hidden_bytes = connection.hidden_bytes(delivery.message.topic());
+    unmount(frame, hidden_bytes, &mut scratch).encoded_len(connection.version)
+}
+
 /// A kept delivery as a packet.
-pub(super) fn frame_of<'a>(
+fn frame_of<'a>(
     message: &'a Message,
     delivery: &'a Delivery,
     packet_id: Option<PacketId>,
@@ -43,7 +53,10 @@ pub(super) fn write_delivery(
     dup: bool,
     now: Time,
 ) {
-    let mut frame = frame_of(&delivery.message, delivery, id, dup, now);
+    let mut scratch = PropertiesBuf::new();
+    let frame = frame_of(&delivery.message, delivery, id, dup, now);
+    let hidden_bytes = connection.hidden_bytes(delivery.message.topic());
+    let mut frame = unmount(frame, hidden_bytes, &mut scratch);
     apply_alias(connection, &delivery.message, &mut frame);
     if frame.payload.len() >= SHARE_FROM_BYTES {
         write_large(

@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::{NonZeroU16, NonZeroU64};
 use std::sync::Arc;
 
+use super::mount::Mount;
+
 /// A packet identifier: never zero [MQTT-2.2.1-3].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PacketId(NonZeroU16);
@@ -50,28 +52,56 @@ impl fmt::Display for PacketId {
     }
 }
 
-/// A client identifier, shared by everything that names the client.
+/// A client, shared by everything that names it: its client identifier, and the mount point of its tenant, if it has one. The same client
+/// identifier is another client in another tenant.
+///
+/// One text: what the client says, or, in a tenant, U+0000, mount point, U+0000 and what the client says; U+0000 is in no text of MQTT
+/// [MQTT-1.5.4-2].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClientId(Arc<str>);
 
 impl ClientId {
-    /// The identifier of a text.
+    /// A client that belongs to no tenant.
     pub fn new(text: &str) -> Self {
         Self(text.into())
     }
 
-    /// The text.
+    /// A client of the tenant with this mount point; of none where that is empty.
+    pub fn of(mount: &str, text: &str) -> Self {
+        if mount.is_empty() {
+            Self::new(text)
+        } else {
+            Self(["\0", mount, "\0", text].concat().into())
+        }
+    }
+
+    /// The client identifier, as the client says it.
     pub fn as_str(&self) -> &str {
+        self.in_tenant().map_or(&self.0, |(_, text)| text)
+    }
+
+    /// The mount point of its tenant.
+    pub fn mount(&self) -> Option<Mount<'_>> {
+        self.in_tenant().map(|(mount, _)| Mount::from_parsed(mount))
+    }
+
+    /// What it is looked up by, unlike any other client of any tenant.
+    pub fn key(&self) -> &str {
         &self.0
+    }
+
+    fn in_tenant(&self) -> Option<(&str, &str)> {
+        self.0.strip_prefix('\0')?.split_once('\0')
     }
 }
 
 impl fmt::Display for ClientId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
+/// For tables, in which clients are looked up by [`ClientId::key`].
 impl std::borrow::Borrow<str> for ClientId {
     fn borrow(&self) -> &str {
         &self.0
@@ -172,5 +202,22 @@ impl Ticket {
     /// The batch it waits for; 0 for none.
     pub const fn batch(self) -> u64 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_client_id_is_another_client_in_each_tenant() {
+        let [house, a, b] = ["", "a/", "b/"].map(|mount| ClientId::of(mount, "c/1"));
+        assert!(house != a && a != b && house == ClientId::new("c/1"));
+        for (client, mount) in [(&house, None), (&a, Some("a/")), (&b, Some("b/"))] {
+            assert_eq!((client.as_str(), client.mount().map(Mount::as_str)), ("c/1", mount));
+        }
+        assert_eq!(house.key(), "c/1");
+        assert_ne!(a.key(), b.key());
+        assert_eq!((ClientId::of("a/", "").as_str(), a.to_string()), ("", "c/1".to_owned()));
     }
 }

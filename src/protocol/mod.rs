@@ -3,6 +3,7 @@
 pub mod bucket;
 pub mod ids;
 pub mod message;
+pub mod mount;
 pub mod packet;
 pub mod property;
 pub mod qos;

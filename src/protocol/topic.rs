@@ -91,15 +91,33 @@ pub struct TopicFilter<'a> {
 }
 
 impl<'a> TopicFilter<'a> {
+    /// Stands where a kept filter turns out not to be one; it matches no topic.
+    pub(crate) const NONE: TopicFilter<'static> = TopicFilter {
+        filter: "$none",
+        group: None,
+        text: "$none",
+    };
+
     /// Parses a topic filter, shared or not; errors say what is wrong with it.
     pub fn parse(text: &'a str) -> Result<Self, TopicError> {
+        Self::parse_with(text, |group| group)
+    }
+
+    /// Parses a filter as the broker keeps it: a group of a tenant has a `+` at the end of its name, see [`super::mount`]. What a client sent is
+    /// for [`TopicFilter::parse`].
+    pub fn kept(text: &'a str) -> Result<Self, TopicError> {
+        Self::parse_with(text, |group| group.strip_suffix('+').unwrap_or(group))
+    }
+
+    fn parse_with(text: &'a str, name_of: impl Fn(&str) -> &str) -> Result<Self, TopicError> {
         if text.len() > STRING_BYTES_MAX {
             return Err(TopicError::TooLong);
         }
         let (group, filter) = match text.strip_prefix("$share/") {
             Some(rest) => {
                 let (group, filter) = rest.split_once('/').ok_or(TopicError::Share)?;
-                if group.is_empty() || filter.is_empty() || group.contains(['+', '#']) {
+                let name = name_of(group);
+                if name.is_empty() || filter.is_empty() || name.contains(['+', '#']) {
                     return Err(TopicError::Share);
                 }
                 (Some(group), filter)

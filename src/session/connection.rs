@@ -20,8 +20,10 @@ use super::request::ConnectRequest;
 use super::topic_alias::{InboundAliases, OutboundAliases};
 use super::will::Will;
 use crate::protocol::ids::{ClientId, SlotKey, Ticket, WorkerId};
+use crate::protocol::mount::Mount;
 use crate::protocol::source::SourceBuf;
 use crate::protocol::time::Time;
+use crate::protocol::topic::TopicName;
 use crate::protocol::version::Version;
 
 /// Where a connection stands.
@@ -71,6 +73,17 @@ impl Empty for Admission {
     }
 }
 
+/// What has to be looked at before something is delivered to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Nothing: it may receive all that it subscribes to.
+    Nothing,
+    /// Whether it is its tenant's.
+    Mount,
+    /// That, and whether it may be received: not all that it subscribes to may be.
+    Rules,
+}
+
 /// Packets of one connection that may wait for the store.
 const HELD_MAX: usize = 4096;
 
@@ -101,8 +114,10 @@ pub struct Connection {
     pub decisions: Decisions,
     /// Its publications have to be asked about.
     pub is_restricted: bool,
-    /// Not all that it subscribes to may be received: its deliveries have to be asked about.
-    pub is_watched: bool,
+    /// What has to be looked at before something is delivered to it.
+    pub watch: Watch,
+    /// Its client belongs to a tenant, see [`Connection::mount`].
+    pub is_mounted: bool,
     /// The session that the connection has borrowed.
     pub session: Option<SlotKey>,
     /// What waits for the network.
@@ -171,7 +186,8 @@ impl Connection {
             source: None,
             decisions: Decisions::default(),
             is_restricted: true,
-            is_watched: true,
+            watch: Watch::Rules,
+            is_mounted: false,
             session: None,
             output: Output::default(),
             held: Rare::default(),
@@ -203,6 +219,32 @@ impl Connection {
     /// The client id for logs; empty before CONNECT.
     pub fn client_name(&self) -> &str {
         self.client_id.as_ref().map_or("", ClientId::as_str)
+    }
+
+    /// The mount point of its client's tenant.
+    pub fn mount(&self) -> Option<Mount<'_>> {
+        self.client_id.as_ref().filter(|_| self.is_mounted)?.mount()
+    }
+
+    /// The mount point as a text, for logs.
+    pub fn tenant(&self) -> Option<&str> {
+        self.mount().map(Mount::as_str)
+    }
+
+    /// How many bytes of a topic its client does not see: what the mount point of its tenant takes.
+    #[inline]
+    pub fn hidden_bytes(&self, topic: TopicName<'_>) -> usize {
+        if self.is_mounted {
+            self.mount_hides(topic).unwrap_or(0)
+        } else {
+            0
+        }
+    }
+
+    /// As [`Connection::hidden_bytes`]; `None` for a topic that is not of its tenant.
+    #[cold]
+    pub fn mount_hides(&self, topic: TopicName<'_>) -> Option<usize> {
+        self.mount()?.hidden_bytes(topic.as_str())
     }
 
     /// True while so much waits for a slow store that nothing more is read.

@@ -2,6 +2,7 @@
 
 use crate::codec::DecodeError;
 use crate::protocol::ids::PacketId;
+use crate::protocol::mount::TooLong;
 use crate::protocol::packet::PacketType;
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
@@ -56,6 +57,9 @@ pub enum Violation {
     /// An acknowledgement for a delivery of another QoS.
     #[error("{} for packet identifier {} which waits for another acknowledgement", .0.name(), .1)]
     WrongAcknowledgement(PacketType, PacketId),
+    /// A topic, or a filter, that is too long with the mount point of its tenant [MQTT-4.7.3-3].
+    #[error("a topic or filter {0}")]
+    MountedTooLong(#[from] TooLong),
     /// The payload is not UTF-8 though its format indicator says so.
     #[error("the payload is not UTF-8 though its payload format indicator says so")]
     PayloadFormat,
@@ -80,6 +84,7 @@ impl Violation {
             Self::SubscriptionIdentifiers => ReasonCode::SubscriptionIdentifiersNotSupported,
             Self::KeepAlive { .. } => ReasonCode::KeepAliveTimeout,
             Self::PayloadFormat => ReasonCode::PayloadFormatInvalid,
+            Self::MountedTooLong(_) => ReasonCode::TopicNameInvalid,
         }
     }
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use crate::protocol::ids::SessionKey;
 use crate::protocol::message::{Message, Publication, forwarded_properties};
+use crate::protocol::mount::{Mount, TooLong};
 use crate::protocol::packet;
 use crate::protocol::property::{PropertiesBuf, PropertyId};
 use crate::protocol::source::SourceBuf;
 use crate::protocol::time::Time;
+use crate::protocol::topic::TopicName;
 
 /// A will message, kept for as long as the connection lives and its delay runs.
 #[derive(Clone, Debug)]
@@ -48,6 +50,26 @@ impl Will {
             expiry_secs,
             delay_secs,
         }))
+    }
+
+    /// As everybody else is to see it who is not of the tenant with this mount point.
+    ///
+    /// # Errors
+    /// Its topic is too long then.
+    pub fn mounted(&self, mount: Mount<'_>) -> Result<Self, TooLong> {
+        let view = self.message().view();
+        let topic = mount.topic(view.topic)?;
+        let mut scratch = PropertiesBuf::new();
+        let publication = Publication {
+            topic: TopicName::from_parsed(&topic),
+            properties: mount.properties_in(view.properties, &mut scratch),
+            ..view
+        };
+        Ok(Self::restored(
+            publication.to_message(),
+            self.expiry_secs(),
+            self.delay_secs(),
+        ))
     }
 
     /// Notes whose it is.

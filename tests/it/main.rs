@@ -35,5 +35,6 @@ mod silence;
 mod stopping;
 mod subscribe;
 mod sys;
+mod tenants;
 mod tokens;
 mod will;

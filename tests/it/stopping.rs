@@ -1,5 +1,6 @@
 //! How a broker stops, and what programs that embed it can do.
 
+use sundew::protocol::ids::ClientId;
 use sundew::protocol::property::PropertyId;
 use sundew::protocol::reason::ReasonCode;
 
@@ -95,8 +96,16 @@ fn a_program_can_disconnect_a_client_and_publish() {
         };
         broker.server.publish(message.to_message());
         client.expect_text("a", "from inside");
-        assert!(!broker.server.disconnect("nobody", ReasonCode::AdministrativeAction));
-        assert!(broker.server.disconnect("c", ReasonCode::AdministrativeAction));
+        assert!(
+            !broker
+                .server
+                .disconnect(&ClientId::new("nobody"), ReasonCode::AdministrativeAction)
+        );
+        assert!(
+            broker
+                .server
+                .disconnect(&ClientId::new("c"), ReasonCode::AdministrativeAction)
+        );
         client.expect_disconnect(0x98);
     });
 }
@@ -122,7 +131,9 @@ fn the_will_of_a_client_that_is_thrown_out_is_published() {
                     ..Connect::default()
                 },
             );
-            broker.server.disconnect("c", ReasonCode::AdministrativeAction);
+            broker
+                .server
+                .disconnect(&ClientId::new("c"), ReasonCode::AdministrativeAction);
             client.expect_disconnect(0x98);
             witness.expect_text("will", "gone");
         },

@@ -6,6 +6,7 @@
 //! | 2xx | `deny`, `ignore`, `false`, `{"result": "deny"}`, `{"result": "ignore"}`, `{"ok": false}` | no |
 //! | 2xx | `{"result": "allow"}`, `{"ok": true}`, with `is_superuser` and `acl` | yes |
 //! | 2xx | anything else | nothing, and no: whatever answers there is not what was to be asked |
+//! | | `"tenant": "NAME"` beside a yes | and belongs to this tenant |
 //! | 4xx but 408 and 429 | | no |
 //! | 1xx, 3xx | | nothing, and no |
 //! | 408, 429, 5xx | | nothing |
@@ -86,8 +87,15 @@ fn grants(says: &Value, place: &str) -> Result<Option<Grants>, String> {
         let allow = |topics| Rule::new(Effect::Allow, Actions::ALL, topics, superuser.as_str());
         rules.get_or_insert_default().extend(everything.map(allow));
     }
-    Ok(rules.map(|rules| Grants {
-        rules: Some(rules),
+    let tenant = match says.get("tenant") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) => Some(name.as_str().into()),
+        Some(_) => return Err("its tenant is no text".into()),
+    };
+    let has_some = rules.is_some() || tenant.is_some();
+    Ok(has_some.then(|| Grants {
+        rules,
+        tenant,
         ..Grants::default()
     }))
 }

@@ -79,10 +79,6 @@ const NOT_CARRIED: &[(&str, &str)] = &[
         "there is a limit for each thing that takes memory: see [limits] and [queue]",
     ),
     (
-        "mount_point",
-        "its clients saw the topics below it only; Sundew has none yet, so they may do nothing until there are rules",
-    ),
-    (
         "proxy_protocol_v2_require_tls",
         "what a proxy says of TLS is not asked for",
     ),

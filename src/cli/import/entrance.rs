@@ -5,7 +5,7 @@ use super::client_ids::{self, OfClientIds};
 use super::dynamic_security::DynamicSecurity;
 use super::files::{self, Folder};
 use super::grammar::{Line, MosquittoConf, Section};
-use super::listeners::{Listener, is_local_only};
+use super::listeners::{self, Listener, is_local_only};
 use super::outcome::{Outcome, Table, quoted};
 use super::plugins::{self, Plugin};
 use super::roles;
@@ -190,7 +190,7 @@ fn door(
     let acl_line = acl_line.filter(|line| of_client_ids.acl_file.as_ref() != Some(line));
     // What is built in says yes or no to everybody, and the plug-in is never asked.
     let dynamic = unshadowed(dynamic, &[acl_line, password_line], out);
-    let closing = closing(listener, of_client_ids);
+    let closing = closing(conf, listener, of_client_ids);
     let (dynamic, program) = unless_closed(closing, acl_line, (dynamic, program), out);
     let rules = match (closing.or(other.filter(|_| acl_line.is_none())), acl_line) {
         (Some(line), _) => Some(nothing(line, out)),
@@ -334,8 +334,13 @@ fn dynamic_security(
 }
 
 /// A line that cannot be carried and without which clients could do more: nothing is allowed on the listener.
-fn closing<'a>(listener: &Listener<'a>, of_client_ids: &'a OfClientIds) -> Option<&'a Line> {
+fn closing<'a>(
+    conf: &MosquittoConf,
+    listener: &Listener<'a>,
+    of_client_ids: &'a OfClientIds,
+) -> Option<&'a Line> {
     let mount_point = listener.section.get("mount_point");
+    let mount_point = mount_point.filter(|line| listeners::mount_point(conf, line).is_err());
     mount_point.or(of_client_ids.closing.as_ref())
 }
 

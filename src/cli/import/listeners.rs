@@ -6,6 +6,7 @@ use super::broker::is_passed_over;
 use super::files::Folder;
 use super::grammar::{Line, MosquittoConf, Section};
 use super::outcome::{Outcome, Table, list};
+use crate::protocol::mount::Mount;
 
 /// A listener on its way to the configuration.
 #[derive(Debug)]
@@ -111,6 +112,11 @@ fn one<'a>(conf: &'a MosquittoConf, number: usize, folder: &Folder, out: &mut Ou
             out.left_out(line, "it is set again further down, and that counts");
         } else if number == 0 && matches!(line.name.as_str(), "port" | "bind_address") {
             // In the address.
+        } else if line.name == "mount_point" {
+            match mount_point(conf, line) {
+                Ok(mount) => table.text("mount_point", mount.as_str(), &line.place),
+                Err(why) => out.not_carried(line, why),
+            }
         } else if !is_passed_over(line, out) && option(line, &mut table, out).is_none() {
             out.not_carried(line, "its value is not one that mosquitto takes");
         }
@@ -120,6 +126,18 @@ fn one<'a>(conf: &'a MosquittoConf, number: usize, folder: &Folder, out: &mut Ou
     listener.tables.extend(origins(section, out));
     super::tls::carry(&mut listener, folder, out);
     Some(listener)
+}
+
+/// A mount point as Sundew takes it, which keeps tenants apart: whole levels, and none below another.
+pub(super) fn mount_point<'a>(conf: &MosquittoConf, line: &'a Line) -> Result<Mount<'a>, String> {
+    let closed = "so its clients may do nothing until there are rules; see listeners.mount_point";
+    let mount = Mount::parse(&line.value).map_err(|error| format!("it {error}, {closed}"))?;
+    let others = conf.listeners.iter().filter_map(|section| section.get("mount_point"));
+    let mut others = others.filter_map(|other| Mount::parse(&other.value).ok());
+    match others.find(|other| *other != mount && other.overlaps(mount)) {
+        None => Ok(mount),
+        Some(other) => Err(format!("it is not apart from {:?}, {closed}", other.as_str())),
+    }
 }
 
 /// Options that become one of the listener, or are looked at elsewhere. `None` where the value is none.

@@ -157,7 +157,7 @@ fn what_cannot_be_carried_closes() {
             "certfile @/c.pem\nkeyfile @/c.key\nrequire_certificate true\n",
             vec!["client_certificate = \"required\""],
         ),
-        ("mount_point site/\n", vec!["acl_file = \"acl\""]),
+        ("mount_point site\n", vec!["acl_file = \"acl\""]),
         (
             "clientid_prefixes dev-\n",
             vec!["topics = \"#\"", "client_ids = [\"dev-*\"]"],
@@ -192,7 +192,7 @@ fn what_cannot_be_carried_closes() {
 
 #[test]
 fn what_sundew_does_not_have_is_listed_with_its_line() {
-    let conf = "listener 1883\nmount_point site/\nuse_username_as_clientid true\nclientid_prefixes dev-\n\
+    let conf = "listener 1883\nmount_point site\nuse_username_as_clientid true\nclientid_prefixes dev-\n\
                 max_inflight_bytes 100\nupgrade_outgoing_qos true\nlog_dest topic\nflobble 7\nmax_keepalive soon\n\
                 connection cloud\naddress cloud.example:8883\nremote_username me\nremote_password hunter2\ntopic # out 1\n\
                 allow_anonymous true\nhttp_dir /var/www\nciphers DEFAULT\nauth_opt_x y\n";
@@ -245,7 +245,32 @@ fn files_of_a_container_are_found_beside_the_configuration() {
     );
 }
 
-/// What the program says is about topics without a mount point: it does not hold where there is one.
+/// mosquitto's rules are about topics with their mount points, and so are ours.
+#[test]
+fn a_mount_point_is_carried_where_it_keeps_its_clients_apart() {
+    let conf = "listener 1883\nallow_anonymous true\nacl_file @/rules\nmount_point site/a/\n\
+                listener 1884\nallow_anonymous true\nmount_point site/b/\n\
+                listener 1885\nallow_anonymous true\nmount_point site/b/\n";
+    let rules = ("rules", "topic readwrite site/a/#\n");
+    let (configuration, remarks, _) = import(&[("mosquitto.conf", conf), rules]);
+    assert!(!remarks.iter().any(|remark| remark.contains("mount")), "{remarks:?}");
+    assert_eq!(
+        configuration.matches("mount_point = \"site/a/\"").count(),
+        1,
+        "{configuration}"
+    );
+    assert_eq!(
+        configuration.matches("mount_point = \"site/b/\"").count(),
+        2,
+        "{configuration}"
+    );
+    let (configuration, remarks, _) = import(&[("mosquitto.conf", &conf.replace("site/b/", "site/")), rules]);
+    assert!(!configuration.contains("mount_point ="), "{configuration}");
+    let closed = remarks.iter().filter(|remark| remark.contains("it is not apart from"));
+    assert_eq!(closed.count(), 3, "{remarks:?}");
+}
+
+/// What cannot be carried of a mount point closes the listener.
 #[test]
 fn a_listener_that_is_closed_is_not_opened_by_a_program() {
     let conf = "auth_plugin /usr/share/mosquitto/go-auth.so\nauth_opt_backends http\nauth_opt_http_host 127.0.0.1\n\
@@ -253,7 +278,7 @@ fn a_listener_that_is_closed_is_not_opened_by_a_program() {
                 listener 1883\nlistener 1884\n";
     let (configuration, ..) = import(&[("mosquitto.conf", conf)]);
     assert!(!configuration.contains("listeners = "), "{configuration}");
-    let (configuration, ..) = import(&[("mosquitto.conf", &format!("{conf}mount_point site/\n"))]);
+    let (configuration, ..) = import(&[("mosquitto.conf", &format!("{conf}mount_point site\n"))]);
     let names: Vec<_> = configuration
         .lines()
         .filter(|line| line.starts_with("name = "))

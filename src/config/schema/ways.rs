@@ -52,6 +52,9 @@ section! {
         /// rights by it; a token with a rule that is not understood (another key, an odd value) is refused.
         /// Default: absent. Cost: about 200 bytes a rule for each client.
         acl_claim: Option<String> = None;
+        /// The claim that names the tenant of the client: one of `tenants`, or, where none has this name, one whose topics begin with it; a
+        /// token without it is refused. Default: absent. Cost: whoever makes tokens makes tenants.
+        tenant_claim: Option<String> = None;
         /// Whether a token without an end (`exp`) is refused. When a token ends, its client is disconnected (0xA0).
         /// Cost of `false`: who has such a token has it for ever.
         require_expiry: bool = true;
