@@ -202,8 +202,8 @@ impl Worker {
             )
         });
         let mut values: Vec<_> = counts.collect();
-        let is_gone = |mount: &&Box<str>| !now.iter().any(|(known, _)| known == *mount);
-        let gone = self.sys.tenants.iter().filter(is_gone);
+        let told = self.sys.tenants.iter().map(|mount| &**mount);
+        let gone = told.filter(|mount| !now.iter().any(|(known, _)| **known == **mount));
         values.extend(gone.flat_map(|mount| of(mount, [const { String::new() }; 2])));
         self.sys.tenants = now.into_iter().map(|(mount, _)| mount).collect();
         values

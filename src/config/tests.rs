@@ -456,3 +456,47 @@ fn every_file_in_the_folder_loads() {
             <= 15
     );
 }
+
+/// Two tenants that one client could belong to, or that see each other, are none.
+#[test]
+fn tenants_that_keep_nobody_apart_are_refused() {
+    let named = "[[listeners]]\nname = \"in\"\naddress = \"127.0.0.1:0\"\n";
+    assert_refused(
+        &format!(
+            "{named}mount_point = \"x/y/\"\n[[tenants]]\nname = \"x\"\nlisteners = [\"inn\"]\nusers = [\"ann\"]\n\
+             [[tenants]]\nname = \"z\"\nmount_point = \"z\"\nusers = [\"ann\"]\n"
+        ),
+        &[
+            "sundew.toml:4:1: error: listeners[0].mount_point: its mount point \"x/y/\" and \"x/\" of \"x\" keep nobody apart",
+            "sundew.toml:7:1: error: tenants[0].listeners: there is no \"inn\" (did you mean \"in\"?)",
+            "sundew.toml:9:1: error: tenants[1]: the user \"ann\" is of \"x\" already",
+            "sundew.toml:11:1: error: tenants[1].mount_point: \"z\" does not end with a slash, expected such as \"site-a/\"",
+        ],
+    );
+    for (lines, expected) in [
+        (
+            "users = [\"a\"]\n",
+            "sundew.toml:1:1: error: tenants[0]: it has no name, add name = \"site-a\"",
+        ),
+        (
+            "name = \"$SYS\"\nusers = [\"a\"]\n",
+            "sundew.toml:2:1: error: tenants[0].name: \"$SYS\" is no name of a tenant: no / + # and no $ at its begin",
+        ),
+    ] {
+        assert_refused(&format!("[[tenants]]\n{lines}"), &[expected]);
+    }
+}
+
+/// A listener's mount point is that of a tenant with limits, or makes one.
+#[test]
+fn listeners_and_tenants_meet_at_their_mount_point() {
+    let text = "[[listeners]]\nname = \"one\"\naddress = \"127.0.0.1:0\"\nmount_point = \"x/\"\n\
+                [[listeners]]\nname = \"two\"\naddress = \"127.0.0.1:0\"\nmount_point = \"y/\"\n\
+                [[tenants]]\nname = \"site\"\nmount_point = \"x/\"\nconnections_max = 7\n";
+    let tenants = load_text(text).unwrap().config.access_options().tenants;
+    let found: Vec<_> = tenants
+        .iter()
+        .map(|one| (&*one.name, &*one.mount, &*one.listeners[0], one.limits.connections_max))
+        .collect();
+    assert_eq!(found, [("site", "x/", "one", 7), ("y", "y/", "two", usize::MAX)]);
+}

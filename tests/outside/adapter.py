@@ -38,12 +38,14 @@ def listener(described, missing, place):
     for key in ("password_file", "acl_file"):
         if key in security:
             lines.append("%s = %s" % (key, json.dumps(security[key])))
+    if "mount_point" in described:
+        lines.append("mount_point = %s" % json.dumps(described["mount_point"]))
     if "max_qos" in described:
         lines.append("maximum_qos = %d" % described["max_qos"])
     versions = [VERSIONS[word] for word in map(str.strip, described.get("accept_protocol_versions", "").split(",")) if word in VERSIONS]
     if versions:
         lines.append("allowed_versions = %s" % json.dumps(versions))
-    known = ("listener_allow_anonymous", "port", "bind", "unix_path", "protocol", "max_connections", "max_qos", "accept_protocol_versions", "security", "tls")
+    known = ("listener_allow_anonymous", "port", "bind", "unix_path", "protocol", "max_connections", "max_qos", "mount_point", "accept_protocol_versions", "security", "tls")
     missing += ["listener: " + key for key in described if key not in known]
     tls = described.get("tls", {})
     if "certfile" in tls:

@@ -194,4 +194,25 @@ mod tests {
         );
         assert_eq!(says(r#"{"result": "allow", "acl": "?"}"#), None);
     }
+
+    #[test]
+    fn a_client_is_of_the_tenant_that_is_named() {
+        let tenant = |body: &str| {
+            let answer = Answer {
+                status: 200,
+                body: body.into(),
+            };
+            match read(&answer, false, "p") {
+                Ok(Says::Yes(grants)) => Ok(grants.and_then(|grants| grants.tenant)),
+                _ => Err(()),
+            }
+        };
+        assert_eq!(tenant(r#"{"ok": true, "tenant": "a"}"#), Ok(Some("a".into())));
+        for none in [r#"{"ok": true}"#, r#"{"ok": true, "tenant": null}"#, "ok"] {
+            assert_eq!(tenant(none), Ok(None), "{none}");
+        }
+        for wrong in [r#"{"ok": true, "tenant": 7}"#, r#"{"ok": true, "tenant": ["a"]}"#] {
+            assert_eq!(tenant(wrong), Err(()), "whose it is cannot be told: {wrong}");
+        }
+    }
 }

@@ -420,6 +420,34 @@ fn a_claim_may_say_which_client_it_is_for() {
     assert_eq!(empty.map(|(identity, _)| identity).unwrap_err(), TokenFault::ClientId);
 }
 
+#[test]
+fn a_claim_may_say_whose_client_it_is() {
+    let wanted = TokenOptions {
+        tenant_claim: Some("org.name".into()),
+        ..options()
+    };
+    let issuers = issuers_of(wanted, secret());
+    let tenant = |claims: &Value| {
+        let (identity, _) = issuers.check(&by_secret(claims), "c", NOW)?;
+        Ok(identity.grants.unwrap().tenant.clone())
+    };
+    let claims = with("org", json!({"name": "site-a"}));
+    assert_eq!(tenant(&claims), Ok(Some("site-a".into())));
+    assert_eq!(tenant(&with("org", json!({"name": 7}))), Ok(Some("7".into())));
+    for claims in [
+        good(),
+        with("org", json!({"name": ""})),
+        with("org", json!({"name": ["a"]})),
+    ] {
+        assert_eq!(tenant(&claims), Err(TokenFault::NoTenant));
+    }
+    // Where nobody asks for it, it means nothing.
+    let (identity, _) = issuers_of(options(), secret())
+        .check(&by_secret(&claims), "c", NOW)
+        .unwrap();
+    assert_eq!(identity.grants.unwrap().tenant, None);
+}
+
 /// Whether a client with these claims may publish and subscribe to a topic, where the configuration has no rules.
 fn rights(acl: Value, topic: &str) -> (bool, bool) {
     let wanted = TokenOptions {
