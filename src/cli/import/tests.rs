@@ -571,6 +571,8 @@ fn some_line() -> impl proptest::strategy::Strategy<Value = String> {
         "4,5",
         "go-auth.so",
         "dynamic_security.so",
+        "site/",
+        "site/a/",
         "@/d.json",
     ];
     prop_oneof![
