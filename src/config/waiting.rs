@@ -21,10 +21,12 @@ const TAKEN_OVER: &[&str] = &[
     "auth.groups",
     "auth.rules",
     "sys.public",
+    "tenants",
     "listeners.password_file",
     "listeners.acl_file",
     "listeners.allow_anonymous",
     "listeners.enhanced_methods",
+    "listeners.mount_point",
     "listeners.tls.user_name",
 ];
 

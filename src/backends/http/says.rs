@@ -200,7 +200,7 @@ mod tests {
         let tenant = |body: &str| {
             let answer = Answer {
                 status: 200,
-                body: body.into(),
+                body: Some(body.into()),
             };
             match read(&answer, false, "p") {
                 Ok(Says::Yes(grants)) => Ok(grants.and_then(|grants| grants.tenant)),
