@@ -25,6 +25,8 @@ mod certificates_renewed;
 mod golden;
 #[path = "cli/store.rs"]
 mod store;
+#[path = "cli/tenants.rs"]
+mod tenants;
 #[path = "cli/users.rs"]
 mod users;
 

@@ -13,7 +13,7 @@ fn with_input(arguments: &[&str], input: &str) -> (i32, String, String) {
     ended(process.wait_with_output().unwrap())
 }
 
-fn user(action: &str, name: &str, file: &Path, password: &str) -> (i32, String, String) {
+pub(super) fn user(action: &str, name: &str, file: &Path, password: &str) -> (i32, String, String) {
     let file = file.to_str().unwrap();
     with_input(&["user", action, name, "--stdin", "--file", file], password)
 }
@@ -52,7 +52,7 @@ impl Drop for Serving {
 }
 
 /// A folder with a configuration: one listener, users, an ACL file.
-fn folder(more: &str) -> (tempfile::TempDir, std::path::PathBuf) {
+pub(super) fn folder(more: &str) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("sundew.toml");
     let text = format!(
@@ -379,30 +379,6 @@ fn explain_names_the_rule_that_decides() {
         );
     }
     assert_eq!(explain(&["--topic", "a/#"]).0, 64);
-}
-
-/// Rules are about full names, and a client of a tenant does not know them.
-#[test]
-fn explain_says_whose_a_client_is() {
-    let more = "[[auth.rules]]\neffect = \"allow\"\ntopics = [\"site-a/home/#\"]\n\
-                [[tenants]]\nname = \"site-a\"\nusers = [\"alice\"]\n";
-    let (folder, config) = folder(more);
-    for name in ["alice", "bob"] {
-        assert_eq!(user("add", name, &folder.path().join("users"), "secret").0, 0);
-    }
-    let path = config.to_str().unwrap();
-    let explain = |arguments: &[&str]| sundew(&[&["auth", "explain", "-C", path][..], arguments].concat());
-    let (code, out, _) = explain(&["--user", "alice", "--topic", "home/lamp"]);
-    assert!(
-        code == 0 && out.contains("it belongs to the tenant site-a: its topics have site-a/ in front"),
-        "{out}"
-    );
-    let (code, out, _) = explain(&["--user", "bob", "--topic", "home/lamp"]);
-    assert!(code == 1 && !out.contains("tenant"), "{out}");
-    let (code, out, _) = explain(&["--user", "alice", "--action", "subscribe", "--topic", "$share/g/home/#"]);
-    assert!(code == 0, "{out}");
-    let (code, out, _) = explain(&["--user", "alice", "--action", "subscribe", "--topic", "#"]);
-    assert!(code == 1 && out.contains("it is wider than that"), "{out}");
 }
 
 #[test]
