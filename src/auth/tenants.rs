@@ -233,6 +233,7 @@ mod tests {
             common_name: names.first().map(|name| (*name).to_owned()),
             subject: String::new(),
             alternative_names: names.iter().skip(1).map(|name| (*name).to_owned()).collect(),
+            id: None,
         };
         let peer = Peer {
             rules: Arc::new(rules),

@@ -386,6 +386,7 @@ fn certificate_of(name: &str) -> Arc<PeerCertificate> {
         common_name: Some(name.to_owned()),
         subject: String::new(),
         alternative_names: Vec::new(),
+        id: None,
     })
 }
 
