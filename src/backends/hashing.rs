@@ -238,6 +238,7 @@ impl PasswordChecker for HashingPool {
 }
 
 fn run(waiting: &Waiting, answers: &OnceLock<Arc<dyn Answers>>) {
+    yield_to_workers();
     let mut memory = Vec::new();
     while let Some(check) = waiting.next(&mut memory) {
         let is_right = is_password_with(&check.password, &check.hash, &mut memory);
@@ -245,6 +246,15 @@ fn run(waiting: &Waiting, answers: &OnceLock<Arc<dyn Answers>>) {
         if let Some(answers) = answers.get() {
             answers.verdict(check.token, verdict);
         }
+    }
+}
+
+/// Where processors are scarce, messages go first: this thread gets a tenth of what a worker gets that has something to do. On Linux a
+/// priority is a thread's.
+fn yield_to_workers() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, 10) {
+        tracing::debug!(%error, "passwords are checked at the priority of messages");
     }
 }
 

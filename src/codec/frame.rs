@@ -46,6 +46,12 @@ pub(super) fn parse(bytes: &[u8], packet_bytes_max: u32) -> Result<Option<(usize
     Ok(Some((header_bytes, packet_bytes)))
 }
 
+/// Length of a complete fixed header.
+pub(super) fn header_bytes(bytes: &[u8]) -> usize {
+    let continued = bytes.iter().skip(1).take_while(|byte| **byte & 0x80 != 0);
+    (2 + continued.count()).min(bytes.len())
+}
+
 fn parse_long(bytes: &[u8]) -> Result<Option<(usize, usize)>, ErrorKind> {
     let mut value = 0;
     for index in 0..4 {

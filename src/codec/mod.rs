@@ -160,7 +160,13 @@ fn decode_first<'a>(
     let (header_bytes, packet_bytes) = match frame::parse(bytes, options.packet_bytes_max) {
         Ok(Some(lengths)) => lengths,
         Ok(None) => return Ok(None),
-        Err(kind) => return Err(fault(kind, 1, first, None)),
+        Err(kind) => {
+            // Its beginning is there most often, and says how to tell it.
+            let announced = |header_bytes| connect::announced_version(Reader::new(bytes, header_bytes));
+            let is_header = matches!(kind, ErrorKind::PacketTooLarge { .. });
+            let version = is_header.then(|| frame::header_bytes(bytes)).and_then(announced);
+            return Err(fault(kind, 1, first, version));
+        }
     };
     let Some(whole) = bytes.get(..packet_bytes) else {
         return Ok(None);

@@ -15,7 +15,7 @@ use sundew::session::peer::{PublishRate, RatePolicy};
 use crate::broker::{BOTH, V311, story_with};
 use crate::client::{Client, PATIENCE};
 use crate::command_line::{self, free_port, sundew};
-use crate::wire::{Connect, PUBACK, Packet, Publish};
+use crate::wire::{Connect, PUBACK, Packet, Publish, Will};
 
 const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -134,6 +134,53 @@ fn who_publishes_too_fast_is_slowed_down_and_loses_nothing() {
         }
         assert!(begin.elapsed() >= Duration::from_millis(2900), "{:?}", begin.elapsed());
         publisher.expect_ping_answered();
+    });
+}
+
+/// Whoever is over a limit is told which kind it was, where its version has words for it.
+#[test]
+fn packets_topics_wills_and_lists_of_properties_are_as_large_as_the_options_say() {
+    let set = |options: &mut sundew::server::ServerOptions, _: &mut _| {
+        options.broker.connect_bytes_max = 2000;
+        options.broker.will_bytes_max = 10;
+        options.broker.decode.topic_bytes_max = 10;
+        options.broker.decode.user_properties_max = 2;
+    };
+    story_with(set, BOTH, |broker, version| {
+        let mut client = broker.open(version);
+        client.send(b"\x10\xb8\x17\x00\x04MQTT");
+        client.send(&[version.level()]);
+        if version.has_properties() {
+            assert_eq!(client.expect_connack().1, 0x95, "before the rest has come");
+        }
+        client.expect_closed();
+        let will = |payload| Connect {
+            will: Some(Will {
+                topic: "w",
+                payload,
+                ..Will::default()
+            }),
+            ..Connect::default()
+        };
+        let refused = if version.has_properties() { 0x95 } else { 3 };
+        assert_eq!(broker.open(version).try_connect(&will(b"01234567890")).1, refused);
+        assert_eq!(broker.open(version).try_connect(&will(b"0123456789")).1, 0);
+        let mut client = broker.client("c", version);
+        client.subscribe("0123456789", 0);
+        client.publish(Publish::new("0123456789", "x", 1));
+        client.expect_text("0123456789", "x");
+        client.send(&Publish::new("01234567890", "x", 0).encode(version));
+        client.expect_disconnect(0x90);
+        if version.has_properties() {
+            let mut client = broker.client("c", version);
+            let publish =
+                |count| Publish::new("t", "x", 1).with(|p| (0..count).fold(p, |p, _| p.push_user_property("k", "v")));
+            client.publish(publish(2));
+            client.send(&publish(3).encode(version));
+            client.expect_disconnect(0x97);
+        }
+        let metrics = broker.server.broker().metrics.sum();
+        assert_eq!((metrics.limit_packet_size, metrics.limit_topic_bytes), (1, 1));
     });
 }
 

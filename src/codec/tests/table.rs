@@ -466,6 +466,29 @@ fn limits_are_the_reader_s_own() {
     );
 }
 
+/// Who sends too large a CONNECT can be told, as soon as its version is there.
+#[test]
+fn a_connect_that_is_too_large_says_its_version() {
+    let small = DecodeOptions {
+        packet_bytes_max: 200,
+        ..OPTIONS
+    };
+    for (level, version) in [(3, None), (4, Some(Version::V311)), (5, Some(Version::V5))] {
+        let mut beginning = b"\x10\xa0\x8d\x06\x00\x04MQTT".to_vec();
+        beginning.push(level);
+        for length in 4..beginning.len() {
+            let error = decode(&beginning[..length], None, Role::Server, &small).unwrap_err();
+            assert_eq!(
+                (error.reason(), error.version),
+                (ReasonCode::PacketTooLarge, None),
+                "{length}"
+            );
+        }
+        let error = decode(&beginning, None, Role::Server, &small).unwrap_err();
+        assert_eq!((error.reason(), error.version), (ReasonCode::PacketTooLarge, version));
+    }
+}
+
 #[test]
 fn topics_and_lists_of_user_properties_are_as_long_as_the_options_say() {
     let short = DecodeOptions {
