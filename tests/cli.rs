@@ -27,6 +27,8 @@ mod golden;
 mod store;
 #[path = "cli/tenants.rs"]
 mod tenants;
+#[path = "cli/told.rs"]
+mod told;
 #[path = "cli/users.rs"]
 mod users;
 

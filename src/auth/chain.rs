@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use super::enhanced::ScramSeed;
 use super::password::{PasswordFile, PasswordHash};
 use super::tenants::{TenantLimits, Tenants};
-use super::way::{Asked, Question, Way};
+use super::way::{Asked, Question, Way, begins_like_token};
 use super::{Access, Answer, Answers, AuthStep, Authenticator, Identity, Refusal, Verdict};
 use crate::protocol::ids::Token;
 use crate::protocol::mount::Mount;
@@ -194,12 +194,16 @@ impl Chain {
         Arc::clone(&self.entrances.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn check(&self, name: &str, file: &PasswordFile, question: &Question<'_>) -> Answer<Verdict> {
+    /// `takes_tokens`: a wrong password that begins as a token does is a token that is broken.
+    fn check(&self, name: &str, file: &PasswordFile, takes_tokens: bool, question: &Question<'_>) -> Answer<Verdict> {
         let request = question.request;
+        let is_token = takes_tokens && request.password.as_deref().is_some_and(begins_like_token);
         let user = file.get(name);
         let (hash, why) = match user.map(|user| &user.entry.hash) {
+            Some(Some(hash)) if is_token => (Some(Arc::clone(hash)), "token_malformed"),
             Some(Some(hash)) => (Some(Arc::clone(hash)), "bad_password"),
             Some(None) => (file.decoy(name, &self.seed), ONLY_SCRAM),
+            None if is_token => (file.decoy(name, &self.seed), "token_malformed"),
             None => (file.decoy(name, &self.seed), "unknown_user"),
         };
         let user = user.filter(|user| user.entry.hash.is_some());
@@ -274,7 +278,7 @@ impl Authenticator for Chain {
         let elsewhere = entrance.elsewhere.as_ref();
         match (&request.user_name, &entrance.passwords) {
             (Some(name), Some(file)) if elsewhere.is_none() || file.get(name).is_some() => {
-                self.check(name, file, &question)
+                self.check(name, file, entrance.tokens.is_some(), &question)
             }
             (Some(name), None) if entrance.believes_names() => admit(Some(name), true),
             (None, _) if entrance.allows_anonymous => admit(None, false),

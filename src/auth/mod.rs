@@ -149,6 +149,11 @@ pub trait Answers: Send + Sync {
         let _ = (token, is_allowed);
     }
 
+    /// The same, where whoever is asked did not answer: it is no, and the log says why.
+    fn unanswered(&self, token: Token) {
+        self.allowed(token, false);
+    }
+
     /// Something that has to be counted, by the worker that asked.
     fn backend(&self, worker: WorkerId, event: BackendEvent) {
         let _ = (worker, event);

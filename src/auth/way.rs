@@ -73,6 +73,14 @@ pub enum BackendEvent {
     Overloaded,
 }
 
+/// Shortest text that is taken for a piece of a token, bytes: nobody has such a password by chance.
+const TOKEN_BYTES_MIN: usize = 32;
+
+/// Whether something begins as a JSON Web Token does, and is too long for a password that somebody made up. For the log only.
+pub fn begins_like_token(password: &[u8]) -> bool {
+    password.len() >= TOKEN_BYTES_MIN && password.starts_with(b"eyJ")
+}
+
 /// Whether a text has the form of a JSON Web Token: three parts with points between them, the first a JSON object in base64. What has it is
 /// taken for nothing else, and never logged.
 pub fn looks_like_token(text: &str) -> bool {

@@ -23,6 +23,8 @@ use crate::auth::way::{Asked, BackendEvent, Deed, Question, Rights, Way};
 use crate::auth::{Access, Answer, Answers, Identity, Refusal, Verdict};
 use crate::protocol::ids::{Token, WorkerId};
 use crate::protocol::reason::ReasonCode;
+use crate::protocol::repeat::Repeats;
+use crate::protocol::time::Time;
 use crate::session::peer::Peer;
 use cache::{Cache, Fingerprint};
 use client::{Client, ClientOptions, is_address};
@@ -127,17 +129,14 @@ pub struct HttpBackend {
     said: Cache<Says>,
     /// What who was let in by it was let in for.
     stamp: u64,
-    trouble: Mutex<Trouble>,
+    /// Failures of one kind at one address are told once a minute.
+    trouble: Mutex<Repeats>,
+    started: Instant,
 }
 
-/// Failures are told once a minute.
-#[derive(Debug, Default)]
-struct Trouble {
-    told: Option<Instant>,
-    untold: u64,
-}
-
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+const TELL_AGAIN_MS: u64 = 60_000;
+/// Kinds of failures that are told apart.
+const TROUBLES_MAX: usize = 64;
 
 impl fmt::Debug for HttpBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -160,7 +159,8 @@ impl HttpBackend {
             answers: Arc::clone(answers),
             said: Cache::new(options.cache_lifetime, options.cache_max)?,
             stamp: stamp.max(NO_PASSWORD + 1),
-            trouble: Mutex::default(),
+            trouble: Mutex::new(Repeats::new(TELL_AGAIN_MS, TROUBLES_MAX)),
+            started: Instant::now(),
             options,
         })
     }
@@ -258,13 +258,11 @@ impl HttpBackend {
     }
 
     fn tell(&self, url: &str, error: &str, is_allowed: bool) {
+        let now = Time(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        if trouble.told.is_some_and(|at| at.elapsed() < TELL_AGAIN) {
-            trouble.untold += 1;
+        let Some(repeated) = trouble.record(&(url, error), now) else {
             return;
-        }
-        let repeated = std::mem::take(&mut trouble.untold);
-        trouble.told = Some(Instant::now());
+        };
         let then = if is_allowed { "allowed" } else { "denied" };
         warn!(
             url,
@@ -368,12 +366,10 @@ impl Rights for HttpRights {
             ..of_peer(who.peer, &host)
         };
         let backend = Arc::clone(&self.0);
-        let give = Box::new(move |answers: &dyn Answers, says: Result<Says, NoAnswer>| {
-            let is_allowed = match says {
-                Ok(says) => says != Says::No,
-                Err(none) => backend.allows(&none),
-            };
-            answers.allowed(token, is_allowed);
+        let give = Box::new(move |answers: &dyn Answers, says: Result<Says, NoAnswer>| match says {
+            Ok(says) => answers.allowed(token, says != Says::No),
+            Err(none) if backend.allows(&none) => answers.allowed(token, true),
+            Err(_) => answers.unanswered(token),
         });
         match self.0.ask((Kind::Acl, call), &values, token.worker, give) {
             Outcome::Later => Answer::Pending,

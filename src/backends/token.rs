@@ -106,6 +106,9 @@ pub enum TokenFault {
     /// It never ends.
     #[error("it has no end (exp); see require_expiry")]
     NoExpiry,
+    /// One of its moments is none.
+    #[error("its {0} is no number of seconds since 1970")]
+    Moment(&'static str),
     /// It names no user.
     #[error("it has no user name in the claim of user_claim")]
     NoUser,
@@ -125,7 +128,7 @@ impl TokenFault {
     pub const fn why(self) -> &'static str {
         match self {
             Self::TooLarge => "token_too_large",
-            Self::Malformed => "token_malformed",
+            Self::Malformed | Self::Moment(_) => "token_malformed",
             Self::Issuer => "token_issuer",
             Self::Audience => "token_audience",
             Self::Algorithm => "token_algorithm",
@@ -317,7 +320,7 @@ impl Issuer {
         let leeway_ms = self.options.leeway_ms;
         let moment = |name| match claims.get(name) {
             None => Ok(None),
-            Some(value) => claims::moment_ms(value).map(Some).ok_or(TokenFault::Malformed),
+            Some(value) => claims::moment_ms(value).map(Some).ok_or(TokenFault::Moment(name)),
         };
         if moment("nbf")?.is_some_and(|begin| begin > now_ms.saturating_add(leeway_ms)) {
             return Err(TokenFault::NotYetValid);

@@ -202,6 +202,10 @@ impl Answers for LateAnswers {
         );
     }
 
+    fn unanswered(&self, token: Token) {
+        self.send(token.worker, Mail::Complete(token, super::mail::Outcome::Unanswered));
+    }
+
     fn backend(&self, worker: WorkerId, event: BackendEvent) {
         self.send(worker, Mail::Backend(event));
     }

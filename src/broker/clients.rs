@@ -186,14 +186,10 @@ impl Worker {
             self.enter(key, now);
         } else {
             let reason = ReasonCode::NotAuthorized;
-            self.refuse(
-                key,
-                &Refusal {
-                    reason,
-                    why: "will_topic",
-                },
-                now,
-            );
+            let connection = self.residents.connections.get(key.0);
+            let is_unanswered = connection.is_some_and(|connection| connection.questions.is_unanswered());
+            let why = if is_unanswered { "backend_failed" } else { "will_topic" };
+            self.refuse(key, &Refusal { reason, why }, now);
         }
     }
 

@@ -94,6 +94,8 @@ pub enum Outcome {
     Verdict(Verdict),
     /// Of an authoriser.
     Allowed(bool),
+    /// Of an authoriser that got no answer: no.
+    Unanswered,
 }
 
 impl Worker {
@@ -241,7 +243,11 @@ impl Worker {
                     self.residents.touch(key);
                 }
             }
-            Outcome::Allowed(is_allowed) => {
+            Outcome::Allowed(_) | Outcome::Unanswered => {
+                let is_allowed = outcome == Outcome::Allowed(true);
+                if outcome == Outcome::Unanswered {
+                    connection.questions.set_unanswered();
+                }
                 if matches!(connection.phase, Phase::Admitted(_)) {
                     if connection.questions.release(token.sequence) {
                         self.will_decided(key, is_allowed, now);

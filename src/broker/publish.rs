@@ -385,7 +385,13 @@ fn expiry(properties: Properties<'_>, now: Time) -> Option<Time> {
 /// Told once a minute for each client and topic.
 impl super::endings::EventLog {
     pub(super) fn not_allowed(&mut self, connection: &Connection, action: &str, topic: &str, now: Time) {
-        let Some(repeated) = self.record(&(connection.client_name(), action, topic), now) else {
+        let is_unanswered = connection.questions.is_unanswered();
+        let reason = if is_unanswered {
+            "backend_failed"
+        } else {
+            "not_authorized"
+        };
+        let Some(repeated) = self.record(&(connection.client_name(), action, topic, reason), now) else {
             return;
         };
         warn!(
@@ -393,7 +399,7 @@ impl super::endings::EventLog {
             user = connection.user_name.as_deref(),
             addr = %connection.peer.address,
             listener = connection.peer.rules.name,
-            reason = "not_authorized",
+            reason,
             action,
             topic,
             repeated = (repeated > 0).then_some(repeated),

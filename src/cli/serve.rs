@@ -133,6 +133,12 @@ fn serve(loaded: Loaded, layers: &Layers) -> Exit {
             tracing::info!(listener, %address, "listening");
         }
     }
+    for listener in &config.listeners {
+        let is_unix = |address: &&config::value::Address| matches!(address, config::value::Address::Unix(_));
+        for address in listener.address.iter().filter(is_unix) {
+            tracing::info!(listener = listener.name.as_deref(), %address, "listening");
+        }
+    }
     connections.report();
     if let Some(warning) = local_only_warning(&loaded) {
         tracing::warn!("{warning}");

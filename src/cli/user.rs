@@ -154,7 +154,13 @@ impl Place {
             return Ok(file.clone());
         }
         // The file may be missing still: that is why somebody calls this.
-        let config = config::read_layers(&Layers::new(self.config.clone(), super::serve::environment())).config;
+        let loaded = config::read_layers(&Layers::new(self.config.clone(), super::serve::environment()));
+        let is_unread = self.config.as_ref().is_some_and(|file| !loaded.files.contains(file));
+        if is_unread {
+            let lines: Vec<_> = loaded.warnings.iter().map(ToString::to_string).collect();
+            return Err((Exit::Config, lines.join("\n")));
+        }
+        let config = loaded.config;
         let own = config
             .listeners
             .iter()

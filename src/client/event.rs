@@ -94,6 +94,9 @@ pub enum Fault {
     /// The network connection broke; the text says how.
     #[error("connection lost: {0}")]
     Lost(String),
+    /// The same before the server had answered CONNECT.
+    #[error("connection lost before the server answered: {0}")]
+    Unanswered(String),
 }
 
 impl Fault {
@@ -108,7 +111,7 @@ impl Fault {
             Self::Disconnected(reason, _) => {
                 !matches!(reason, R::SessionTakenOver | R::AdministrativeAction | R::Banned)
             }
-            Self::Timeout(_) | Self::Lost(_) => true,
+            Self::Timeout(_) | Self::Lost(_) | Self::Unanswered(_) => true,
             Self::Malformed(..)
             | Self::Protocol(_)
             | Self::Authentication(_)

@@ -244,7 +244,9 @@ impl Client {
     /// The network connection is gone; `why` is for people. Says so in an event, unless the end was known before.
     pub fn lost(&mut self, why: &str) {
         if self.is_online() {
-            self.fail(Fault::Lost(why.to_owned()));
+            let is_answered = self.state == State::Connected;
+            let fault = if is_answered { Fault::Lost } else { Fault::Unanswered };
+            self.fail(fault(why.to_owned()));
         }
         self.state = State::Offline;
         self.output.clear();

@@ -4,6 +4,8 @@
 use core::hash::BuildHasher;
 use std::sync::Arc;
 
+use tracing::info;
+
 use crate::auth::{Access, Authenticator, Authorizer};
 use crate::protocol::message::Message;
 use crate::protocol::qos::QoS;
@@ -38,6 +40,8 @@ pub struct SourceCheck {
     /// Without memory until something is remembered.
     entries: Vec<Entry>,
     hasher: foldhash::fast::RandomState,
+    /// It was told since then that something is held back.
+    is_told: bool,
     /// The last publisher as the rules know him: the next message is often his, too.
     last: Option<(Arc<SourceBuf>, Peer)>,
 }
@@ -54,6 +58,7 @@ impl SourceCheck {
             entries: Vec::new(),
             hasher: foldhash::fast::RandomState::default(),
             last: None,
+            is_told: false,
         }
     }
 
@@ -81,6 +86,7 @@ impl SourceCheck {
             self.seen = Some(generations);
             self.has_rules = self.authorizer.judges_what_is_left();
             self.entries = Vec::new();
+            self.is_told = false;
         }
         self.has_rules || source.view().is_listed
     }
@@ -102,6 +108,14 @@ impl SourceCheck {
             return entry.is_allowed;
         }
         let is_allowed = self.ask(source, message, true);
+        if !is_allowed && !std::mem::replace(&mut self.is_told, true) {
+            info!(
+                user = source.view().user_name,
+                client = source.view().client_id,
+                topic,
+                "retained messages are held back: who published them may not any more, or is no user any more"
+            );
+        }
         if self.entries.is_empty() {
             self.entries = vec![Entry::default(); ENTRIES];
         }

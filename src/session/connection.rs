@@ -281,6 +281,8 @@ struct Asked {
     count: usize,
     /// The request that is out, and since when.
     waiting: Option<(u32, Time)>,
+    /// One of the answers is no because nobody answered.
+    is_unanswered: bool,
 }
 
 impl Questions {
@@ -309,6 +311,7 @@ impl Questions {
         if let Some(asked) = &mut self.0 {
             asked.answers.clear();
             asked.count = 0;
+            asked.is_unanswered = false;
         }
     }
 
@@ -331,6 +334,18 @@ impl Questions {
     /// The question is out as that request.
     pub fn wait(&mut self, request: u32, now: Time) {
         self.0.get_or_insert_default().waiting = Some((request, now));
+    }
+
+    /// Whoever was asked does not answer: it is no, and known why.
+    pub fn set_unanswered(&mut self) {
+        if let Some(asked) = &mut self.0 {
+            asked.is_unanswered = true;
+        }
+    }
+
+    /// Whether that is so of the packet that is handled.
+    pub fn is_unanswered(&self) -> bool {
+        self.0.as_ref().is_some_and(|asked| asked.is_unanswered)
     }
 
     /// Since when an answer is awaited.

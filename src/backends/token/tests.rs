@@ -105,7 +105,7 @@ fn what_is_wrong_with_a_token_is_said_in_one_word() {
     let table = [
         (with("exp", json!(seconds(-6))), TokenFault::Expired),
         (with("exp", json!(-1)), TokenFault::Expired),
-        (with("exp", json!("tomorrow")), TokenFault::Malformed),
+        (with("exp", json!("tomorrow")), TokenFault::Moment("exp")),
         (without("exp"), TokenFault::NoExpiry),
         (with("nbf", json!(seconds(6))), TokenFault::NotYetValid),
         (with("iss", json!("https://other.example")), TokenFault::Issuer),

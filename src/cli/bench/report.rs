@@ -233,6 +233,10 @@ impl Report {
     pub(super) fn judge(&mut self, delivery: Delivery) {
         let qos = self.qos.min(self.sub_qos);
         self.faults.extend(delivery.faults(qos, self.scenario.is_ordered()));
+        if delivery.sent > 0 && delivery.delivered == 0 {
+            let what = "nothing that was sent has come: may this user publish and subscribe there? The broker's log says what it refuses";
+            self.faults.push(what.to_owned());
+        }
         if delivery.refused > 0 {
             self.remarks
                 .push(format!("the broker refused {} messages", delivery.refused));

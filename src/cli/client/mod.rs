@@ -179,6 +179,12 @@ impl ServerArguments {
     }
 }
 
+impl ServerArguments {
+    fn is_tls(&self) -> bool {
+        Target::of(self, self.url.as_deref()).is_ok_and(|target| target.is_tls)
+    }
+}
+
 /// A server by its URL alone; the authorities, or that none are asked, count where it says TLS.
 pub(super) fn server_at(url: &str, cafile: Option<&PathBuf>, insecure: bool) -> Result<Server, String> {
     let is_tls = url.starts_with("mqtts:") || url.starts_with("wss:");
@@ -334,6 +340,9 @@ impl ConnectArguments {
                 } else {
                     reason.connect_return_code()
                 })
+            }
+            ClientError::Fault(Fault::Unanswered(_) | Fault::Malformed(..)) if !self.server.is_tls() => {
+                self.failed(format!("{error}; does this port want TLS? Then give --cafile FILE"))
             }
             error => self.failed(error),
         }
