@@ -266,6 +266,28 @@ fn unshadowed(dynamic: Option<&Line>, files: &[Option<&Line>], out: &mut Outcome
     None
 }
 
+/// Groups and roles of two files may have the same names: those of the first are carried, and the listeners of another one are closed.
+fn one_file(doors: &mut [Door], out: &mut Outcome) {
+    let Some(first) = doors.iter().find_map(|door| door.dynamic.clone()) else {
+        return;
+    };
+    for door in doors {
+        let Some(line) = door.dynamic.take_if(|line| *line != first) else {
+            continue;
+        };
+        if line.value == first.value {
+            door.dynamic = Some(first.clone());
+            continue;
+        }
+        let why = format!(
+            "nothing is allowed here: beside {} at {} it cannot be carried",
+            first.value, first.place
+        );
+        out.not_carried(&line, why);
+        door.rules = Some(nothing(&line, out));
+    }
+}
+
 /// Users and rules of dynamic security: those for some of the listeners name them.
 fn dynamic_security(
     listeners: &mut [Listener<'_>],
@@ -273,6 +295,7 @@ fn dynamic_security(
     folder: &Folder,
     out: &mut Outcome,
 ) -> (Vec<Table>, Option<(&'static str, String)>) {
+    one_file(doors, out);
     let (mut tables, mut wide) = (Vec::new(), None);
     let mut lines: Vec<Line> = doors.iter().filter_map(|door| door.dynamic.clone()).collect();
     lines.dedup();

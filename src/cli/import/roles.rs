@@ -384,6 +384,34 @@ fn same(one: About, other: About) -> bool {
 mod tests {
     use crate::cli::import::tests::import;
 
+    /// A user of one of them may be another person in the other.
+    #[test]
+    fn of_two_files_the_second_closes_its_listener() {
+        let file = r#"{"clients": [{"username": "alice", "roles": [{"rolename": "r"}]}], "groups": [{"groupname": "g"}],
+            "roles": [{"rolename": "r", "acls": [{"acltype": "publishClientSend", "topic": "a", "allow": true}]}]}"#;
+        let plugin = "plugin dynamic_security.so\nplugin_opt_config_file";
+        let conf = |other: &str| {
+            format!("per_listener_settings true\nlistener 1883\n{plugin} @/d.json\nlistener 1884\n{plugin} @/{other}\n")
+        };
+        let read = |other: &str| import(&[("mosquitto.conf", &conf(other)), ("d.json", file), ("e.json", file)]);
+        let (configuration, remarks, out) = read("e.json");
+        assert_eq!(configuration.matches("[auth.groups]").count(), 1, "{configuration}");
+        assert!(configuration.contains("acl_file = \"acl\""), "{configuration}");
+        assert!(
+            remarks
+                .iter()
+                .any(|remark| remark.starts_with("mosquitto.conf:7: not carried: ")),
+            "{remarks:?}"
+        );
+        assert_eq!(out.files.len(), 2);
+        // One file that two lines name is one.
+        let (configuration, _, out) = read("d.json");
+        assert!(
+            !configuration.contains("acl_file") && out.files.len() == 1,
+            "{configuration}"
+        );
+    }
+
     #[test]
     fn a_client_id_that_would_be_a_pattern_here_is_given_nothing() {
         let conf = "listener 1883\nplugin mosquitto_dynamic_security.so\nplugin_opt_config_file @/d.json\n";
