@@ -357,11 +357,7 @@ fn dynamic_security(
 }
 
 /// A line that cannot be carried and without which clients could do more: nothing is allowed on the listener.
-fn closing<'a>(
-    conf: &MosquittoConf,
-    listener: &Listener<'a>,
-    of_client_ids: &'a OfClientIds,
-) -> Option<&'a Line> {
+fn closing<'a>(conf: &MosquittoConf, listener: &Listener<'a>, of_client_ids: &'a OfClientIds) -> Option<&'a Line> {
     let mount_point = listener.section.get("mount_point");
     let mount_point = mount_point.filter(|line| listeners::mount_point(conf, line).is_err());
     mount_point.or(of_client_ids.closing.as_ref())
