@@ -261,12 +261,30 @@ impl Worker {
     }
 
     /// Sees to sessions that delivery has marked: disconnects those whose overflow policy wants it, watches those whose client does
-    /// not acknowledge.
+    /// not acknowledge; gives to others of its group what one may not have any more.
     pub(super) fn see_to_marked(&mut self, now: Time) {
         self.watch_stalls(now);
+        self.see_to_strays(now);
         while let Some(slot) = self.residents.overflowed.pop() {
             if let Some(key) = self.connection_of(slot) {
                 self.end_connection(key, super::endings::Ending::Overflow, now);
+            }
+        }
+    }
+
+    /// Gives what a client may not receive any more, and was to get as a member of a shared group, to another one. Where none takes it, it is dropped,
+    /// as it is for who subscribes alone.
+    pub(super) fn see_to_strays(&mut self, now: Time) {
+        while !self.residents.strays.is_empty() {
+            for (slot, delivery) in std::mem::take(&mut self.residents.strays) {
+                let tried = [SessionKey {
+                    worker: self.me,
+                    key: slot,
+                }];
+                if let Some(group) = &delivery.group {
+                    self.route_to_group(&delivery.message, group, &tried, now);
+                }
+                self.record_moved(slot, &delivery);
             }
         }
     }

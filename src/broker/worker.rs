@@ -426,6 +426,7 @@ impl Worker {
         let session = connection.session;
         if let Some(slot) = session {
             self.continue_delivery(slot, now);
+            self.see_to_strays(now);
         }
         self.residents.reclaim_buffer(key);
     }

@@ -115,6 +115,8 @@ pub struct Residents {
     pub stalled: Vec<SlotKey>,
     /// Sessions whose policy wants them disconnected.
     pub overflowed: Vec<SlotKey>,
+    /// What a session was to get as a member of a shared group, and its client may not receive any more: for others of the group.
+    pub strays: Vec<(SlotKey, Delivery)>,
     /// Counters of this worker.
     pub metrics: Arc<CachePadded<Metrics>>,
     /// Options.
@@ -153,6 +155,7 @@ impl Residents {
             touched: Vec::new(),
             stalled: Vec::new(),
             overflowed: Vec::new(),
+            strays: Vec::new(),
             metrics,
             options,
             receive,
@@ -321,6 +324,8 @@ impl Residents {
         let window = connection.receive_maximum.min(self.options.in_flight_max);
         let mut way = Way {
             key: connection_key,
+            slot: key,
+            strays: &mut self.strays,
             receive: &self.receive,
             sources: &mut self.sources,
             journal: &mut self.journal,
@@ -372,6 +377,8 @@ const REPLAYED: u16 = 0x4000;
 /// The way from a session's queue to its connection's output, past the store.
 struct Way<'a> {
     key: ConnectionKey,
+    slot: SlotKey,
+    strays: &'a mut Vec<(SlotKey, Delivery)>,
     receive: &'a ReceiveCheck,
     sources: &'a mut SourceCheck,
     journal: &'a mut Journal,
@@ -459,7 +466,9 @@ impl Way<'_> {
                 if !is_forbidden && !is_void {
                     session.outbound.leave_out();
                 }
-                if !is_new {
+                if is_forbidden && !is_expired && delivery.group.is_some() {
+                    self.strays.push((self.slot, delivery));
+                } else if !is_new {
                     stored::ended_key(self.journal, session, delivery.key());
                 }
             }

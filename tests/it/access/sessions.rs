@@ -168,3 +168,33 @@ fn what_may_not_be_received_leaves_no_gap() {
         assert_eq!(ids, [1, 2]);
     }
 }
+
+/// What waited for a member of a shared group that may not receive it any more is another member's.
+#[test]
+fn what_a_member_of_a_group_may_not_have_any_more_goes_to_another_one() {
+    let all = "user alice\ntopic #\nuser bob\ntopic t\nuser carol\ntopic t\n";
+    for version in BOTH {
+        for workers in [1, 3] {
+            let files = Files::new(USERS, all);
+            let broker = Broker::start(workers, files.set(WideSubscriptions::Refuse));
+            let mut alice = user(&broker, *version, ALICE, "a");
+            let of_bob = lasting(BOB, "b", *version);
+            let (mut bob, _) = broker.connect(*version, &of_bob);
+            bob.subscribe("$share/g/t", 1);
+            bob.disconnect();
+            for text in ["first", "second"] {
+                alice.publish(Publish::new("t", text, 1));
+            }
+            let mut carol = user(&broker, *version, CAROL, "c");
+            carol.subscribe("$share/g/t", 1);
+            fs::write(files.path("acl"), all.replace("user bob\ntopic t\n", "")).unwrap();
+            assert!(broker.server.reload_access(None));
+            let (mut bob, is_present) = broker.connect(*version, &of_bob);
+            assert!(is_present);
+            for text in ["first", "second"] {
+                carol.expect_text("t", text);
+            }
+            bob.expect_ping_answered();
+        }
+    }
+}
