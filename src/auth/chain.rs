@@ -337,6 +337,10 @@ impl Authenticator for Chain {
         self.tenants().mount_of(who)
     }
 
+    fn has_tenants(&self) -> bool {
+        self.tenants().are_there()
+    }
+
     fn tenant_limits(&self, mount: Mount<'_>) -> TenantLimits {
         self.tenants().limits_of(mount)
     }

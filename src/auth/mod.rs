@@ -126,6 +126,11 @@ pub trait Authenticator: Send + Sync {
         Ok(None)
     }
 
+    /// Whether clients may belong to tenants at all.
+    fn has_tenants(&self) -> bool {
+        false
+    }
+
     /// How much the tenant with this mount point may take.
     fn tenant_limits(&self, mount: Mount<'_>) -> TenantLimits {
         let _ = mount;

@@ -82,6 +82,8 @@ pub const TENANT_NOT_VALID: &str = "tenant_not_valid";
 #[derive(Clone, Debug, Default)]
 pub struct Tenants {
     list: Vec<Tenant>,
+    /// Tokens or programs may name others.
+    has_others: bool,
     /// Of these names by their places in the list.
     by_listener: Names,
     by_user: Names,
@@ -108,6 +110,18 @@ impl Tenants {
         }
         all.list = list;
         all
+    }
+
+    /// Tokens or programs may name others, too.
+    #[must_use]
+    pub const fn with_others(mut self, has_others: bool) -> Self {
+        self.has_others = has_others;
+        self
+    }
+
+    /// Whether anybody may belong to a tenant.
+    pub const fn are_there(&self) -> bool {
+        self.has_others || !self.list.is_empty()
     }
 
     /// The tenants, in their order.

@@ -119,6 +119,12 @@ impl AccessOptions {
         files
     }
 
+    /// Whether a token or a program may name a tenant.
+    fn may_name_tenants(&self) -> bool {
+        let mut tokens = self.tokens.iter().map(|issuer| &issuer.options);
+        !self.http.is_empty() || tokens.any(|token| token.tenant_claim.is_some())
+    }
+
     /// Reads every file, to look at what they say. Stamps of users are made with `seed`.
     ///
     /// # Errors
@@ -178,7 +184,7 @@ impl AccessOptions {
                 .with_public_sys(self.is_sys_public)
                 .with_elsewhere(rights)
                 .with_listeners(self.listeners.iter().map(|listener| listener.name.clone()).collect()),
-            tenants: Tenants::new(self.tenants.clone()),
+            tenants: Tenants::new(self.tenants.clone()).with_others(self.may_name_tenants()),
             issuers,
             warnings: reading.warnings,
         })

@@ -1,6 +1,7 @@
 //! Who is banned: wrong passwords and connections are counted, the banned are refused, an administrator's word is kept.
 
 use core::net::IpAddr;
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -14,6 +15,7 @@ use crate::auth::bans::{About, BANNED, Ban, BanOptions, Bans, Subject, TooManyOr
 use crate::protocol::ids::{ConnectionKey, WorkerId};
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
+use crate::session::connection::{Connection, Phase};
 
 /// The bans of all workers. While nobody is banned, asking costs a load.
 #[derive(Debug)]
@@ -91,16 +93,24 @@ impl Broker {
     }
 }
 
+/// What a client is called in bans: one of a tenant is another one than that of the same client id elsewhere.
+fn banned_as(connection: &Connection) -> Cow<'_, str> {
+    match connection.tenant() {
+        None => connection.client_name().into(),
+        Some(tenant) => format!("{} of {tenant}", connection.client_name()).into(),
+    }
+}
+
 impl Worker {
     /// Refuses a client that is banned, under the user name that it gives or has.
     pub(super) fn check_ban(&self, key: ConnectionKey, user: Option<&str>, now: Time) -> Result<(), Refusal> {
         let Some(connection) = self.residents.connections.get(key.0) else {
             return Ok(());
         };
-        let until = self
-            .broker
-            .bans
-            .client(connection.peer.ip, user, connection.client_name(), now);
+        // Whose client it is, is known when it is known who it is; until then it is none.
+        let is_known = matches!(connection.phase, Phase::Admitted(_)) || !self.broker.authenticator.has_tenants();
+        let client = if is_known { banned_as(connection) } else { "".into() };
+        let until = self.broker.bans.client(connection.peer.ip, user, &client, now);
         if until.is_none() {
             return Ok(());
         }
@@ -120,8 +130,8 @@ impl Worker {
         if self.broker.bans.counts_connections
             && let Some(ip) = connection.peer.ip
         {
-            let client = connection.client_name();
-            let ban = self.broker.bans.change(|bans| bans.connected(ip, client, user, now));
+            let client = banned_as(connection);
+            let ban = self.broker.bans.change(|bans| bans.connected(ip, &client, user, now));
             self.tell_of(ban, key, now);
         }
         self.check_ban(key, user, now)
@@ -159,7 +169,7 @@ impl Worker {
         let mut gone = Vec::new();
         for (key, connection) in self.residents.connections.iter() {
             let user = connection.user_name.as_deref();
-            if subject.is(connection.peer.ip, user, connection.client_name()) {
+            if subject.is(connection.peer.ip, user, &banned_as(connection)) {
                 gone.push(ConnectionKey(key));
             }
         }

@@ -496,6 +496,35 @@ const ROLES: &str = r#"
             {"acltype": "publishClientSend", "topic": "home/hidden", "allow": true},
             {"acltype": "subscribePattern", "topic": "public/#", "allow": true}]}"#;
 
+/// mosquitto's rules see topics with their mount points, and its clients do not.
+#[test]
+fn listeners_with_mount_points() {
+    let conf = "allow_anonymous true\nacl_file DIR/acl\nlistener PORT0 127.0.0.1\nlistener PORT1 127.0.0.1\nmount_point site/a/\n\
+                listener PORT2 127.0.0.1\nmount_point site/b/\n";
+    let migration = Migration::new(&[
+        ("mosquitto.conf", conf),
+        ("acl", "topic site/a/#\ntopic site/b/open/#\n"),
+    ]);
+    migration.check(
+        true,
+        &[(1, NOBODY, "lamp"), (2, NOBODY, "open/lamp")],
+        &[
+            (0, NOBODY, Publish("site/a/x"), true),
+            (0, NOBODY, Publish("lamp"), false),
+            (0, NOBODY, Receive("#", "site/a/lamp"), true),
+            (0, NOBODY, Receive("site/b/#", "site/b/open/lamp"), true),
+            (1, NOBODY, Publish("x"), true),
+            (1, NOBODY, Receive("#", "lamp"), true),
+            (1, NOBODY, Receive("+", "lamp"), true),
+            (1, NOBODY, Receive("#", "open/lamp"), false),
+            (2, NOBODY, Publish("lamp"), false),
+            (2, NOBODY, Publish("open/x"), true),
+            (2, NOBODY, Receive("open/#", "open/lamp"), true),
+            (2, NOBODY, Receive("lamp", "lamp"), false),
+        ],
+    );
+}
+
 /// Users, roles and groups in a file that mosquitto changes while it runs.
 #[test]
 fn dynamic_security() {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sundew::auth::bans::Subject;
 use sundew::auth::rule::{Actions, Effect, Rule, TopicPattern};
 use sundew::auth::tenants::{NamePattern, Tenant, TenantLimits};
 use sundew::backends::access::{AccessOptions, ListenerAccess, LiveAccess};
@@ -11,6 +12,7 @@ use sundew::broker::Parts;
 use sundew::protocol::ids::ClientId;
 use sundew::protocol::property::PropertiesBuf;
 use sundew::protocol::reason::ReasonCode;
+use sundew::protocol::time::Time;
 use sundew::protocol::version::Version;
 use sundew::server::ServerOptions;
 
@@ -457,5 +459,25 @@ fn a_client_whose_tenant_has_changed_is_sent_away() {
         assert!(broker.server.reload_access(Some(changed)));
         a.expect_disconnect(0x87);
         b.expect_ping_answered();
+    });
+}
+
+/// Whoever is called the same elsewhere is not meant.
+#[test]
+fn a_ban_is_for_the_client_of_one_tenant() {
+    tenants(|broker, version| {
+        let [mut a, mut b, mut house] = three(broker, version);
+        let (shared, now) = (broker.server.broker(), broker.server.now());
+        let ban = |name: &str| shared.ban(Subject::Client(name.into()), Time::NEVER, "", now).unwrap();
+        ban("c of a/");
+        a.expect_disconnect(0x98);
+        b.expect_ping_answered();
+        house.expect_ping_answered();
+        let code = broker.open(version).try_connect(&of("a", "c")).1;
+        assert_eq!(code, if version.has_properties() { 0x8A } else { 5 });
+        ban("c");
+        house.expect_disconnect(0x98);
+        b.expect_ping_answered();
+        client(broker, version, "b", "c").expect_ping_answered();
     });
 }
