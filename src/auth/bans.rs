@@ -227,15 +227,22 @@ impl Bans {
         self.latest
     }
 
-    /// A wrong password. Returns the bans that it has brought.
-    pub fn failed(&mut self, ip: IpAddr, user: Option<&str>, now: Time) -> Vec<Ban> {
+    /// A wrong password. Returns the bans that it has brought. An address is not banned, and its count begins anew, where `is_shared` says that
+    /// others are connected from there: behind a router or a proxy, one who guesses would keep all of them out.
+    pub fn failed(&mut self, ip: IpAddr, user: Option<&str>, is_shared: impl FnOnce() -> bool, now: Time) -> Vec<Ban> {
         if self.is_exempt(ip) {
             return Vec::new();
         }
         let (window, source) = (self.options.window_ms, source(ip));
         let (of_user, of_address) = (self.options.failures_max, self.options.address_failures_max);
         let by_user = user.and_then(|user| self.count(Counted::Login(source, user), of_user, window, now));
-        let by_address = self.count(Counted::Address(source), of_address, window, now);
+        let mut by_address = self.count(Counted::Address(source), of_address, window, now);
+        if by_address.is_some() && is_shared() {
+            by_address = None;
+            if let Some(entry) = self.entries.get_mut(&self.hasher.hash_one(Counted::Address(source))) {
+                (entry.bans, entry.until, entry.about) = (0, Time(0), None);
+            }
+        }
         by_user.into_iter().chain(by_address).collect()
     }
 

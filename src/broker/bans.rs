@@ -16,6 +16,7 @@ use crate::protocol::ids::{ConnectionKey, WorkerId};
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::session::connection::{Connection, Phase};
+use crate::session::network::source;
 
 /// The bans of all workers. While nobody is banned, asking costs a load.
 #[derive(Debug)]
@@ -144,7 +145,15 @@ impl Worker {
         };
         let Some(ip) = connection.peer.ip else { return };
         let user = connection.user_name.as_deref();
-        let made = self.broker.bans.change(|bans| bans.failed(ip, user, now));
+        // Those of other workers are not seen: where many are connected from one address, some are here.
+        let is_shared = || {
+            let mut connections = self.residents.connections.iter();
+            connections.any(|(_, other)| {
+                matches!(other.phase, Phase::Connected)
+                    && other.peer.ip.is_some_and(|other| source(other) == source(ip))
+            })
+        };
+        let made = self.broker.bans.change(|bans| bans.failed(ip, user, is_shared, now));
         self.tell_of(made, key, now);
     }
 

@@ -17,7 +17,7 @@ fn bans() -> Bans {
 
 fn fail(bans: &mut Bans, from: &str, user: &str, times: usize, now: Time) -> Vec<Ban> {
     (0..times)
-        .flat_map(|_| bans.failed(ip(from), Some(user), now))
+        .flat_map(|_| bans.failed(ip(from), Some(user), || false, now))
         .collect()
 }
 
@@ -50,6 +50,17 @@ fn an_address_is_banned_that_tries_many_names_and_an_ipv6_one_with_its_network()
     assert!(bans.client(Some(ip("2001:db8:1:2::7")), None, "c", START).is_some());
     assert_eq!(bans.address(ip("2001:db8:1:3::7"), START), None);
     assert_eq!(bans.list(START)[0].about.to_string(), "address=2001:db8:1:2::/64");
+}
+
+#[test]
+fn an_address_that_others_use_is_not_banned_and_the_users_there_that_are_guessed_are() {
+    let mut bans = bans();
+    for number in 0..200 {
+        let user = format!("user-{}", number % 12);
+        bans.failed(ip("10.0.0.7"), Some(&user), || true, START);
+    }
+    assert_eq!(bans.address(ip("10.0.0.7"), START), None);
+    assert_eq!(bans.list(START).len(), 12, "each of them was guessed ten times");
 }
 
 #[test]
@@ -223,7 +234,7 @@ proptest! {
             let from = IpAddr::from([10, 0, 0, host]);
             let name = user.to_string();
             if fails {
-                bans.failed(from, Some(&name), Time(now));
+                bans.failed(from, Some(&name), || false, Time(now));
                 naive.fail((host, Some(user)), 3, &options, now);
                 naive.fail((host, None), 5, &options, now);
             }

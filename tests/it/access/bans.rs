@@ -170,6 +170,26 @@ fn an_address_that_tries_many_names_is_closed_unread_until_its_time_is_over() {
     });
 }
 
+/// Behind a router, or a proxy that says nobody's address, one who guesses does not keep the others out.
+#[test]
+fn an_address_from_which_others_are_connected_is_not_closed() {
+    for version in BOTH {
+        let bans = BanOptions {
+            address_failures_max: 5,
+            ..ban_options()
+        };
+        let broker = Broker::start(1, set(bans));
+        let mut neighbour = open_from(&broker, HERE, *version);
+        neighbour.connect(&as_user(("neighbour", "right"), "neighbour"));
+        for number in 0..30 {
+            let refused = try_from(&broker, HERE, *version, (&format!("u{number}"), "guess"), "c");
+            assert_eq!(refused, code(*version, 0x86, 4));
+        }
+        assert_eq!(try_from(&broker, HERE, *version, ("u", "right"), "d"), Some(0));
+        neighbour.expect_ping_answered();
+    }
+}
+
 /// Whom a proxy brings is banned, and not the proxy.
 #[test]
 fn an_address_behind_a_proxy_is_banned_and_its_neighbours_are_not() {
