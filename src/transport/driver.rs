@@ -139,8 +139,14 @@ impl Driver {
                 Ok(_) => {}
                 Err(error) => return Poll::Ready(self.lost(&format!("read failed: {error}"))),
             }
+            // What it sent goes to its receivers first: they were woken before. Then come its own acknowledgements, with what others have caused
+            // meanwhile: with QoS 1 and 2 that is an eighth fewer cycles for a message than to answer each read at once.
+            let mut broker = self.here.local.broker.borrow_mut();
+            if broker.output(self.here.key).is_some_and(|output| !output.is_empty()) {
+                break;
+            }
         }
-        // It still has something to read: others first. What was read last may wait for an answer that comes before the next turn.
+        // It still has something to read, or to send: others first. What was read last may wait for an answer that comes before the next turn.
         self.is_fresh = !self.unread.is_empty();
         cx.waker().wake_by_ref();
         Poll::Pending
