@@ -54,11 +54,13 @@ impl Worker {
         let routed = self.route_to_all(publication, number, kept, now);
         let journal = &mut self.residents.journal;
         let ticket = match (number, received) {
-            (Some(number), _) if journal.has_deliveries() || retained.is_some() => journal.end_message(MessageRecord {
-                retained,
-                received,
-                ..MessageRecord::of(number, publication)
-            }),
+            (Some(number), _) if journal.has_deliveries() || retained.is_some() => {
+                journal.end_message(&MessageRecord {
+                    retained,
+                    received,
+                    ..MessageRecord::of(number, publication)
+                })
+            }
             (_, Some((session, id))) if routed != Routed::Refused => journal.record(&Record::Received(session, id)),
             _ => Ticket::DONE,
         };
@@ -170,7 +172,7 @@ impl Worker {
         let is_taken = current.is_some_and(|group| reach.member(&mut fanned, group, tried.into()) == Member::Takes);
         let journal = &mut self.residents.journal;
         if let Some(number) = message.number.filter(|_| journal.has_deliveries()) {
-            journal.end_message(MessageRecord::of(number, &publication));
+            journal.end_message(&MessageRecord::of(number, &publication));
         }
         is_taken
     }

@@ -136,7 +136,7 @@ pub(super) fn sent(journal: &mut Journal, session: &Session, delivery: &Delivery
         journal.begin_message();
         journal.add_delivery(&record);
         let view = delivery.message.view();
-        journal.end_message(MessageRecord::of(number, &view));
+        journal.end_message(&MessageRecord::of(number, &view));
     } else {
         journal.record(&Record::Delivery(number, record));
     }

@@ -155,22 +155,22 @@ impl Journal {
     }
 
     /// Records the message that was routed, with those who are to get it.
-    pub fn end_message(&mut self, message: MessageRecord<'_>) -> Ticket {
-        let mut deliveries = std::mem::take(&mut self.deliveries);
+    pub fn end_message(&mut self, message: &MessageRecord<'_>) -> Ticket {
+        if !self.is_on {
+            return Ticket::DONE;
+        }
         let number = message.number;
-        let ticket = self.record(&Record::Message(MessageRecord {
-            deliveries: Deliveries(&deliveries),
-            ..message
-        }));
-        deliveries.clear();
-        self.deliveries = deliveries;
+        message.encode_with(Deliveries(&self.deliveries), &mut self.open.bytes);
+        self.open.records += 1;
+        self.note_message(number);
+        self.deliveries.clear();
         // A delivery that made room for another one of the same message ended before it was told of.
         while let Some((ended, session, copy)) = self.ended_meanwhile.pop() {
             if ended == number {
                 self.record(&Record::DeliveryEnded(ended, session, copy));
             }
         }
-        ticket
+        Ticket::of_batch(self.open.number)
     }
 
     /// Waits for everything that has been recorded so far.
@@ -326,7 +326,7 @@ mod tests {
             publisher: None,
             source: None,
         };
-        journal.end_message(MessageRecord::of(number, &message));
+        journal.end_message(&MessageRecord::of(number, &message));
         assert!(!journal.has_deliveries(), "it has been routed");
         let batch = journal.take().unwrap();
         records(&batch.bytes).for_each(|record| image.apply(record));

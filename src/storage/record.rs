@@ -12,7 +12,7 @@ mod unreleased;
 
 use smallvec::SmallVec;
 
-use self::bytes::{Head, LongHead, Reader, ShortHead, put, put_binary, put_time};
+use self::bytes::{Fields, Reader, fields, put, put_binary, put_time, short_record};
 pub use self::content::Content;
 pub use self::unreleased::UnreleasedRecord;
 use crate::protocol::ids::{MessageNumber, PacketId, SessionNumber};
@@ -187,17 +187,17 @@ impl Record<'_> {
         match self {
             Self::Message(message) => message.encode(out),
             Self::Delivery(number, delivery) if delivery.is_short() => {
-                let mut head = ShortHead::record(KIND_DELIVERY);
-                head.number(number.0.get());
-                delivery.put_head(&mut head);
-                head.append_record(out);
+                short_record(out, KIND_DELIVERY, |fields| {
+                    fields.number(number.0.get());
+                    delivery.put_head(fields);
+                });
             }
             Self::DeliveryEnded(number, session, copy) => {
-                let mut head = ShortHead::record(KIND_DELIVERY_ENDED);
-                head.number(number.0.get());
-                head.number(session.0.get());
-                head.number((*copy).into());
-                head.append_record(out);
+                short_record(out, KIND_DELIVERY_ENDED, |fields| {
+                    fields.number(number.0.get());
+                    fields.number(session.0.get());
+                    fields.number((*copy).into());
+                });
             }
             Self::Received(session, id) => received(KIND_RECEIVED, *session, *id, out),
             Self::ReceivedEnded(session, id) => received(KIND_RECEIVED_ENDED, *session, *id, out),
@@ -291,10 +291,10 @@ pub fn message_number(record: &[u8]) -> Option<MessageNumber> {
 
 #[inline(always)]
 fn received(kind: u8, session: SessionNumber, id: PacketId, out: &mut Vec<u8>) {
-    let mut head = ShortHead::record(kind);
-    head.number(session.0.get());
-    head.number(id.get().into());
-    head.append_record(out);
+    short_record(out, kind, |fields| {
+        fields.number(session.0.get());
+        fields.number(id.get().into());
+    });
 }
 
 fn framed(out: &mut Vec<u8>, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
@@ -413,36 +413,35 @@ impl<'a> MessageRecord<'a> {
 
     /// Appends it as a record.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_with(self.deliveries, out);
+    }
+
+    /// Appends it as a record, as if these were its deliveries.
+    pub fn encode_with(&self, deliveries: Deliveries<'_>, out: &mut Vec<u8>) {
         let (content, start) = (&self.content, out.len());
         let (topic, properties) = (content.topic.as_bytes(), content.properties.as_bytes());
-        out.reserve(topic.len() + properties.len() + content.payload.len() + self.deliveries.0.len() + 300);
-        let mut head = LongHead::record(KIND_MESSAGE);
-        head.number(self.number.0.get());
-        head.number(self.expires_at.0.wrapping_add(1));
-        head.number(self.retained.map_or(0, |order| order + 1));
-        match self.received {
-            None => head.byte(0),
-            Some((session, id)) => {
-                head.number(id.get().into());
-                head.number(session.0.get());
+        out.reserve(topic.len() + properties.len() + content.payload.len() + deliveries.0.len() + 300);
+        // At most six numbers, and what is before them.
+        fields::<80>(out, |fields| {
+            fields.begin_record(KIND_MESSAGE);
+            fields.number(self.number.0.get());
+            fields.number(self.expires_at.0.wrapping_add(1));
+            fields.number(self.retained.map_or(0, |order| order + 1));
+            match self.received {
+                None => fields.byte(0),
+                Some((session, id)) => {
+                    fields.number(id.get().into());
+                    fields.number(session.0.get());
+                }
             }
-        }
-        head.byte(content.bits());
-        head.number(topic.len() as u64);
-        head.append_to(out);
+            fields.byte(content.bits());
+            fields.number(topic.len() as u64);
+        });
         out.extend_from_slice(topic);
-        if properties.is_empty() {
-            let mut head = ShortHead::new();
-            head.byte(0);
-            head.number(content.payload.len() as u64);
-            head.append_to(out);
-        } else {
-            put_binary(out, properties);
-            put(out, content.payload.len() as u64);
-        }
-        out.extend_from_slice(content.payload);
+        put_binary(out, properties);
+        put_binary(out, content.payload);
         content.encode_source(out);
-        out.extend_from_slice(self.deliveries.0);
+        out.extend_from_slice(deliveries.0);
         end_record(out, start);
     }
 
@@ -494,9 +493,7 @@ impl<'a> DeliveryRecord<'a> {
     /// Appends it, as part of [`Deliveries`].
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let mut head = ShortHead::new();
-        self.put_head(&mut head);
-        head.append_to(out);
+        fields::<32>(out, |fields| self.put_head(fields));
         if self.is_short() {
             return;
         }
@@ -521,7 +518,7 @@ impl<'a> DeliveryRecord<'a> {
     }
 
     #[inline(always)]
-    fn put_head<const ROOM: usize>(&self, head: &mut Head<ROOM>) {
+    fn put_head<const ROOM: usize>(&self, head: &mut Fields<'_, ROOM>) {
         let (progress, id) = match self.progress {
             Progress::Queued => (0, None),
             Progress::Sent(id) => (1, Some(id)),

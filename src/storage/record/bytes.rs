@@ -23,35 +23,44 @@ pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
     out.truncate(start + length + 1);
 }
 
-/// Small fields that are put together on the stack and appended at once: a message has a dozen, and with sessions that are kept they are
-/// a tenth of what it costs. Room for `ROOM` bytes, of the longest numbers that its fields may have.
-pub(super) struct Head<const ROOM: usize> {
-    bytes: [u8; ROOM],
+/// Appends small fields together: a message has a dozen, and with sessions that are kept they are a tenth of what it costs. There is `ROOM` for the
+/// longest numbers that the fields may have; what is left of it is taken back. They are put where they stay: to put them together elsewhere and
+/// copy them costs more than everything else here, as a load of many bytes waits for the stores of few that it overlaps.
+#[inline(always)]
+pub(super) fn fields<const ROOM: usize>(out: &mut Vec<u8>, put: impl FnOnce(&mut Fields<'_, ROOM>)) {
+    let start = out.len();
+    out.extend_from_slice(&[0; ROOM]);
+    let length = out[start..].first_chunk_mut().map_or(0, |bytes| {
+        let mut fields = Fields { bytes, length: 0 };
+        put(&mut fields);
+        fields.length
+    });
+    out.truncate(start + length);
+}
+
+/// Appends a record that consists of at most three numbers and two bytes.
+#[inline(always)]
+pub(super) fn short_record(out: &mut Vec<u8>, kind: u8, put: impl FnOnce(&mut Fields<'_, 48>)) {
+    fields(out, |fields| {
+        fields.begin_record(kind);
+        put(fields);
+        let length = (fields.length - LENGTH_BYTES) as u32; // of a few dozen bytes
+        fields.bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
+    });
+}
+
+/// See [`fields`].
+pub(super) struct Fields<'a, const ROOM: usize> {
+    bytes: &'a mut [u8; ROOM],
     length: usize,
 }
 
-/// A head of a record that consists of at most three numbers and two bytes.
-pub(super) type ShortHead = Head<48>;
-/// A head of up to seven numbers and a few bytes.
-pub(super) type LongHead = Head<96>;
-
-impl<const ROOM: usize> Head<ROOM> {
-    /// Nothing yet.
+impl<const ROOM: usize> Fields<'_, ROOM> {
+    /// The beginning of a record: room for its length, and its kind.
     #[inline(always)]
-    pub(super) const fn new() -> Self {
-        Self {
-            bytes: [0; ROOM],
-            length: 0,
-        }
-    }
-
-    /// The beginning of a record. Its length is put there by [`Head::append_record`], or by who appends more.
-    #[inline(always)]
-    pub(super) const fn record(kind: u8) -> Self {
-        let mut head = Self::new();
-        head.bytes[LENGTH_BYTES] = kind;
-        head.length = LENGTH_BYTES + 1;
-        head
+    pub(super) const fn begin_record(&mut self, kind: u8) {
+        self.bytes[LENGTH_BYTES] = kind;
+        self.length = LENGTH_BYTES + 1;
     }
 
     #[inline(always)]
@@ -74,23 +83,12 @@ impl<const ROOM: usize> Head<ROOM> {
         if value < 1 << 7 {
             self.put([low as u8]);
         } else if value < 1 << 14 {
-            self.put(
-                (low & 0x7F | (low & 0x3F80) << 1 | 0x80)
-                    .to_le_bytes()
-                    .first_chunk::<2>()
-                    .copied()
-                    .unwrap_or_default(),
-            );
+            self.put([low as u8 | 0x80, (low >> 7) as u8]);
         } else if value < 1 << 28 {
             let groups = low & 0x7F | (low & 0x3F80) << 1 | (low & 0x1F_C000) << 2 | (low & 0xFE0_0000) << 3;
             if value < 1 << 21 {
-                self.put(
-                    (groups | 0x8080)
-                        .to_le_bytes()
-                        .first_chunk::<3>()
-                        .copied()
-                        .unwrap_or_default(),
-                );
+                let [first, second, third, _] = (groups | 0x8080).to_le_bytes();
+                self.put([first, second, third]);
             } else {
                 self.put((groups | 0x80_8080).to_le_bytes());
             }
@@ -106,26 +104,6 @@ impl<const ROOM: usize> Head<ROOM> {
             value >>= 7;
         }
         self.byte(value as u8);
-    }
-
-    /// Appends what was put. Copies more than that and takes the rest back: a copy of known length is two instructions, one of another is
-    /// a call that costs as much as everything else here.
-    #[inline(always)]
-    pub(super) fn append_to(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        match self.bytes.first_chunk::<32>() {
-            Some(first) if self.length <= 32 => out.extend_from_slice(first),
-            _ => out.extend_from_slice(&self.bytes),
-        }
-        out.truncate(start + self.length);
-    }
-
-    /// Appends the whole record.
-    #[inline(always)]
-    pub(super) fn append_record(&mut self, out: &mut Vec<u8>) {
-        let length = (self.length - LENGTH_BYTES) as u32; // of a few dozen bytes
-        self.bytes[..LENGTH_BYTES].copy_from_slice(&length.to_le_bytes());
-        self.append_to(out);
     }
 }
 
@@ -205,15 +183,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_head_writes_numbers_as_they_are_read_and_as_put_does() {
+    fn fields_write_numbers_as_they_are_read_and_as_put_does() {
         let around = (0..64).flat_map(|bit| [(1u64 << bit) - 1, 1 << bit, (1 << bit) | 0x55]);
         let numbers: Vec<u64> = around.chain([u64::MAX, 300, 0x0FFF_FFFF, 0x1000_0000]).collect();
         for number in numbers {
-            let (mut head, mut plain, mut quick) = (ShortHead::new(), vec![7], vec![7]);
-            head.byte(1);
-            head.number(number);
-            head.number(2);
-            head.append_to(&mut quick);
+            let (mut plain, mut quick) = (vec![7], vec![7]);
+            fields::<32>(&mut quick, |fields| {
+                fields.byte(1);
+                fields.number(number);
+                fields.number(2);
+            });
             plain.push(1);
             put(&mut plain, number);
             put(&mut plain, 2);
@@ -223,19 +202,13 @@ mod tests {
     }
 
     #[test]
-    fn a_head_has_room_for_the_longest_fields() {
-        let (mut short, mut long) = (ShortHead::record(1), LongHead::record(1));
-        for _ in 0..4 {
-            short.number(u64::MAX);
-        }
-        for _ in 0..8 {
-            long.number(u64::MAX);
-        }
+    fn a_short_record_has_room_for_the_longest_fields() {
         let mut out = Vec::new();
-        short.append_record(&mut out);
-        long.append_record(&mut out);
-        assert_eq!(out[..5], [41, 0, 0, 0, 1]);
-        assert_eq!(out[45..50], [81, 0, 0, 0, 1]);
-        assert_eq!(out.len(), 45 + 85);
+        short_record(&mut out, 9, |fields| {
+            for _ in 0..4 {
+                fields.number(u64::MAX);
+            }
+        });
+        assert_eq!((&out[..5], out.len()), (&[41, 0, 0, 0, 9][..], 45));
     }
 }
