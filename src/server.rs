@@ -127,6 +127,9 @@ impl Server {
         for (listener, rules) in options.listeners {
             listeners.push((Listener::bind(listener)?, Arc::new(rules)));
         }
+        // Before the store is read, which may take long: what is renewed meanwhile is seen afterwards.
+        let certificates = listeners.iter().map(|(listener, rules)| (listener.shared(), rules));
+        let certificates = Arc::new(LiveCertificates::new(certificates));
         let addresses = listeners
             .iter()
             .map(|(listener, rules)| (rules.name.clone(), listener.local_addresses()))
@@ -143,9 +146,7 @@ impl Server {
         let reloader = Reloader {
             access: options.access,
             broker: Arc::clone(&broker),
-            certificates: Arc::new(LiveCertificates::new(
-                listeners.iter().map(|(listener, rules)| (listener.shared(), rules)),
-            )),
+            certificates,
         };
         let control = directory.and_then(|directory| listen_to_commands(&directory, &reloader, clock));
         let (stop, stopped) = watch::channel(Stop::Running);

@@ -1,6 +1,7 @@
 //! Certificates, keys, authorities and revocation lists of the listeners: watched, read again when they change, and taken for new connections.
 //! Who is connected stays, but who has shown a certificate that a new revocation list names. The end of a certificate is told beforehand.
 
+use std::mem;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,8 +11,8 @@ use tracing::{error, info, warn};
 use super::reload::Reloaded;
 use crate::backends::access::Fingerprint;
 use crate::session::peer::ListenerRules;
-use crate::transport::listener::ListenerShared;
-use crate::transport::tls;
+use crate::transport::listener::{ListenError, ListenerShared};
+use crate::transport::tls::{self, TlsError};
 
 /// Days before the end of a certificate on which that is told.
 const DAYS: [i64; 4] = [30, 14, 7, 1];
@@ -31,6 +32,8 @@ struct Watched {
     read: Vec<Fingerprint>,
     /// At the last look: who replaces two files that belong together is waited for.
     seen: Vec<Fingerprint>,
+    /// That a file cannot be read has been told, and is tried again.
+    is_failing: bool,
     /// Of each certificate when it ends, and how often that has been told.
     told_ends: Vec<(i64, usize)>,
 }
@@ -47,6 +50,7 @@ impl LiveCertificates {
                 files,
                 read: looks.clone(),
                 seen: looks,
+                is_failing: false,
                 told_ends: Vec::new(),
             };
             watched.tell_ends(now());
@@ -90,23 +94,35 @@ impl Watched {
 
     /// What changes while it is read looks different at the next look. True where certificates of clients have been revoked.
     fn read_again(&mut self, looks: Vec<Fingerprint>, told: &mut Reloaded) -> bool {
-        self.read = looks;
+        let before = mem::replace(&mut self.read, looks);
         let listener = self.listener.name();
         let list = self.listener.options().tls.as_ref();
         let list = list.and_then(|tls| tls.client_crl.as_deref());
-        let revoked = list.map(tls::revoked).transpose().map_err(|error| error.to_string());
-        let read = revoked.and_then(|revoked| {
-            let read = self.listener.reload_tls();
-            read.map(|()| revoked).map_err(|error| error.to_string())
+        let in_listener = |source| ListenError::Tls {
+            listener: listener.to_owned(),
+            source,
+        };
+        let read = list.map(tls::revoked).transpose().map_err(in_listener);
+        let read = read.and_then(|revoked| {
+            self.listener.reload_tls()?;
+            Ok(revoked.unwrap_or_default())
         });
         let revoked = match read {
-            Ok(revoked) => revoked.unwrap_or_default(),
+            Ok(revoked) => revoked,
             Err(error) => {
-                error!(listener, "certificates stay as they were: {error}");
+                // Too many open files, a device that is away for a moment: the file will not look different when that is over.
+                let was_failing = mem::replace(&mut self.is_failing, is_passing(&error));
+                if self.is_failing {
+                    self.read = before;
+                }
+                if !(self.is_failing && was_failing) {
+                    error!(listener, "certificates stay as they were: {error}");
+                }
                 told.refused.push(format!("certificates stay as they were: {error}"));
                 return false;
             }
         };
+        self.is_failing = false;
         for certificate in self.listener.certificates() {
             let (file, serial) = (certificate.chain.display(), &certificate.serial);
             let end = OffsetDateTime::from_unix_timestamp(certificate.not_after);
@@ -139,6 +155,17 @@ impl Watched {
             }
         }
     }
+}
+
+/// True where it may be over without a change of the files.
+const fn is_passing(error: &ListenError) -> bool {
+    matches!(
+        error,
+        ListenError::Tls {
+            source: TlsError::Read { .. },
+            ..
+        }
+    )
 }
 
 /// Seconds since 1970.

@@ -20,6 +20,8 @@ pub(super) struct Reloading {
     looked: Vec<Fingerprint>,
     /// What it was started with: all that waits for a restart is told each time.
     started: Written,
+    /// What that is.
+    waiting: Vec<String>,
 }
 
 impl Reloading {
@@ -30,6 +32,7 @@ impl Reloading {
             looked: looks(&loaded.files),
             files: loaded.files.clone(),
             started: loaded.written.clone(),
+            waiting: Vec::new(),
         }
     }
 
@@ -44,6 +47,7 @@ impl Reloading {
             self.read_configuration(look, &mut told);
         }
         self.reloader.certificates(&mut told);
+        told.waiting.clone_from(&self.waiting);
         told
     }
 
@@ -62,9 +66,9 @@ impl Reloading {
                 return;
             }
         };
-        told.waiting = waiting(&self.started, &loaded.written);
-        if !told.waiting.is_empty() {
-            let options = told.waiting.join(", ");
+        self.waiting = waiting(&self.started, &loaded.written);
+        if !self.waiting.is_empty() {
+            let options = self.waiting.join(", ");
             tracing::warn!(options, "changed in the configuration, and wait for a restart");
         }
         // What was not taken over is looked at the next time.

@@ -42,7 +42,7 @@ section! {
         /// Passwords that wait to be checked; clients beyond are refused (0x97, 3), those of the address with the most first. Cost: the CONNECT each.
         hashing_waiting_max: u32 = 256, in 1 => 1_000_000;
         /// How often files of users, rules, keys and certificates are looked at; a change counts at the second look, when it has come to rest; `"0s"`:
-        /// never, only SIGHUP and `sundew reload` read them again. Cost: a system call a file each time.
+        /// never, only SIGHUP and `sundew reload` read them again, and tell of certificates that end. Cost: a system call a file each time.
         watch_interval: Duration = Duration::from_millis(250), in seconds(0) => seconds(3600);
         /// Methods of MQTT 5's enhanced authentication by which users of a password file may prove their passwords instead of showing them:
         /// each is offered where a user's line has what it needs (`sundew user add --scram`); `[]`: none. Cost: a few microseconds an exchange.

@@ -29,7 +29,7 @@ section! {
         /// Size of a file of the log. Cost: none.
         segment_size: Bytes = Bytes(64 << 20), in Bytes(1 << 20) => Bytes(1 << 30);
         /// The log is replaced by a snapshot when it has grown by so much, and by as much as the last snapshot has. Taken while the broker
-        /// works on; at most once a second, unless the log is four times that. Cost: less makes starts quicker and writes more.
+        /// works on; at most once a second, unless the log is four times that (for a moment it may be five times). Cost: less makes starts quicker and writes more.
         snapshot_after: Bytes = Bytes(64 << 20), in Bytes(1 << 20) => Bytes(1 << 40);
         /// What is done about damaged files at the start: `"quarantine"`: set aside, and what is readable is used and what is lost is
         /// named; `"refuse"`: the broker does not start. Cost of refuse: nobody is served before you have come.

@@ -50,6 +50,8 @@ pub(super) struct Compaction {
     began: Time,
     /// Bytes of the log then.
     pub(super) began_at_bytes: u64,
+    /// There is soon no room left, and the next one makes some.
+    pub(super) is_short_of_room: bool,
 }
 
 impl Compaction {
@@ -70,6 +72,7 @@ impl Compaction {
             last_id: 0,
             began: Time::default(),
             began_at_bytes: 0,
+            is_short_of_room: false,
         }
     }
 
@@ -142,6 +145,7 @@ impl Engine {
         let snapshot = self.compaction.last_bytes;
         if free < 2 * (self.options.reserve + snapshot) && self.log_bytes() > snapshot.max(self.options.reserve) {
             self.compaction.wants = true;
+            self.compaction.is_short_of_room = true;
         }
     }
 
@@ -156,13 +160,12 @@ impl Engine {
         if may_begin {
             let (limit, bytes) = (self.log_limit(), self.log_bytes());
             let is_early = self.now.time.millis_since(self.compaction.began) < SPACING_MILLIS;
-            self.compaction.wants |= self.compaction.changes > 0
-                && bytes
-                    > if is_early {
-                        limit.saturating_mul(LOG_TIMES_MAX)
-                    } else {
-                        limit
-                    };
+            let most = if is_early {
+                limit.saturating_mul(LOG_TIMES_MAX)
+            } else {
+                limit
+            };
+            self.compaction.wants |= self.compaction.changes > 0 && bytes > most;
         }
         may_begin
     }
@@ -257,6 +260,7 @@ impl Engine {
         let name = snapshot.name();
         self.compaction.finishing = None;
         self.compaction.is_publishing = false;
+        self.compaction.is_short_of_room = false;
         self.compaction.last_bytes = snapshot.bytes();
         count(&self.status.snapshots, 1);
         set(&self.status.snapshot_bytes, snapshot.bytes());

@@ -276,10 +276,11 @@ impl Engine {
         Wake::At(at)
     }
 
-    /// True when a snapshot that is being made is waited for: to end, to heal, or because the log grows faster than it.
+    /// True when a snapshot that is being made is waited for: to end, to heal, because there is soon no room, or because the log grows
+    /// faster than it.
     pub fn is_hurried(&self) -> bool {
         let is_outrun = self.log_bytes() > self.compaction.began_at_bytes.saturating_add(self.log_limit());
-        self.closing.is_some() || self.failure.is_some() || is_outrun
+        self.closing.is_some() || self.failure.is_some() || self.compaction.is_short_of_room || is_outrun
     }
 
     /// True when it was closed: nothing more will be written.
