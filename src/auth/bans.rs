@@ -24,6 +24,11 @@ pub const BANNED: &str = "banned";
 pub const ORDERS_MAX: usize = 1000;
 /// Bytes of a name that are kept of a ban, to be shown.
 const NAME_BYTES_MAX: usize = 128;
+/// How many times as many failures a shared address has before it is banned: a house full of old passwords stays below it, and still
+/// nobody can guess without end.
+const SHARED_TIMES: u32 = 10;
+/// Entries whose bans still run that are passed over for one that makes room.
+const SPARED_MAX: usize = 4;
 
 /// Reasons of refusals (see [`super::Refusal::why`]) that are wrong guesses. One whose token has expired, or who shows none at all, has
 /// guessed nothing, and devices do it all day.
@@ -179,7 +184,7 @@ pub struct Bans {
     hasher: RandomState,
     /// By the hash of what is counted: names come from strangers and may be long.
     entries: HashMap<u64, Entry, RandomState>,
-    /// The keys of `entries`, oldest first.
+    /// The keys of `entries`, oldest first, but for those that were spared.
     ages: VecDeque<u64>,
     /// By administrators.
     orders: Vec<Ban>,
@@ -227,22 +232,17 @@ impl Bans {
         self.latest
     }
 
-    /// A wrong password. Returns the bans that it has brought. An address is not banned, and its count begins anew, where `is_shared` says that
-    /// others are connected from there: behind a router or a proxy, one who guesses would keep all of them out.
+    /// A wrong password. Returns the bans that it has brought. An address may have ten times as many where `is_shared` says that others are
+    /// connected from there: behind a router or a proxy, one who guesses would keep all of them out.
     pub fn failed(&mut self, ip: IpAddr, user: Option<&str>, is_shared: impl FnOnce() -> bool, now: Time) -> Vec<Ban> {
         if self.is_exempt(ip) {
             return Vec::new();
         }
         let (window, source) = (self.options.window_ms, source(ip));
         let (of_user, of_address) = (self.options.failures_max, self.options.address_failures_max);
-        let by_user = user.and_then(|user| self.count(Counted::Login(source, user), of_user, window, now));
-        let mut by_address = self.count(Counted::Address(source), of_address, window, now);
-        if by_address.is_some() && is_shared() {
-            by_address = None;
-            if let Some(entry) = self.entries.get_mut(&self.hasher.hash_one(Counted::Address(source))) {
-                (entry.bans, entry.until, entry.about) = (0, Time(0), None);
-            }
-        }
+        let by_user = user.and_then(|user| self.count(Counted::Login(source, user), of_user, window, now, |_| false));
+        let is_excused = |count| count < of_address.saturating_mul(SHARED_TIMES) && is_shared();
+        let by_address = self.count(Counted::Address(source), of_address, window, now, is_excused);
         by_user.into_iter().chain(by_address).collect()
     }
 
@@ -253,7 +253,8 @@ impl Bans {
             return None;
         }
         let counted = Counted::Client(source(ip), client_id, user);
-        self.count(counted, max.saturating_add(1), self.options.connects_window_ms, now)
+        let window = self.options.connects_window_ms;
+        self.count(counted, max.saturating_add(1), window, now, |_| false)
     }
 
     /// Until when everybody from an address is banned.
@@ -286,13 +287,13 @@ impl Bans {
         if self.orders.len() >= ORDERS_MAX {
             return Err(TooManyOrders);
         }
-        self.latest = self.latest.max(until);
         self.orders.push(Ban {
             about,
             until,
             count: 0,
             note,
         });
+        self.find_latest();
         Ok(())
     }
 
@@ -315,10 +316,18 @@ impl Bans {
                 (entry.count, entry.bans, entry.until, entry.about) = (0, 0, Time(0), None);
             }
         }
+        self.find_latest();
         lifted
     }
 
-    /// Every ban there is: those of administrators first, then the others, oldest first.
+    /// A ban that is gone, or shorter than it was, may have been the one that ends last.
+    fn find_latest(&mut self) {
+        let ordered = self.orders.iter().map(|order| order.until);
+        let counted = self.entries.values().map(|entry| entry.until);
+        self.latest = ordered.chain(counted).max().unwrap_or(Time(0));
+    }
+
+    /// Every ban there is: those of administrators first, then the others, by about their age.
     pub fn list(&self, now: Time) -> Vec<Ban> {
         let counted = self.ages.iter().filter_map(|key| self.entries.get(key));
         let counted = counted.filter_map(|entry| {
@@ -358,8 +367,15 @@ impl Bans {
         (entry.until > now).then_some(entry.until)
     }
 
-    /// Counts one; the `max`th within the window brings a ban.
-    fn count(&mut self, counted: Counted<'_>, max: u32, window_ms: u64, now: Time) -> Option<Ban> {
+    /// Counts one; the `max`th within the window brings a ban, or, where `is_excused` says so of that count, the next multiple of it.
+    fn count(
+        &mut self,
+        counted: Counted<'_>,
+        max: u32,
+        window_ms: u64,
+        now: Time,
+        is_excused: impl FnOnce(u32) -> bool,
+    ) -> Option<Ban> {
         if max == u32::MAX {
             return None;
         }
@@ -380,7 +396,7 @@ impl Bans {
             (entry.since, entry.count) = (now, 0);
         }
         entry.count += 1;
-        if entry.count < max {
+        if !entry.count.is_multiple_of(max.max(1)) || is_excused(entry.count) {
             return None;
         }
         if now >= entry.until.plus_millis(time_max_ms) {
@@ -401,14 +417,23 @@ impl Bans {
         Some(ban)
     }
 
-    /// For one more: the oldest go that are of no meaning any more, and, when there are too many, the oldest.
+    /// For one more: the oldest go that are of no meaning any more, and, when there are too many, the oldest whose ban does not run. A
+    /// few whose bans do are spared, and no more: whoever fills the table with bans is not to cost much time.
     fn make_room(&mut self, now: Time) {
+        let mut spared = 0;
         while let Some(oldest) = self.ages.front().copied() {
-            let is_over = self.entries.get(&oldest).is_none_or(|entry| self.is_over(entry, now));
+            let entry = self.entries.get(&oldest);
+            let is_over = entry.is_none_or(|entry| self.is_over(entry, now));
+            let is_running = entry.is_some_and(|entry| entry.until > now);
             if !is_over && self.entries.len() < self.options.entries_max.max(1) {
                 return;
             }
             self.ages.pop_front();
+            if is_running && spared < SPARED_MAX {
+                spared += 1;
+                self.ages.push_back(oldest);
+                continue;
+            }
             self.entries.remove(&oldest);
         }
     }

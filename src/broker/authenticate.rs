@@ -6,7 +6,7 @@ use super::endings::Ending;
 use super::worker::Worker;
 use crate::auth::chain::{TOO_MANY_CHECKS, TOO_MANY_TOKEN_CHECKS};
 use crate::auth::way::looks_like_token;
-use crate::auth::{Answer, AuthStep, Identity, Verdict};
+use crate::auth::{Answer, AuthStep, Identity, Refusal, Verdict};
 use crate::protocol::ids::ConnectionKey;
 use crate::protocol::packet::{Auth, Packet, PacketType};
 use crate::protocol::property::{PropertiesBuf, PropertyId};
@@ -107,8 +107,12 @@ impl Worker {
         }
     }
 
-    /// The authenticator has decided about a CONNECT.
+    /// The authenticator has decided about a CONNECT. A ban that came meanwhile, or of a name that only the exchange told, is looked at
+    /// first: who is banned hears the same whether he has guessed right or wrong.
     pub(super) fn authenticated(&mut self, key: ConnectionKey, verdict: Verdict, now: Time) {
+        if let Err(refusal) = self.check_claim(key, now) {
+            return self.refuse(key, &refusal, now);
+        }
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
@@ -138,6 +142,19 @@ impl Worker {
             }
             other => connection.phase = other,
         }
+    }
+
+    /// Refuses a client that wants to connect as a user who is banned.
+    fn check_claim(&self, key: ConnectionKey, now: Time) -> Result<(), Refusal> {
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return Ok(());
+        };
+        let Phase::Authenticating(request) = &connection.phase else {
+            return Ok(());
+        };
+        let enhanced = connection.admission.enhanced.as_ref();
+        let claimed = enhanced.and_then(|enhanced| enhanced.exchange.user_name.as_deref());
+        self.check_ban(key, claimed.or(request.user_name.as_deref()), now)
     }
 
     /// The authenticator has decided about a client that authenticates again.

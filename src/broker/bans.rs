@@ -18,6 +18,9 @@ use crate::protocol::time::Time;
 use crate::session::connection::{Connection, Phase};
 use crate::session::network::source;
 
+#[cfg(test)]
+mod tests;
+
 /// The bans of all workers. While nobody is banned, asking costs a load.
 #[derive(Debug)]
 pub struct BanTable {
@@ -62,9 +65,14 @@ impl BanTable {
         self.change(|bans| bans.lift(subject, now))
     }
 
+    /// Whether anybody may be banned.
+    fn may_be_any(&self, now: Time) -> bool {
+        self.latest.load(Ordering::Acquire) > now.0
+    }
+
     /// Looks, where somebody may be banned.
     fn if_any(&self, now: Time, look: impl FnOnce(&Bans) -> Option<Time>) -> Option<Time> {
-        if self.latest.load(Ordering::Acquire) <= now.0 {
+        if !self.may_be_any(now) {
             return None;
         }
         look(&self.bans.lock().unwrap_or_else(PoisonError::into_inner))
@@ -105,6 +113,9 @@ fn banned_as(connection: &Connection) -> Cow<'_, str> {
 impl Worker {
     /// Refuses a client that is banned, under the user name that it gives or has.
     pub(super) fn check_ban(&self, key: ConnectionKey, user: Option<&str>, now: Time) -> Result<(), Refusal> {
+        if !self.broker.bans.may_be_any(now) {
+            return Ok(());
+        }
         let Some(connection) = self.residents.connections.get(key.0) else {
             return Ok(());
         };

@@ -201,22 +201,7 @@ impl Worker {
         let Some(client_id) = connection.client_id.clone() else {
             return;
         };
-        if self.is_draining {
-            let reason = ReasonCode::ServerUnavailable;
-            return self.refuse(
-                key,
-                &Refusal {
-                    reason,
-                    why: "shutting_down",
-                },
-                now,
-            );
-        }
-        if let Some(why) = self.must_go(key) {
-            let refusal = Refusal {
-                reason: ReasonCode::NotAuthorized,
-                why,
-            };
+        if let Err(refusal) = self.check_entrance(key, now) {
             return self.refuse(key, &refusal, now);
         }
         if !self.claim(key, &client_id, now) {
@@ -259,6 +244,28 @@ impl Worker {
         }
         self.log_connected(key, &request, taken.is_present);
         self.begin_delivery(key, now);
+    }
+
+    /// What may have changed since a client was admitted.
+    fn check_entrance(&self, key: ConnectionKey, now: Time) -> Result<(), Refusal> {
+        if self.is_draining {
+            return Err(Refusal {
+                reason: ReasonCode::ServerUnavailable,
+                why: "shutting_down",
+            });
+        }
+        if let Some(why) = self.must_go(key) {
+            return Err(Refusal {
+                reason: ReasonCode::NotAuthorized,
+                why,
+            });
+        }
+        // While it was handed over it was with no worker, and none could tell it to go.
+        let connection = self.residents.connections.get(key.0);
+        match connection.filter(|connection| connection.hand_overs > 0) {
+            Some(connection) => self.check_ban(key, connection.user_name.as_deref(), now),
+            None => Ok(()),
+        }
     }
 
     /// Whether a client's session is, or may be, here. If not, the connection goes where it is, or is refused.

@@ -16,7 +16,7 @@ use crate::protocol::property::{Properties, PropertiesBuf};
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
 use crate::protocol::topic::{TopicFilter, TopicName};
-use crate::session::connection::Connection;
+use crate::session::connection::{Connection, Phase};
 use crate::session::request::ConnectRequest;
 
 /// How much each tenant has now: those that have something.
@@ -97,8 +97,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether a client still belongs where it was put.
+    /// Whether a client still belongs where it was put. Where it was not put anywhere yet, that is decided when it is let in.
     pub(super) fn is_in_its_tenant(&self, connection: &Connection) -> bool {
+        if !matches!(connection.phase, Phase::Admitted(_) | Phase::Connected) {
+            return true;
+        }
         let mount = self.broker.authenticator.mount_of(&Access::of(connection));
         mount.is_ok_and(|mount| mount.as_deref() == connection.tenant())
     }
@@ -253,5 +256,73 @@ impl MountedName {
             Some(mount) => mount.properties_in(properties, scratch),
             None => properties,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::auth::{Answer, Authenticator, Identity, Verdict};
+    use crate::broker::mail::Outcome;
+    use crate::broker::worker::Status;
+    use crate::broker::{Broker, BrokerOptions, Parts};
+    use crate::protocol::ids::{Token, WorkerId};
+    use crate::session::peer::Peer;
+    use crate::session::peer::tests::peer;
+
+    /// Everybody is of one tenant; who it is takes a while.
+    #[derive(Default)]
+    struct Slow {
+        asked: Mutex<Option<Token>>,
+        has_changed: AtomicBool,
+    }
+
+    impl Authenticator for Slow {
+        fn connect(&self, _: &ConnectRequest, _: &Peer, token: Token) -> Answer<Verdict> {
+            *self.asked.lock().unwrap() = Some(token);
+            Answer::Pending
+        }
+
+        fn mount_of(&self, _: &Access<'_>) -> Result<Option<Box<str>>, &'static str> {
+            let mount = match self.has_changed.load(Ordering::Relaxed) {
+                false => "a/",
+                true => "b/",
+            };
+            Ok(Some(mount.into()))
+        }
+
+        fn has_tenants(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_reload_cuts_off_nobody_who_is_still_connecting() {
+        let now = Time(1_000_000);
+        let authenticator = Arc::new(Slow::default());
+        let parts = Parts {
+            authenticator: Arc::clone(&authenticator) as _,
+            ..Parts::default()
+        };
+        let broker = Broker::new(BrokerOptions::default(), 1, parts);
+        let mut worker = Worker::new(broker, WorkerId(0), now);
+        let [silent, waiting] = [(); 2].map(|()| worker.open(peer(), now.plus_secs(10), now));
+        worker.receive(waiting, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c", now);
+        worker.look_at_access_again(now);
+        assert_eq!(worker.status(silent), Status::Open);
+        assert_eq!(worker.status(waiting), Status::Waiting);
+        let token = authenticator.asked.lock().unwrap().unwrap();
+        worker.complete(token, Outcome::Verdict(Verdict::Admit(Identity::default())), now);
+        assert_eq!(worker.status(waiting), Status::Open);
+        let tenant = |worker: &Worker| worker.residents.connections.get(waiting.0).unwrap().tenant() == Some("a/");
+        assert!(tenant(&worker));
+        worker.look_at_access_again(now);
+        assert_eq!(worker.status(waiting), Status::Open);
+        authenticator.has_changed.store(true, Ordering::Relaxed);
+        worker.look_at_access_again(now);
+        assert_eq!(worker.status(waiting), Status::Closing, "it is of another tenant now");
     }
 }

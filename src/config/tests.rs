@@ -314,6 +314,28 @@ connect_url = "auth.example"
     assert_eq!(problems.len(), 12, "{problems:#?}");
 }
 
+/// Whoever came while the program fails would belong to no tenant, and see the topics of all.
+#[test]
+fn a_program_that_fails_open_is_refused_where_there_are_tenants() {
+    let program = "[[listeners]]\naddress = \"127.0.0.1:0\"\n[[auth.http]]\nacl_url = \"https://auth.example/acl\"\non_failure = \"allow\"\n";
+    let asks = "connect_url = \"https://auth.example/\"\n";
+    let by_name = "[[tenants]]\nname = \"a\"\nusers = [\"a-*\"]\n";
+    let by_token = "[[auth.jwt]]\nsecret_file = \"/dev/null\"\ntenant_claim = \"tenant\"\n";
+    let is_refused = |text: &str| {
+        let problems = load_text(text).err().unwrap_or_default();
+        problems.iter().any(|problem| {
+            problem.contains("sundew.toml:5:1: error: auth.http[0].on_failure: with \"allow\", whoever comes while")
+        })
+    };
+    assert!(!is_refused(&format!("{program}{asks}")), "nobody is of a tenant");
+    assert!(
+        !is_refused(&format!("{program}{by_name}")),
+        "it is not asked who enters"
+    );
+    assert!(is_refused(&format!("{program}{asks}{by_name}")));
+    assert!(is_refused(&format!("{program}{asks}{by_token}")));
+}
+
 #[test]
 fn the_environment_is_forgiven_unknown_names_but_not_wrong_values() {
     let environment = |name: &str, value: &str| Layers {

@@ -8,6 +8,7 @@ use super::{
     problem::Problems,
     schema::{Config, Http, HttpAnswer, HttpFormat, HttpMethod, Jwt, OnFailure, TokenIn},
     suggest,
+    tenants::tenants,
     value::Placed,
 };
 use crate::backends::{
@@ -204,6 +205,20 @@ fn check_http(http: &Http, path: &str, config: &Config, problems: &mut Problems)
         );
     }
     check_listeners(path, &http.listeners, config, problems);
+    check_failure(http, path, config, problems);
+}
+
+/// A program that does not answer does not say whose tenant a client is of either, and one of none sees the topics of all.
+fn check_failure(http: &Http, path: &str, config: &Config, problems: &mut Problems) {
+    let by_token = config.auth.jwt.iter().any(|jwt| jwt.value.tenant_claim.is_some());
+    let has_tenants = by_token || !tenants(config).is_empty();
+    if has_tenants && http.connect_url.is_some() && http.on_failure == OnFailure::Allow {
+        problems.error(
+            &format!("{path}.on_failure"),
+            "with \"allow\", whoever comes while the program fails may belong to no tenant and see the topics of all; \
+             there are tenants, so it has to be \"deny\"",
+        );
+    }
 }
 
 /// An address without a name, a password and a key in it.

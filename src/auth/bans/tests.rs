@@ -61,6 +61,12 @@ fn an_address_that_others_use_is_not_banned_and_the_users_there_that_are_guessed
     }
     assert_eq!(bans.address(ip("10.0.0.7"), START), None);
     assert_eq!(bans.list(START).len(), 12, "each of them was guessed ten times");
+    for _ in 200..499 {
+        assert_eq!(bans.failed(ip("10.0.0.7"), None, || true, START), []);
+    }
+    let made = bans.failed(ip("10.0.0.7"), None, || true, START);
+    assert_eq!(made[0].count, 500, "there is an end to it");
+    assert!(bans.address(ip("10.0.0.7"), START).is_some());
 }
 
 #[test]
@@ -154,9 +160,9 @@ fn an_administrator_bans_and_lifts_whom_he_likes() {
 }
 
 #[test]
-fn a_flood_of_names_and_addresses_is_bounded_and_the_oldest_are_forgotten() {
+fn a_flood_of_names_and_addresses_is_bounded_and_somebody_is_forgotten() {
     let mut bans = Bans::new(BanOptions {
-        entries_max: 8,
+        entries_max: 16,
         ..BanOptions::default()
     });
     fail(&mut bans, "10.0.0.7", "alice", 10, START);
@@ -164,14 +170,54 @@ fn a_flood_of_names_and_addresses_is_bounded_and_the_oldest_are_forgotten() {
     let long = "x".repeat(60_000);
     for number in 0..100 {
         fail(&mut bans, &format!("10.0.1.{number}"), &long, 10, START);
-        assert!(bans.entries.len() <= 8 && bans.ages.len() == bans.entries.len());
+        assert!(bans.entries.len() <= 16 && bans.ages.len() == bans.entries.len());
     }
     let list = bans.list(START);
     assert!(list.iter().all(|ban| ban.about.to_string().len() < 200) && !list.is_empty());
-    assert_eq!(bans.client(Some(ip("10.0.0.7")), Some("alice"), "c", START), None);
+    assert!(
+        bans.client(Some(ip("10.0.1.99")), Some(&long), "c", START).is_some(),
+        "however many bans run, there is room for the next one"
+    );
     // What is over makes room by itself.
-    fail(&mut bans, "10.0.0.7", "alice", 1, START.plus_secs(100 * MINUTE * 60));
+    fail(&mut bans, "10.0.0.9", "bob", 1, START.plus_secs(100 * MINUTE * 60));
     assert_eq!(bans.entries.len(), 2);
+}
+
+#[test]
+fn nobody_gets_rid_of_his_ban_by_a_flood_of_names() {
+    let mut bans = Bans::new(BanOptions {
+        entries_max: 16,
+        ..BanOptions::default()
+    });
+    fail(&mut bans, "10.0.0.7", "alice", 10, START);
+    for number in 0..100 {
+        fail(&mut bans, &format!("10.0.1.{number}"), &number.to_string(), 1, START);
+        assert!(bans.entries.len() <= 16 && bans.ages.len() == bans.entries.len());
+    }
+    assert!(bans.client(Some(ip("10.0.0.7")), Some("alice"), "c", START).is_some());
+    // When it is over, it goes like any other.
+    let later = START.plus_secs(5 * MINUTE);
+    for number in 0..100 {
+        fail(&mut bans, &format!("10.0.1.{number}"), &number.to_string(), 1, later);
+    }
+    let is_alice = |entry: &Entry| entry.source == ip("10.0.0.7");
+    assert!(!bans.entries.values().any(is_alice));
+}
+
+/// Or every connection would look for ever for a ban that is not there.
+#[test]
+fn the_latest_end_of_a_ban_goes_with_it() {
+    let mut bans = bans();
+    let subject = Subject::User("u".into());
+    bans.add(subject.clone(), Time::NEVER, "".into(), START).unwrap();
+    bans.add(subject.clone(), START.plus_secs(9), "".into(), START).unwrap();
+    assert_eq!(bans.latest(), START.plus_secs(9), "said again, it is shorter");
+    let made = fail(&mut bans, "10.0.0.7", "alice", 10, START);
+    assert_eq!(bans.latest(), made[0].until);
+    bans.lift(&Subject::User("alice".into()), START);
+    assert_eq!(bans.latest(), START.plus_secs(9));
+    bans.lift(&subject, START);
+    assert_eq!(bans.latest(), Time(0));
 }
 
 /// Failures that count towards the next ban, and bans with begin and end.

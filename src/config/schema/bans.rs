@@ -14,8 +14,8 @@ section! {
         /// Wrong passwords (tokens, proofs) of one user name from one address within `window`, after which that user name is refused from
         /// there (0x8A, 5) before its password is looked at; from elsewhere it is not. Cost: who mistypes so often waits.
         failures_max: Limit = Limit(10), in Limit(1) => Limit::UNLIMITED;
-        /// Wrong passwords from one address, whatever the user names, after which its connections are closed unread; not where clients
-        /// are connected from there, since a router, or Docker's proxy, is one address for all behind it. IPv6: a /64 is one address.
+        /// Wrong passwords from one address, whatever the user names, after which its connections are closed unread; ten times as many
+        /// where clients are connected from there, since a router is one address for all behind it. IPv6: a /64 is one address.
         /// Cost: everybody behind that address is kept out.
         address_failures_max: Limit = Limit(50), in Limit(1) => Limit::UNLIMITED;
         /// Within how long, from the first one on. Cost: none.

@@ -90,7 +90,8 @@ section! {
         /// `is_superuser` and `acl` in an answer to CONNECT are rights. Cost of `"status"`: any page that is there lets everybody in.
         answer: HttpAnswer = HttpAnswer::Body;
         /// What becomes of a client when there is no answer in time: it is to `"deny"`, or to `"allow"`.
-        /// Cost of `"allow"`: who keeps the program from answering enters as anybody.
+        /// Cost of `"allow"`: who keeps the program from answering enters as anybody, and as one of no tenant where the program names them;
+        /// so together with `tenants` it is refused where there is a `connect_url`.
         on_failure: OnFailure = OnFailure::Deny;
         /// How long an answer may take, with the time that its question waits for its turn the double. Cost: the client waits.
         timeout: Duration = seconds(5), in Duration::from_millis(10) => seconds(14);
