@@ -95,7 +95,7 @@ impl World {
                 let message = &self.ledger.messages[id];
                 message.sends > 1 && message.accepted.is_some()
             };
-            let has_refused = self.ledger.has_refused || self.host.broker.metrics.sum().publish_refused > 0;
+            let has_refused = self.ledger.has_refused || self.host.has_refused();
             let is_what_there_is = |id: MessageId| match found {
                 Some(found) => found == id,
                 None => self.ledger.messages[id].is_clear,

@@ -222,6 +222,12 @@ impl Host {
         self.store.is_sound() && !self.store.is_busy() && !self.workers.iter().any(Worker::has_records)
     }
 
+    /// A publication was refused, since this broker was started.
+    pub(crate) fn has_refused(&self) -> bool {
+        let mut workers = 0..self.workers.len();
+        workers.any(|worker| self.broker.metrics.of(WorkerId(worker as u16)).publish_refused.get() > 0)
+    }
+
     pub(crate) fn read_mail(&mut self, worker: usize, now: Time) {
         self.saboteur.panics();
         self.saboteur.open_letters(&self.broker, worker);

@@ -187,7 +187,7 @@ pub(crate) struct Ledger {
     pub has_small_queues: bool,
     /// Deliveries that the broker said it dropped, see [`Ledger::judge`].
     pub losses_allowed: u64,
-    /// A broker that was stopped meanwhile has refused a publication.
+    /// A broker has refused a publication.
     pub has_refused: bool,
     pub trace: Option<Vec<String>>,
 }
@@ -328,13 +328,16 @@ impl Ledger {
         if self.is_damaged {
             return;
         }
-        // One that was sent again may be new to a subscriber that came in between, or that had no room for it the first time.
+        // One that was sent again may be new to a subscriber that came in between, or that had no room for it the first time; or it was refused the first
+        // time, while the store could not write, and its client did not hear of that.
         let is_sure = |sub: &Sub| {
             let is_steady = sub.end_asked.is_none() && !sub.no_local && sub.qos >= qos;
             is_steady && sub.matches(&message.topic) && sub.granted.is_some_and(|at| at < message.first_sent)
         };
-        let may_be_late =
-            qos == QoS::AtMostOnce || self.has_small_queues || !self.epochs[epoch].subs.iter().any(is_sure);
+        let may_be_late = qos == QoS::AtMostOnce
+            || self.has_small_queues
+            || self.has_refused
+            || !self.epochs[epoch].subs.iter().any(is_sure);
         if message.sends > 1 && may_be_late {
             return;
         }

@@ -248,6 +248,7 @@ impl World {
     }
 
     pub(crate) fn read(&mut self, client: usize) {
+        self.ledger.has_refused |= self.host.has_refused();
         let client = &mut self.clients[client];
         let Some(id) = client.link else { return };
         let link = &mut self.links[id];
