@@ -129,7 +129,7 @@ impl Config {
     pub fn listener_options(&self) -> Vec<(ListenerOptions, ListenerRules)> {
         self.listeners
             .iter()
-            .map(|listener| (listener.options(), listener.rules()))
+            .map(|listener| (listener.options(&self.limits), listener.rules()))
             .collect()
     }
 
@@ -225,7 +225,7 @@ impl Listener {
         self.name.clone().unwrap_or_else(|| "mqtt".to_owned())
     }
 
-    fn options(&self) -> ListenerOptions {
+    fn options(&self, limits: &schema::Limits) -> ListenerOptions {
         ListenerOptions {
             name: self.display_name(),
             addresses: self
@@ -244,6 +244,7 @@ impl Listener {
                 path: self.websocket.path.clone(),
                 origins: self.websocket.origins.clone(),
                 ping_interval: unless_zero(self.websocket.ping_interval),
+                first_message_size_max: WebSocketOptions::first_message_size(limits.connect_bytes_max.to_usize()),
                 trusted_proxies: self.websocket.trusted_proxies.iter().map(Network::network).collect(),
                 ..WebSocketOptions::default()
             }),

@@ -155,12 +155,29 @@ pub struct WebSocketOptions {
     /// cut connections that say nothing for 60 s.
     pub ping_interval: Option<Duration>,
     /// The largest message accepted, in bytes. Default 64 MiB, above the largest packet; a message may hold several.
-    /// Costs up to this much memory a connection while such a message comes in. Before a client is answered: 1 MiB.
+    /// Costs up to this much memory a connection while such a message comes in.
     pub message_size_max: usize,
+    /// The largest message accepted from a client that has not entered, in bytes: its CONNECT. Default 128 KiB and a header. Costs up to
+    /// this much memory for every stranger: a frame's announced length is reserved before its bytes are there.
+    pub first_message_size_max: usize,
     /// The largest request head accepted, in bytes. Default 8192, which holds big cookies.
     pub request_size_max: usize,
     /// Networks of reverse proxies whose `X-Forwarded-For` or `Forwarded` is believed. Default: none.
     pub trusted_proxies: Vec<Network>,
+}
+
+impl WebSocketOptions {
+    /// [`first_message_size_max`](Self::first_message_size_max) where a CONNECT may have so many bytes: never more than 1 MiB.
+    #[must_use]
+    pub const fn first_message_size(connect_bytes_max: usize) -> usize {
+        const MAX: usize = 1024 * 1024;
+        const HEADER: usize = 5; // §2.1.4
+        (if connect_bytes_max < MAX {
+            connect_bytes_max
+        } else {
+            MAX
+        }) + HEADER
+    }
 }
 
 impl Default for WebSocketOptions {
@@ -170,6 +187,7 @@ impl Default for WebSocketOptions {
             origins: None,
             ping_interval: Some(Duration::from_secs(30)),
             message_size_max: 64 * 1024 * 1024,
+            first_message_size_max: Self::first_message_size(128 * 1024),
             request_size_max: 8192,
             trusted_proxies: Vec::new(),
         }

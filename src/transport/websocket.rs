@@ -23,9 +23,8 @@ mod tests;
 /// modest limit refuses it and no copy grows without bound.
 pub const MESSAGE_SIZE_MAX: usize = 256 * 1024;
 
-/// The largest message accepted from a client that was not answered yet, in bytes: room for a CONNECT with a will. A
-/// frame's announced length is reserved before its bytes are there.
-const FIRST_MESSAGE_SIZE_MAX: usize = 1024 * 1024;
+/// The first byte of AUTH (§3.15.1): who is sent one has not entered.
+const AUTH: u8 = 0xF0;
 
 /// The largest message our client accepts, in bytes: the longest MQTT packet (§2.1.4) with its header. The server is
 /// one that the user chose.
@@ -40,7 +39,7 @@ pub struct WebSocket<S> {
     /// Messages were queued that no flush has sent yet.
     buffered: bool,
     closing: bool,
-    /// The limit to set once the client is answered.
+    /// The limit to set once the client has entered.
     message_size_max: Option<usize>,
     pings: Option<Pings>,
 }
@@ -52,7 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
         Self {
             message_size_max: Some(options.message_size_max),
             pings: options.ping_interval.map(Pings::new),
-            ..Self::new(builder.limits(limits(FIRST_MESSAGE_SIZE_MAX)).serve(stream))
+            ..Self::new(builder.limits(limits(options.first_message_size_max)).serve(stream))
         }
     }
 
@@ -117,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             return Poll::Ready(Ok(0)); // an empty message would say nothing
         }
         ready!(Pin::new(&mut self.frames).poll_ready(cx)).map_err(into_io)?;
+        self.see_to_limit(bufs);
         let mut payload = BytesMut::with_capacity(length);
         for buf in bufs {
             let room = length - payload.len();
@@ -126,15 +126,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
             .start_send(Message::binary(payload.freeze()))
             .map_err(into_io)?;
         self.buffered = true;
-        if let Some(bytes) = self.message_size_max.take() {
-            self.frames.limits_mut().set_max_payload_len(Some(bytes));
-        }
         if let Some(pings) = &mut self.pings {
             pings.put_off();
         }
         match self.poll_flush(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(length)),
+        }
+    }
+
+    /// Lets a client send more at once when it is told that it has entered, and not when it is asked for more proof.
+    fn see_to_limit(&mut self, output: &[io::IoSlice<'_>]) {
+        if self.message_size_max.is_none() || output.iter().flat_map(|buf| buf.first()).next() == Some(&AUTH) {
+            return;
+        }
+        if let Some(bytes) = self.message_size_max.take() {
+            self.frames.limits_mut().set_max_payload_len(Some(bytes));
         }
     }
 

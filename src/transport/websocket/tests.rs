@@ -105,11 +105,7 @@ fn what_mqtt_does_not_allow_ends_with_a_close_frame_that_says_so() {
         (vec![BINARY, 1, b'x'], 1002, ""), // not masked [RFC 6455 5.1]
         (frame(CONTINUATION, b"x"), 1002, ""),
         (frame(0xC2, b"x"), 1002, ""), // a reserved bit
-        (
-            frame(BINARY, &vec![0; FIRST_MESSAGE_SIZE_MAX + 1])[..14].to_vec(),
-            1009,
-            "exceeds",
-        ),
+        (frame(BINARY, &vec![0; (1 << 20) + 1])[..14].to_vec(), 1009, "exceeds"),
     ];
     for (bytes, code, word) in cases {
         run(async {
@@ -143,6 +139,27 @@ fn large_messages_are_for_clients_that_were_answered() {
         client.write_all(&frame(CONTINUATION, &vec![7; 3 << 19])).await.unwrap(); // bounded as a whole, too
         assert!(read(&mut server).await.unwrap_err().to_string().contains("exceeds"));
     });
+}
+
+#[test]
+fn what_a_stranger_sends_at_once_is_bounded_until_it_has_entered() {
+    let options = WebSocketOptions {
+        first_message_size_max: WebSocketOptions::first_message_size(1 << 16),
+        ..WebSocketOptions::default()
+    };
+    assert_eq!(WebSocketOptions::first_message_size(usize::MAX), (1 << 20) + 5);
+    for answers in [&[][..], &[b"\xF0\x00"], &[b"\xF0\x00", b"\xF0\x00"]] {
+        run(async {
+            let (mut client, mut server) = pair_with(&options);
+            client.write_all(&frame(BINARY, &[7; (1 << 16) + 5])).await.unwrap();
+            assert_eq!(read_all(&mut server, (1 << 16) + 5).await.len(), (1 << 16) + 5);
+            for answer in answers {
+                write(&mut server, *answer).await;
+            }
+            client.write_all(&frame(BINARY, &[7; (1 << 16) + 6])).await.unwrap();
+            assert!(read(&mut server).await.unwrap_err().to_string().contains("exceeds"));
+        });
+    }
 }
 
 #[test]
