@@ -116,6 +116,9 @@ impl Worker {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
+        if !matches!(verdict, Verdict::Continue(_)) {
+            self.strangers.forget(key);
+        }
         match std::mem::replace(&mut connection.phase, Phase::Opening) {
             Phase::Authenticating(request) => match verdict {
                 Verdict::Admit(identity) => self.admit(key, request, identity, now),
@@ -361,11 +364,15 @@ mod tests {
     }
 
     fn endless_worker(now: Time) -> Worker {
+        worker_with(BrokerOptions::default(), now)
+    }
+
+    fn worker_with(options: BrokerOptions, now: Time) -> Worker {
         let parts = Parts {
             authenticator: Arc::new(Endless),
             ..Parts::default()
         };
-        let broker = Broker::new(BrokerOptions::default(), 1, parts);
+        let broker = Broker::new(options, 1, parts);
         Worker::new(broker, WorkerId(0), now)
     }
 
@@ -390,6 +397,36 @@ mod tests {
             sent.ends_with(&[0xE0, 2, 0x87, 0]) || sent.ends_with(&[0xE0, 1, 0x87]),
             "{sent:02x?}"
         );
+    }
+
+    /// A will of 20,000 bytes is kept from the first packet to the last.
+    #[test]
+    fn what_is_kept_while_clients_authenticate_is_bounded() {
+        let now = Time(1_000_000);
+        let options = BrokerOptions {
+            unauthenticated_bytes_max: 64 << 10,
+            ..BrokerOptions::default()
+        };
+        let mut worker = worker_with(options, now);
+        let connect = |id: u8| {
+            let begin = b"\x10\xBD\x9C\x01\x00\x04MQTT\x05\x06\x00\x00\x09\x15\x00\x01m\x16\x00\x02no\x00\x01";
+            let end = [&[id, 0][..], b"\x00\x01t\x4E\x20", &[b'w'; 20_000]].concat();
+            [&begin[..], &end].concat()
+        };
+        let come = |worker: &mut Worker, id| {
+            let key = worker.open(peer(), now.plus_secs(10), now);
+            assert_eq!(worker.receive(key, &connect(id), now), 20_033);
+            (key, worker.status(key))
+        };
+        let waiting = [b'a', b'b', b'c'].map(|id| come(&mut worker, id));
+        assert!(waiting.iter().all(|(_, status)| *status == Status::Open));
+        assert_eq!(come(&mut worker, b'd').1, Status::Closing);
+        assert_eq!(worker.metrics().limit_unauthenticated_bytes.get(), 1);
+        // One that has entered has left its room to others.
+        worker.receive(waiting[0].0, b"\xF0\x0B\x18\x09\x15\x00\x01m\x16\x00\x02in", now);
+        assert_eq!(worker.status(waiting[0].0), Status::Open);
+        assert_eq!(come(&mut worker, b'e').1, Status::Open);
+        assert_eq!(come(&mut worker, b'f').1, Status::Closing);
     }
 
     #[test]

@@ -16,7 +16,7 @@ const COUNTED_BYTES_MIN: usize = 1024;
 /// How often, at most, those are looked for that are no strangers any more, milliseconds.
 const SWEEP_MS: u64 = 100;
 
-/// Bytes of unfinished packets of clients of a worker that have not entered.
+/// Bytes of clients of a worker that have not entered: of unfinished packets, and of the CONNECT of those that are asked for more proof.
 #[derive(Debug)]
 pub(super) struct Strangers {
     held: HashMap<SlotKey, usize, foldhash::fast::RandomState>,
@@ -36,11 +36,25 @@ impl Strangers {
     }
 }
 
+impl Strangers {
+    /// It is decided about a client.
+    pub(super) fn forget(&mut self, key: ConnectionKey) {
+        if !self.held.is_empty() {
+            self.bytes -= self.held.remove(&key.0).unwrap_or(0);
+        }
+    }
+}
+
 impl Worker {
-    /// Of what a client has sent that has not entered, so many bytes wait. If that is too much for all of them, it goes: those whose CONNECT
+    /// Of what a client has sent that has not entered, so many bytes wait, beside the CONNECT that is kept while it is authenticated. If that is too much for all of them, it goes: those whose CONNECT
     /// comes in one piece hold nothing, so whoever floods us keeps none of them out. False where it goes: what it has sent is of no use.
     #[cold]
     pub(super) fn may_hold(&mut self, key: ConnectionKey, bytes: usize, now: Time) -> bool {
+        let connection = self.residents.connections.get(key.0);
+        let bytes = match connection.map(|connection| &connection.phase) {
+            Some(Phase::Authenticating(request)) => bytes + request.cost_bytes(),
+            _ => bytes,
+        };
         let before = if bytes < COUNTED_BYTES_MIN {
             self.strangers.held.remove(&key.0)
         } else {
@@ -64,7 +78,7 @@ impl Worker {
         }
         let is_too_much = self.strangers.bytes > self.strangers.bytes_max;
         if is_too_much {
-            self.strangers.bytes -= self.strangers.held.remove(&key.0).unwrap_or(0);
+            self.strangers.forget(key);
             self.metrics().limit_unauthenticated_bytes.increment();
             let ending = Ending::Refused(ReasonCode::ServerBusy, "limits.unauthenticated_bytes_max");
             self.end_connection(key, ending, now);

@@ -78,7 +78,7 @@ pub struct BrokerOptions {
     pub subscriptions_max: usize,
     /// Largest packet of a client that has not entered, bytes; default 128 KiB.
     pub connect_bytes_max: u32,
-    /// Bytes of unfinished packets of all clients that have not entered; default 64 MiB.
+    /// Bytes of unfinished packets of all clients that have not entered, and of a CONNECT while it is authenticated; default 64 MiB.
     pub unauthenticated_bytes_max: usize,
     /// Longest payload of a will, bytes; default 65,535, the longest there is.
     pub will_bytes_max: usize,

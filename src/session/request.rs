@@ -62,6 +62,17 @@ impl core::fmt::Debug for ConnectRequest {
 }
 
 impl ConnectRequest {
+    /// Bytes of what the client chose the length of.
+    pub fn cost_bytes(&self) -> usize {
+        let texts = [&self.user_name, &self.authentication_method];
+        let texts = texts.into_iter().flatten().map(|text| text.len());
+        let secrets = [&self.password, &self.authentication_data];
+        let secrets = secrets.into_iter().flatten().map(|secret| secret.len());
+        let will = self.will.as_ref().map_or(0, |will| will.message().cost_bytes());
+        let properties = self.user_properties.view().as_bytes().len();
+        self.client_id.len() + texts.chain(secrets).sum::<usize>() + will + properties
+    }
+
     /// Keeps a CONNECT.
     pub fn keep(connect: &Connect<'_>) -> Self {
         let properties = connect.properties;

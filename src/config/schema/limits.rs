@@ -12,10 +12,10 @@ section! {
         /// Cost: a connection may hold one such packet while it arrives.
         packet_bytes_max: Bytes = Bytes(32 << 20), in Bytes(32) => Bytes(268_435_460);
         /// Largest packet of a client that has not entered: CONNECT and what belongs to it; beyond it 0x95 and the connection ends.
-        /// Cost: a stranger may hold one such packet while it arrives.
+        /// Cost: a stranger may hold one such packet while it arrives. Over WebSocket it is the largest message, too, which is never over 1 MiB.
         connect_bytes_max: Bytes = Bytes(128 << 10), in Bytes(1024) => Bytes(268_435_460);
-        /// Bytes of unfinished packets of all clients that have not entered; who would hold more is closed. TLS has its own buffers, some 20 KiB
-        /// for each that is in its handshake. Cost: so much memory at most.
+        /// Bytes of unfinished packets of all clients that have not entered, and of each CONNECT while it is authenticated; who would hold
+        /// more is closed. TLS has its own buffers, some 20 KiB for each that is in its handshake. Cost: so much memory at most.
         unauthenticated_bytes_max: Bytes = Bytes(64 << 20), in Bytes(64 << 10) => Bytes(1 << 40);
         /// Longest payload of a will; beyond it 0x95. Cost: kept while its client is connected.
         will_bytes_max: u16 = 65_535;
