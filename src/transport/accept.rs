@@ -62,16 +62,6 @@ pub(super) async fn accept(
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop != Stop::Running) => return,
         };
-        if let Some(per_second) = rate {
-            while let Err(at) = bucket.take(1, per_second, local.clock.now()) {
-                local.count(|metrics| &metrics.limit_connect_rate);
-                let pause = Duration::from_millis(at.millis_since(local.clock.now()));
-                tokio::select! {
-                    () = tokio::time::sleep(pause) => {}
-                    _ = stop.wait_for(|stop| *stop != Stop::Running) => return,
-                }
-            }
-        }
         // This one, and those whose handshake is not over, are counted too: each has its descriptor.
         let total: usize = gate.listeners.iter().map(|listener| listener.connections()).sum();
         if total > gate.connections_max {
@@ -87,6 +77,17 @@ pub(super) async fn accept(
         }
         if !is_of_proxy(&accepted) && local.keeps_out(&accepted.peer, &mut accepted.slot) {
             continue;
+        }
+        // Only now: who is kept out takes nothing of what is for everybody.
+        if let Some(per_second) = rate {
+            while let Err(at) = bucket.take(1, per_second, local.clock.now()) {
+                local.count(|metrics| &metrics.limit_connect_rate);
+                let pause = Duration::from_millis(at.millis_since(local.clock.now()));
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    _ = stop.wait_for(|stop| *stop != Stop::Running) => return,
+                }
+            }
         }
         let to = chooser.choose(&gate);
         if to == gate.me {

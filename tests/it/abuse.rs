@@ -99,6 +99,24 @@ fn a_listener_that_is_connected_to_too_fast_lets_all_wait_and_refuses_nobody() {
     });
 }
 
+/// A flood from an address that is banned, or has come too often, is no reason for anybody else to wait.
+#[test]
+fn who_is_kept_out_takes_nothing_of_the_rate_of_a_listener() {
+    let set = |options: &mut sundew::server::ServerOptions, _: &mut _| {
+        options.listeners[0].0.connect_rate_max = Some(2);
+        options.listeners[0].0.connect_rate_per_address_max = Some(1);
+    };
+    story_with(set, V311, |broker, version| {
+        let begin = Instant::now();
+        let entered = (0..100).filter(|_| enter(HERE, broker.port, version, "c").is_some());
+        assert!(entered.count() <= 2 + begin.elapsed().as_secs() as usize);
+        enter(ELSEWHERE, broker.port, version, "d")
+            .unwrap()
+            .expect_ping_answered();
+        assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", begin.elapsed());
+    });
+}
+
 /// It is read again in time, everything arrives in order, and its keep alive of a second does not end it meanwhile.
 #[test]
 fn who_publishes_too_fast_is_slowed_down_and_loses_nothing() {
