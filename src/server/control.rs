@@ -7,9 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -25,8 +24,14 @@ mod tests;
 
 /// The socket's name in the data directory.
 const SOCKET: &str = "control";
-/// How long the other side may take for its line.
+/// How long the other side may take for its whole line: requests are answered one after the other.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the broker may take to answer: there may be somebody slow before us.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(15);
+/// How long it may take to read everything again: key sets are fetched, and large files of users are parsed.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(120);
+/// How long the broker that stops waits for a request that is being answered.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
 /// The longest request, bytes.
 const REQUEST_BYTES_MAX: u64 = 64 * 1024;
 /// The longest answer, bytes: every ban that can be counted.
@@ -101,34 +106,77 @@ pub enum ControlError {
 /// [`ControlError`].
 pub fn ask(directory: &Path, request: &Request) -> Result<Response, ControlError> {
     let path = directory.join(SOCKET);
-    let mut stream = UnixStream::connect(&path).map_err(|error| ControlError::NoBroker {
+    let stream = UnixStream::connect(&path).map_err(|error| ControlError::NoBroker {
         path: path.clone(),
         error,
     })?;
-    let answer = exchange(&mut stream, request);
+    let answer = exchange(&stream, request);
     answer.map_err(|error| ControlError::NoAnswer { path, error })
 }
 
-fn exchange(stream: &mut UnixStream, request: &Request) -> io::Result<Response> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    write_line(stream, request)?;
+fn exchange(stream: &UnixStream, request: &Request) -> io::Result<Response> {
+    let patience = match request {
+        Request::Reload => RELOAD_PATIENCE,
+        _ => ANSWER_PATIENCE,
+    };
+    write_line(stream, request, PATIENCE)?;
     let mut line = String::new();
-    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
+    let answer = Until::patience(stream, patience).take(ANSWER_BYTES_MAX);
+    BufReader::new(answer).read_line(&mut line)?;
     Ok(serde_json::from_str(&line)?)
 }
 
-fn write_line(stream: &mut UnixStream, what: &impl Serialize) -> io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
+fn write_line(stream: &UnixStream, what: &impl Serialize, patience: Duration) -> io::Result<()> {
     let mut line = serde_json::to_vec(what)?;
     line.push(b'\n');
-    stream.write_all(&line)
+    Until::patience(stream, patience).write_all(&line)
+}
+
+/// A stream that fails from some moment on, however little by little it is read or written.
+struct Until<'s> {
+    stream: &'s UnixStream,
+    end: Instant,
+}
+
+impl<'s> Until<'s> {
+    fn patience(stream: &'s UnixStream, patience: Duration) -> Self {
+        let end = Instant::now() + patience;
+        Self { stream, end }
+    }
+
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it took too long"));
+        }
+        Ok(left)
+    }
+}
+
+impl io::Read for Until<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        self.stream.read(buf)
+    }
+}
+
+impl io::Write for Until<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.stream.write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 /// The thread that listens on the socket. It ends, and the socket goes, when this is dropped.
 pub(super) struct Control {
     path: PathBuf,
     is_over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    /// Closed when the thread has ended.
+    end: mpsc::Receiver<()>,
     on_reload: Arc<OnceLock<OnReload>>,
 }
 
@@ -138,6 +186,10 @@ impl Control {
     /// # Errors
     /// The socket cannot be made, or the system gives no thread.
     pub(super) fn start(directory: &Path, reloader: Reloader, clock: Clock) -> io::Result<Self> {
+        Self::start_with(PATIENCE, directory, reloader, clock)
+    }
+
+    fn start_with(patience: Duration, directory: &Path, reloader: Reloader, clock: Clock) -> io::Result<Self> {
         let on_reload = Arc::new(OnceLock::new());
         let office = Office {
             file: BanFile::new(directory),
@@ -145,13 +197,16 @@ impl Control {
             clock,
             reloader,
             on_reload: Arc::clone(&on_reload),
+            patience,
         };
         office.restore();
         let path = directory.join(SOCKET);
         let listener = listen(&path)?;
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
+        let (ends, end) = mpsc::sync_channel(0);
         let serve = move || {
+            let _ends: mpsc::SyncSender<()> = ends; // nothing is ever sent
             for stream in listener.incoming() {
                 if over.load(Ordering::Acquire) {
                     return;
@@ -165,11 +220,11 @@ impl Control {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("control".to_owned()).spawn(serve)?;
+        std::thread::Builder::new().name("control".to_owned()).spawn(serve)?;
         Ok(Self {
             path,
             is_over,
-            thread: Some(thread),
+            end,
             on_reload,
         })
     }
@@ -191,12 +246,24 @@ impl core::fmt::Debug for Control {
 impl Drop for Control {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Release);
-        // It waits for the next connection: this is one.
-        let is_woken = UnixStream::connect(&self.path).is_ok();
+        let is_woken = wake(&self.path);
         let _ = fs::remove_file(&self.path);
-        if let Some(thread) = self.thread.take().filter(|_| is_woken) {
-            let _ = thread.join(); // it does not panic, and if so nobody is left to tell
+        if is_woken {
+            let _ = self.end.recv_timeout(STOP_PATIENCE); // it has ended, or somebody is slow: he is nobody's reason not to stop
         }
+    }
+}
+
+/// The thread waits for the next connection: this is one, unless nobody can connect any more. Where its line is full it is awake.
+fn wake(path: &Path) -> bool {
+    let connect = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        socket.connect(&SockAddr::unix(path)?)
+    };
+    match connect() {
+        Ok(()) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
 }
 
@@ -220,21 +287,23 @@ struct Office {
     clock: Clock,
     reloader: Reloader,
     on_reload: Arc<OnceLock<OnReload>>,
+    /// For a request, and for its answer.
+    patience: Duration,
 }
 
 impl Office {
-    fn serve(&self, mut stream: UnixStream) {
+    fn serve(&self, stream: UnixStream) {
         let read = || -> io::Result<Request> {
-            stream.set_read_timeout(Some(PATIENCE))?;
             let mut line = String::new();
-            BufReader::new((&stream).take(REQUEST_BYTES_MAX)).read_line(&mut line)?;
+            let request = Until::patience(&stream, self.patience).take(REQUEST_BYTES_MAX);
+            BufReader::new(request).read_line(&mut line)?;
             Ok(serde_json::from_str(&line)?)
         };
         let response = match read() {
             Ok(request) => self.answer(request),
             Err(error) => Response::Failed(format!("the request is not understood: {error}")),
         };
-        if let Err(error) = write_line(&mut stream, &response) {
+        if let Err(error) = write_line(&stream, &response, self.patience) {
             tracing::debug!(%error, "nobody waits for the answer on the control socket");
         }
     }

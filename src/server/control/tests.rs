@@ -95,3 +95,38 @@ fn a_damaged_file_of_bans_is_put_aside_and_what_is_no_request_is_answered() {
         "{answer}"
     );
 }
+
+/// A byte now and then is no request.
+#[test]
+fn who_is_slow_holds_up_nobody_for_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let here = folder.path();
+    let (broker, clock) = broker();
+    let control = Control::start_with(Duration::from_millis(200), here, reloader(&broker), clock).unwrap();
+    let mut slow = UnixStream::connect(here.join("control")).unwrap();
+    let begin = Instant::now();
+    let drip = std::thread::spawn(move || {
+        while begin.elapsed() < Duration::from_secs(10) && slow.write_all(b" ").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    assert_eq!(ask(here, &Request::ListBans).unwrap(), Response::Bans(Vec::new()));
+    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    drip.join().unwrap();
+    drop(control);
+}
+
+#[test]
+fn a_broker_that_stops_does_not_wait_for_who_says_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (broker, clock) = broker();
+    let patience = Duration::from_secs(600);
+    let control = Control::start_with(patience, folder.path(), reloader(&broker), clock).unwrap();
+    // More than its line has places.
+    let _silent: Vec<_> = (0..16)
+        .map(|_| UnixStream::connect(folder.path().join("control")).unwrap())
+        .collect();
+    let begin = Instant::now();
+    drop(control);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+}
