@@ -30,8 +30,14 @@ struct Taken {
 }
 
 impl Taken {
-    /// Takes one message; if that is too many, when the next may come.
+    /// Takes one message; if that is too many, nothing, and when the next may come.
     fn take(&mut self, rate: &PublishRate, bytes: usize, now: Time) -> Result<(), Time> {
+        if rate.messages.is_some() {
+            self.messages.may_take(now)?;
+        }
+        if rate.bytes.is_some() {
+            self.bytes.may_take(now)?;
+        }
         if let Some(per_second) = rate.messages {
             self.messages.take(1, per_second, now)?;
         }
@@ -76,7 +82,8 @@ impl Worker {
             return Some(Flow::Wait);
         }
         let has_properties = connection.version.has_properties();
-        let bytes = publish.topic.map_or(0, |topic| topic.as_str().len()) + publish.payload.len();
+        let topic_bytes = publish.topic.map_or(0, |topic| topic.as_str().len());
+        let bytes = topic_bytes + publish.properties.as_bytes().len() + publish.payload.len();
         let taken = self.rates.of.entry(key.0).or_default();
         let Err(free_at) = taken.take(&rate, bytes, now) else {
             return None;
@@ -140,13 +147,18 @@ mod tests {
     const QOS_1_V5: &[u8] = b"\x32\x07\x00\x01t\x00\x01\x00x";
 
     fn connected(policy: RatePolicy, connect: &[u8]) -> (Worker, ConnectionKey) {
-        let broker = Broker::new(BrokerOptions::default(), 1, Parts::default());
-        let mut worker = Worker::new(broker, WorkerId(0), NOW);
+        let (messages, bytes) = (Some(10), None);
         let rate = PublishRate {
-            messages: Some(10),
-            bytes: None,
+            messages,
+            bytes,
             policy,
         };
+        connected_with(rate, connect)
+    }
+
+    fn connected_with(rate: PublishRate, connect: &[u8]) -> (Worker, ConnectionKey) {
+        let broker = Broker::new(BrokerOptions::default(), 1, Parts::default());
+        let mut worker = Worker::new(broker, WorkerId(0), NOW);
         let rules = ListenerRules {
             publish_rate: Some(rate),
             ..ListenerRules::default()
@@ -212,5 +224,36 @@ mod tests {
             sent.ends_with(&[0xE0, 2, 0x96, 0]) || sent.ends_with(&[0xE0, 1, 0x96]),
             "{sent:02x?}"
         );
+    }
+    #[test]
+    fn user_properties_are_bytes_too() {
+        let rate = PublishRate {
+            messages: None,
+            bytes: Some(1000),
+            policy: RatePolicy::Drop,
+        };
+        let (mut worker, key) = connected_with(rate, CONNECT_V5);
+        let mut publish = b"\x30\xD2\x01\x00\x01t\xCD\x01\x26\x00\x01n\x00\xC7".to_vec();
+        publish.resize(3 + 210, b'v');
+        let flood = publish.repeat(100);
+        assert_eq!(worker.receive(key, &flood, NOW), flood.len());
+        assert_eq!((received(&worker), worker.metrics().dropped_rate.get()), (5, 95));
+    }
+
+    /// What waits for room in the one rate must not use up the other meanwhile.
+    #[test]
+    fn what_one_rate_refuses_costs_nothing_of_the_other() {
+        let rate = PublishRate {
+            messages: Some(10),
+            bytes: Some(1),
+            policy: RatePolicy::Delay,
+        };
+        let mut taken = Taken::default();
+        assert_eq!(taken.take(&rate, 1, NOW), Ok(()));
+        for _ in 0..100 {
+            assert_eq!(taken.take(&rate, 1, NOW), Err(NOW.plus_millis(1)));
+        }
+        assert_eq!(taken.take(&rate, 1, NOW.plus_secs(1)), Ok(()));
+        assert!(taken.messages.is_full(NOW.plus_millis(1100)));
     }
 }

@@ -114,7 +114,7 @@ section! {
         connect_rate_per_address_max: Limit = Limit::UNLIMITED, in Limit(1) => Limit::UNLIMITED;
         /// PUBLISH packets a second from each client, a second's worth at once. Cost: a look-up each, where a listener has this or the next.
         publish_rate_max: Limit = Limit::UNLIMITED, in Limit(1) => Limit::UNLIMITED;
-        /// Bytes of topics and payloads that each client may publish a second. Default: absent, any number. Cost: see there.
+        /// Bytes of topics, properties and payloads that each client may publish a second. Default: absent, any number. Cost: see there.
         publish_bytes_rate_max: Option<Bytes> = None, in Some(Bytes(1)) => Some(Bytes(1 << 40));
         /// A client that publishes faster is not read for a while (`"delay"`: TCP tells it, and its keep alive stands still), or what is too much is
         /// `"drop"`ped at QoS 0 and refused at QoS 1 and 2 (0x97; before MQTT 5, which cannot be told, delayed), or it is

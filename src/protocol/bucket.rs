@@ -28,13 +28,19 @@ impl Bucket {
     /// # Errors
     /// Nothing was taken; when something may be.
     pub fn take(&mut self, count: u64, per_second: u64, now: Time) -> Result<(), Time> {
-        self.pay(now);
-        if let Some(at) = self.free_at() {
-            return Err(at);
-        }
+        self.may_take(now)?;
         let cost_ns = u128::from(count) * u128::from(SECOND_NS) / u128::from(per_second.max(1));
         self.debt_ns = self.debt_ns.saturating_add(u64::try_from(cost_ns).unwrap_or(u64::MAX));
         Ok(())
+    }
+
+    /// Whether something may be taken; nothing is.
+    ///
+    /// # Errors
+    /// When something may be.
+    pub fn may_take(&mut self, now: Time) -> Result<(), Time> {
+        self.pay(now);
+        self.free_at().map_or(Ok(()), Err)
     }
 
     /// When the next may be taken; `None`: now. As of the last time that something was taken, or tried to be.

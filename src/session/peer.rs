@@ -110,7 +110,7 @@ impl Default for ListenerRules {
 pub struct PublishRate {
     /// PUBLISH packets a second; `None`: any number.
     pub messages: Option<u64>,
-    /// Bytes of their topics and payloads a second; `None`: any number.
+    /// Bytes of their topics, properties and payloads a second; `None`: any number.
     pub bytes: Option<u64>,
     /// What becomes of a client that is faster.
     pub policy: RatePolicy,
