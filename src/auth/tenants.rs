@@ -89,6 +89,11 @@ pub struct Tenants {
     by_user: Names,
     by_name: Names,
     by_mount: Names,
+    /// Those of which names have to be compared with every pattern, likewise.
+    user_patterns: Vec<(NamePattern, usize)>,
+    /// A certificate may be of more than one, which is found when somebody shows it.
+    by_certificate: HashMap<Box<str>, Vec<usize>, foldhash::fast::RandomState>,
+    certificate_patterns: Vec<(NamePattern, usize)>,
 }
 
 type Names = HashMap<Box<str>, usize, foldhash::fast::RandomState>;
@@ -102,11 +107,18 @@ impl Tenants {
             all.by_mount.insert(tenant.mount.clone(), at);
             all.by_listener
                 .extend(tenant.listeners.iter().map(|name| (name.clone(), at)));
-            let exact = tenant.users.iter().filter_map(|user| match user {
-                NamePattern::Is(name) => Some((name.clone(), at)),
-                _ => None,
-            });
-            all.by_user.extend(exact);
+            for user in &tenant.users {
+                match user {
+                    NamePattern::Is(name) => drop(all.by_user.insert(name.clone(), at)),
+                    pattern => all.user_patterns.push((pattern.clone(), at)),
+                }
+            }
+            for certificate in &tenant.certificates {
+                match certificate {
+                    NamePattern::Is(name) => all.by_certificate.entry(name.clone()).or_default().push(at),
+                    pattern => all.certificate_patterns.push((pattern.clone(), at)),
+                }
+            }
         }
         all.list = list;
         all
@@ -143,15 +155,29 @@ impl Tenants {
             self.by_listener.get(who.peer.rules.name.as_str()),
             who.user_name.and_then(|user| self.by_user.get(user)),
         ];
-        let at_once = at_once.into_iter().flatten().map(|at| &self.list[*at]);
-        let others = self.list.iter().filter(|tenant| tenant.is_named_by(who));
-        for tenant in at_once.chain(others) {
+        let users = matching(&self.user_patterns, who.user_name);
+        let all = at_once.into_iter().flatten().copied().chain(users);
+        for at in all.chain(self.of_certificate(who)) {
+            let tenant = &self.list[at];
             if found.as_ref().is_some_and(|mount| *mount != tenant.mount) {
                 return Err(TENANTS_DIFFER);
             }
             found.get_or_insert_with(|| tenant.mount.clone());
         }
         Ok(found)
+    }
+
+    /// The places of those that a certificate is of.
+    fn of_certificate<'t>(&'t self, who: &Access<'t>) -> impl Iterator<Item = usize> + use<'t> {
+        let certificate = who.peer.certificate.as_deref();
+        let names = certificate.into_iter().flat_map(|certificate| {
+            let names = certificate.common_name.iter().chain(&certificate.alternative_names);
+            names.map(String::as_str)
+        });
+        names.flat_map(move |name| {
+            let exact = self.by_certificate.get(name).into_iter().flatten().copied();
+            exact.chain(matching(&self.certificate_patterns, Some(name)))
+        })
     }
 
     /// A tenant that is not listed has its name for its mount point.
@@ -178,27 +204,13 @@ impl Tenants {
     }
 }
 
-impl Tenant {
-    /// As far as names have to be compared with it one by one.
-    fn is_named_by(&self, who: &Access<'_>) -> bool {
-        let is_pattern = |user: &&NamePattern| !matches!(user, NamePattern::Is(_));
-        let mut users = self.users.iter().filter(is_pattern);
-        if who.user_name.is_some_and(|name| users.any(|user| user.matches(name))) {
-            return true;
-        }
-        let Some(certificate) = who
-            .peer
-            .certificate
-            .as_deref()
-            .filter(|_| !self.certificates.is_empty())
-        else {
-            return false;
-        };
-        let names = certificate.common_name.iter().chain(&certificate.alternative_names);
-        names
-            .into_iter()
-            .any(|name| self.certificates.iter().any(|pattern| pattern.matches(name)))
-    }
+/// The places of the patterns that a name fits.
+fn matching<'p>(patterns: &'p [(NamePattern, usize)], name: Option<&'p str>) -> impl Iterator<Item = usize> {
+    let fits = move |pattern: &NamePattern| name.is_some_and(|name| pattern.matches(name));
+    patterns
+        .iter()
+        .filter(move |(pattern, _)| fits(pattern))
+        .map(|(_, at)| *at)
 }
 
 #[cfg(test)]
@@ -232,7 +244,8 @@ mod tests {
                 a.certificates = patterns(&["*.a.example"]);
             }),
             tenant("b", "x/b/", |b| {
-                b.users = patterns(&["bob"]);
+                b.users = patterns(&["bob", "a-b-*"]);
+                b.certificates = patterns(&["gate.b", "both.a.example"]);
                 b.limits.connections_max = 2;
             }),
         ])
@@ -278,6 +291,7 @@ mod tests {
             ("tcp", Some("bob"), None, &[], "x/b/"),
             ("tcp", None, None, &["7.a.example"], "a/"),
             ("tcp", None, None, &["7", "7.a.example"], "a/"),
+            ("tcp", None, None, &["7", "gate.b"], "x/b/"),
             ("tcp", Some("carl"), Some("b"), &[], "x/b/"),
             ("tcp", Some("carl"), Some("new"), &[], "new/"),
             ("door-a", Some("anna"), Some("a"), &["7.a.example"], "a/"),
@@ -298,6 +312,9 @@ mod tests {
             ("door-a", None, Some("b"), &[]),
             ("tcp", Some("bob"), None, &["7.a.example"]),
             ("tcp", Some("anna"), Some("new"), &[]),
+            ("tcp", Some("a-b-c"), None, &[]),
+            ("tcp", None, None, &["both.a.example"]),
+            ("tcp", None, None, &["7.a.example", "gate.b"]),
         ] {
             assert_eq!(mount(listener, user, claim, names), Err(TENANTS_DIFFER));
         }

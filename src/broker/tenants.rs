@@ -4,6 +4,7 @@
 //! Their client identifiers are those of [`ClientId::of`], so registry, sessions and store tell tenants apart without knowing of them.
 
 use dashmap::DashMap;
+use hashbrown::HashSet;
 
 use super::endings::Ending;
 use super::worker::{Flow, Worker};
@@ -205,9 +206,11 @@ impl Worker {
             )
         });
         let mut values: Vec<_> = counts.collect();
+        let known: HashSet<&str, foldhash::fast::RandomState> = now.iter().map(|(mount, _)| &**mount).collect();
         let told = self.sys.tenants.iter().map(|mount| &**mount);
-        let gone = told.filter(|mount| !now.iter().any(|(known, _)| **known == **mount));
+        let gone = told.filter(|mount| !known.contains(mount));
         values.extend(gone.flat_map(|mount| of(mount, [const { String::new() }; 2])));
+        drop(known);
         self.sys.tenants = now.into_iter().map(|(mount, _)| mount).collect();
         values
     }
