@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -175,8 +175,8 @@ impl io::Write for Until<'_> {
 pub(super) struct Control {
     path: PathBuf,
     is_over: Arc<AtomicBool>,
-    /// Closed when the thread has ended.
-    end: mpsc::Receiver<()>,
+    /// Closed when the thread has ended. Behind a lock, so that a server may be shared between threads.
+    end: Mutex<mpsc::Receiver<()>>,
     on_reload: Arc<OnceLock<OnReload>>,
 }
 
@@ -224,7 +224,7 @@ impl Control {
         Ok(Self {
             path,
             is_over,
-            end,
+            end: Mutex::new(end),
             on_reload,
         })
     }
@@ -249,7 +249,8 @@ impl Drop for Control {
         let is_woken = wake(&self.path);
         let _ = fs::remove_file(&self.path);
         if is_woken {
-            let _ = self.end.recv_timeout(STOP_PATIENCE); // it has ended, or somebody is slow: he is nobody's reason not to stop
+            let end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+            let _ = end.recv_timeout(STOP_PATIENCE); // it has ended, or somebody is slow: he is nobody's reason not to stop
         }
     }
 }
