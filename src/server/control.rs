@@ -204,21 +204,12 @@ impl Control {
         let listener = listen(&path)?;
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
-        let (ends, end) = mpsc::sync_channel(0);
+        let (ends, end) = mpsc::sync_channel::<()>(0); // nothing is ever sent
         let serve = move || {
-            let _ends: mpsc::SyncSender<()> = ends; // nothing is ever sent
-            for stream in listener.incoming() {
-                if over.load(Ordering::Acquire) {
-                    return;
-                }
-                match stream {
-                    Ok(stream) => office.serve(stream),
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot accept on the control socket");
-                        std::thread::sleep(PATIENCE);
-                    }
-                }
-            }
+            office.serve_all(&listener, &over);
+            // What it holds of the broker goes before whoever waits for the end is told: the data directory is free then.
+            drop(office);
+            drop(ends);
         };
         std::thread::Builder::new().name("control".to_owned()).spawn(serve)?;
         Ok(Self {
@@ -293,6 +284,21 @@ struct Office {
 }
 
 impl Office {
+    fn serve_all(&self, listener: &UnixListener, over: &AtomicBool) {
+        for stream in listener.incoming() {
+            if over.load(Ordering::Acquire) {
+                return;
+            }
+            match stream {
+                Ok(stream) => self.serve(stream),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept on the control socket");
+                    std::thread::sleep(PATIENCE);
+                }
+            }
+        }
+    }
+
     fn serve(&self, stream: UnixStream) {
         let read = || -> io::Result<Request> {
             let mut line = String::new();

@@ -97,7 +97,9 @@ fn a_rate_is_kept_to() {
     let (_server, port) = broker(|_| {});
     let (_, report) = bench(&port, &["latency", "--rate", "1000", "--duration", "1"]);
     let rate = report["traffic"]["published_per_second"].as_f64().unwrap();
-    assert!((900.0..1100.0).contains(&rate), "{report}");
+    // A machine that is busy may not let it; then it says so, and hurries no more than it was told.
+    let was_reached = report["remarks"].as_array().unwrap().is_empty();
+    assert!(rate < 1100.0 && (rate > 900.0 || !was_reached), "{report}");
     assert!(report["generator"]["late_max_us"].is_number());
 }
 
