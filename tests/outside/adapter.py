@@ -120,7 +120,7 @@ def main():
         described = json.load(file)
     missing = ["unknown: %s" % key for key, _ in described["unknown"]]
     # As mosquitto: QoS 2 delivered at PUBREL, 20 messages under way, 200 slashes, any client id, characters checked, the newest of a full queue dropped.
-    sections = {"limits": ["topic_levels_max = 201", "client_id_bytes_max = 65535"], "mqtt": ["strict_utf8 = true", 'qos2_delivery = "release"'], "queue": ['policy = "drop_newest"'], "auth": ['wide_subscriptions = "grant"', 'refused_login = "not_authorized"', 'watch_interval = "0s"'], "sys": [], "storage": storage(described["options"])}
+    sections = {"limits": ["topic_levels_max = 201", "client_id_bytes_max = 65535", "user_properties_max = 6000"], "mqtt": ["strict_utf8 = true", 'qos2_delivery = "release"'], "queue": ['policy = "drop_newest"'], "auth": ['wide_subscriptions = "grant"', 'refused_login = "not_authorized"', 'watch_interval = "0s"'], "sys": [], "storage": storage(described["options"])}
     if "max_inflight_messages" not in described["limits"]:
         sections["mqtt"] += ["max_inflight = 20", "receive_maximum = 20"]
     limits(described["limits"], sections, missing)
