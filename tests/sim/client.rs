@@ -22,6 +22,10 @@ use crate::network::LinkId;
 #[derive(Clone, Debug)]
 pub(crate) struct Character {
     pub number: usize,
+    /// What its client identifier is made of: clients of several tenants have the same one.
+    pub name: usize,
+    /// The mount point of its tenant; empty for none. What it says goes without it over the network, and is in the ledger with it.
+    pub mount: &'static str,
     pub version: Version,
     pub is_persistent: bool,
     /// Session expiry where it is not for ever, seconds (5.0).
@@ -42,6 +46,29 @@ pub(crate) struct Greeting {
     pub topic_aliases: u16,
     pub will: Option<MessageId>,
     pub expiry_secs: u32,
+}
+
+impl Character {
+    /// The full name of a topic, or the full text of a filter.
+    pub(crate) fn full(&self, own: &str) -> String {
+        let (group, name) = parts(own);
+        [group, self.mount, name].concat()
+    }
+
+    /// The other way round: what the client says.
+    fn own(&self, full: &str) -> String {
+        let (group, name) = parts(full);
+        [group, name.strip_prefix(self.mount).unwrap()].concat()
+    }
+}
+
+/// The `$share/GROUP/` of a shared subscription, and what is behind it.
+fn parts(filter: &str) -> (&str, &str) {
+    let end = match filter.strip_prefix("$share/") {
+        Some(rest) => "$share/".len() + rest.find('/').unwrap() + 1,
+        None => 0,
+    };
+    filter.split_at(end)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,7 +178,7 @@ impl Client {
     }
 
     pub(crate) fn name(&self) -> String {
-        format!("client-{}", self.number())
+        format!("client-{}", self.character.name)
     }
 
     fn send(&mut self, packet: &Packet<'_>) {
@@ -197,20 +224,25 @@ impl Client {
             .map(|(id, message)| message.payload(*id))
             .unwrap_or_default();
         let name = self.name();
+        let character = self.character.clone();
+        let will_topic = will.as_ref().map(|(_, message)| character.own(&message.topic));
         let connect = Connect {
             version: self.character.version,
             is_bridge: false,
             clean_start: greeting.clean_start || self.fault == Some(Fault::LoseSession),
             keep_alive: self.character.keep_alive,
             client_id: &name,
-            will: will.as_ref().map(|(_, message)| Will {
-                topic: TopicName::parse(&message.topic).unwrap(),
-                payload: &payload,
-                qos: message.qos,
-                retain: false,
-                properties: will_properties.view(),
-            }),
-            user_name: None,
+            will: will
+                .as_ref()
+                .zip(will_topic.as_ref())
+                .map(|((_, message), topic)| Will {
+                    topic: TopicName::parse(topic).unwrap(),
+                    payload: &payload,
+                    qos: message.qos,
+                    retain: false,
+                    properties: will_properties.view(),
+                }),
+            user_name: Some(character.mount).filter(|mount| !mount.is_empty()),
             password: None,
             properties: properties.view(),
         };
@@ -296,7 +328,8 @@ impl Client {
         });
         let payload = entry.payload(message);
         let mut properties = PropertiesBuf::new();
-        let mut topic = Some(TopicName::parse(&entry.topic).unwrap());
+        let own = self.character.own(&entry.topic);
+        let mut topic = Some(TopicName::parse(&own).unwrap());
         if self.server_topic_aliases > 0 {
             let next = self.aliases_out.len() as u16 + 1;
             if let Some(alias) = self.aliases_out.get(&entry.topic) {
@@ -363,6 +396,8 @@ impl Client {
             is_subscribe: true,
             subs: (first..first + filters.len()).collect(),
         });
+        let own = |(filter, options): &(String, _)| (self.character.own(filter), *options);
+        let filters: Vec<(String, SubscriptionOptions)> = filters.iter().map(own).collect();
         let filters = filters
             .iter()
             .map(|(filter, options)| (TopicFilter::parse(filter).unwrap(), *options))
@@ -397,7 +432,8 @@ impl Client {
             is_subscribe: false,
             subs: places,
         });
-        let filters = vec![TopicFilter::parse(filter).unwrap()];
+        let own = self.character.own(filter);
+        let filters = vec![TopicFilter::parse(&own).unwrap()];
         self.send(&Packet::Unsubscribe(Unsubscribe {
             packet_id: packet_id(id),
             properties: Properties::EMPTY,

@@ -4,7 +4,7 @@ use sundew::protocol::qos::QoS;
 use sundew::protocol::topic::TopicName;
 use sundew::protocol::version::Version;
 
-use crate::client::{Character, State, plain};
+use crate::client::{Character, Client, State, plain};
 use crate::fault::Fault;
 use crate::ledger::{Invariant, MessageId};
 use crate::world::World;
@@ -51,8 +51,8 @@ impl World {
     }
 
     fn retained_topics(&self) -> Vec<String> {
-        let publishers = 0..self.clients.len();
-        publishers.map(|number| format!("r/{number}")).collect()
+        let retained = |client: &Client| client.character.full(&format!("r/{}", client.character.name));
+        self.clients.iter().map(retained).collect()
     }
 
     fn retained(&self, topic: &str) -> Option<MessageId> {
@@ -111,6 +111,8 @@ impl World {
         }
         let auditor = self.add_client(Character {
             number: 0,
+            name: self.clients.len(),
+            mount: "",
             version: Version::V5,
             is_persistent: false,
             expiry_secs: None,
@@ -176,6 +178,7 @@ impl World {
             ("subscriptions", subscriptions.len()),
             ("shared subscriptions", subscriptions.shared_len()),
             ("drivers", self.host.drivers.len()),
+            ("tenants", broker.registry.tenants.iter().count()),
         ];
         drop(subscriptions);
         for (what, count) in left {

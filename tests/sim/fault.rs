@@ -10,7 +10,7 @@ use sundew::protocol::message::Message;
 use sundew::protocol::qos::QoS;
 use sundew::router::Receiver;
 use sundew::storage::Batch;
-use sundew::storage::record::{self, Deliveries, MessageRecord, Progress, Record};
+use sundew::storage::record::{self, Deliveries, MessageRecord, Progress, Record, SessionRecord};
 
 use crate::disk::DiskFault;
 
@@ -49,6 +49,8 @@ pub(crate) enum Fault {
     ForgetSubscription,
     /// That a QoS 2 delivery was received by its client is not recorded.
     ForgetReleased,
+    /// The tenant of a session is not recorded.
+    ForgetTenant,
     /// A mistake with files.
     Disk(DiskFault),
 }
@@ -59,7 +61,7 @@ impl Fault {
         use Fault as F;
         matches!(
             self,
-            F::ForgetSent | F::ForgetReceived | F::ForgetSubscription | F::ForgetReleased
+            F::ForgetSent | F::ForgetReceived | F::ForgetSubscription | F::ForgetReleased | F::ForgetTenant
         )
     }
 
@@ -74,6 +76,9 @@ impl Fault {
                 Record::Subscription(_) if self == Self::ForgetSubscription => {}
                 Record::Delivery(_, delivery)
                     if self == Self::ForgetReleased && matches!(delivery.progress, Progress::Released(_)) => {}
+                Record::Session(session) if self == Self::ForgetTenant => {
+                    Record::Session(SessionRecord { tenant: "", ..session }).encode(&mut bytes);
+                }
                 Record::Message(message) if self == Self::ForgetSent => {
                     let mut deliveries = Vec::new();
                     for delivery in message.deliveries.iter() {

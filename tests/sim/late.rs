@@ -13,6 +13,9 @@ use sundew::session::request::ConnectRequest;
 
 use crate::random::Random;
 
+/// The mount points of tenants.
+pub(crate) const MOUNTS: [&str; 2] = ["a/", "b/"];
+
 /// How often each of them answers late, and how often wrong, in percent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Habits {
@@ -78,7 +81,7 @@ impl Late {
 }
 
 impl Authenticator for Late {
-    fn connect(&self, _request: &ConnectRequest, _peer: &Peer, token: Token) -> Answer<Verdict> {
+    fn connect(&self, request: &ConnectRequest, _peer: &Peer, token: Token) -> Answer<Verdict> {
         let mut desk = self.desk();
         let habits = desk.habits;
         let verdict = if desk.random.percent(habits.refuses) {
@@ -87,7 +90,10 @@ impl Authenticator for Late {
                 why: "by_chance",
             })
         } else {
-            Verdict::Admit(Identity::default())
+            Verdict::Admit(Identity {
+                user_name: request.user_name.clone(),
+                ..Identity::default()
+            })
         };
         if !desk.random.percent(habits.authenticator_late) {
             return Answer::Ready(verdict);
@@ -95,14 +101,34 @@ impl Authenticator for Late {
         desk.waiting.push((token, Outcome::Verdict(verdict)));
         Answer::Pending
     }
+
+    /// The name of a user is the mount point of his tenant.
+    fn mount_of(&self, who: &Access<'_>) -> Result<Option<Box<str>>, &'static str> {
+        Ok(who.user_name.map(Into::into))
+    }
+
+    fn has_tenants(&self) -> bool {
+        true
+    }
+}
+
+/// What nobody may, in any tenant.
+pub(crate) fn is_denied(full: &str) -> bool {
+    own_of_any(full).starts_with("d/")
+}
+
+/// A topic or filter without the mount point of its tenant, whichever it is.
+pub(crate) fn own_of_any(full: &str) -> &str {
+    let mut mounts = MOUNTS.iter();
+    mounts.find_map(|mount| full.strip_prefix(mount)).unwrap_or(full)
 }
 
 impl Authorizer for Late {
     fn publish(&self, _who: &Access<'_>, topic: TopicName<'_>, _qos: QoS, _retain: bool, token: Token) -> Answer<bool> {
-        self.answer_allowed(!topic.as_str().starts_with("d/"), token)
+        self.answer_allowed(!is_denied(topic.as_str()), token)
     }
 
     fn subscribe(&self, _who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool> {
-        self.answer_allowed(!filter.as_str().starts_with("d/"), token)
+        self.answer_allowed(!is_denied(filter.as_str()), token)
     }
 }

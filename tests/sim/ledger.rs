@@ -6,6 +6,8 @@ use std::fmt;
 use sundew::protocol::qos::QoS;
 use sundew::protocol::topic::{TopicFilter, matches};
 
+use crate::late::{is_denied, own_of_any};
+
 /// What the simulation asserts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Invariant {
@@ -272,7 +274,7 @@ impl Ledger {
         }
         let is_first = !self.epochs[epoch].received.contains_key(&id);
         self.count_copy(epoch, id, &message, arrived, is_new);
-        if is_first && !message.is_will && !topic.starts_with("s/") {
+        if is_first && !message.is_will && !own_of_any(topic).starts_with("s/") {
             self.check_order(epoch, id, &message, qos);
         }
     }
@@ -365,7 +367,7 @@ impl Ledger {
                 && !(is_own && sub.no_local && !arrived.retain)
         });
         let is_wanted = fitting.any(|sub| arrived.qos <= sub.qos.min(message.qos));
-        if !is_wanted || arrived.topic.starts_with("d/") {
+        if !is_wanted || is_denied(arrived.topic) {
             let qos = arrived.qos.bits();
             self.fail(Invariant::OnlySubscribed, || {
                 format!(
@@ -386,7 +388,7 @@ impl Ledger {
             let is_promised = message.accepted.is_some()
                 && message.qos.is_acknowledged()
                 && !message.is_clear
-                && !message.topic.starts_with("d/");
+                && !is_denied(&message.topic);
             if !is_promised {
                 continue;
             }
@@ -465,7 +467,7 @@ impl Ledger {
             .messages
             .iter()
             .enumerate()
-            .filter(|(_, m)| m.topic.starts_with("s/"))
+            .filter(|(_, m)| own_of_any(&m.topic).starts_with("s/"))
         {
             let mut by_group: BTreeMap<&str, usize> = BTreeMap::new();
             for epoch in &self.epochs {

@@ -209,6 +209,11 @@ fn a_delivery_of_which_it_is_not_kept_that_it_was_received_is_noticed() {
 }
 
 #[test]
+fn a_tenant_that_is_not_kept_is_noticed() {
+    expect(Fault::ForgetTenant, Invariant::SessionKept);
+}
+
+#[test]
 fn a_sync_that_is_left_out_is_noticed() {
     expect(Fault::Disk(DiskFault::SkipSync), Invariant::SessionKept);
 }

@@ -177,6 +177,7 @@ impl Client {
                 }
             },
         };
+        let topic = self.character.full(&topic);
         let maximum = self.greeting.map_or(0, |greeting| greeting.topic_aliases);
         if alias.is_some_and(|alias| alias > maximum) {
             ledger.fail(Invariant::WellFormed, || {

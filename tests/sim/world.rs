@@ -16,7 +16,7 @@ use crate::crash::Wills;
 use crate::engine::EngineStore;
 use crate::fault::Fault;
 use crate::host::{Host, Setup};
-use crate::late::{Habits, Late};
+use crate::late::{Habits, Late, MOUNTS, own_of_any};
 use crate::ledger::{Breach, Invariant, Ledger, Message, MessageId};
 use crate::network::{Link, LinkId};
 use crate::random::Random;
@@ -112,7 +112,8 @@ fn store_habits(random: &mut Random) -> StoreHabits {
     }
 }
 
-fn character(number: usize, has_small_queues: bool, random: &mut Random) -> Character {
+/// Every third client is of no tenant, where there are any: three have the same client identifier.
+fn character(number: usize, has_tenants: bool, has_small_queues: bool, random: &mut Random) -> Character {
     let is_persistent = random.percent(60);
     let version = match random.below(10) {
         _ if has_small_queues => Version::V5,
@@ -121,8 +122,11 @@ fn character(number: usize, has_small_queues: bool, random: &mut Random) -> Char
         _ => Version::V5,
     };
     let is_expiring = is_persistent && version == Version::V5 && random.percent(20);
+    let mounts = ["", MOUNTS[0], MOUNTS[1]];
     Character {
         number,
+        name: if has_tenants { number / mounts.len() } else { number },
+        mount: if has_tenants { mounts[number % mounts.len()] } else { "" },
         version,
         is_persistent,
         expiry_secs: is_expiring.then(|| random.between(1, 5) as u32),
@@ -165,8 +169,10 @@ impl World {
         } else {
             0
         };
+        let has_tenants = random.percent(40);
         let clients = (0..random.between(2, 7))
-            .map(|number| Client::new(character(number, ledger.has_small_queues, &mut random), fault))
+            .map(|number| character(number, has_tenants, ledger.has_small_queues, &mut random))
+            .map(|character| Client::new(character, fault))
             .collect();
         Self {
             random,
@@ -373,7 +379,8 @@ impl World {
     }
 
     fn will(&mut self, number: usize) -> MessageId {
-        let message = self.message(number, format!("w/{number}"));
+        let topic = format!("w/{}", self.clients[number].character.name);
+        let message = self.message(number, topic);
         self.ledger.publish(Message {
             is_will: true,
             sends: 1,
@@ -382,6 +389,15 @@ impl World {
     }
 
     fn message(&mut self, publisher: usize, topic: String) -> Message {
+        let character = &self.clients[publisher].character;
+        // Who is of no tenant knows the topics of all.
+        let is_of_tenants =
+            character.mount.is_empty() && self.clients.iter().any(|one| !one.character.mount.is_empty());
+        let topic = if is_of_tenants && topic.starts_with("t/") && self.random.percent(30) {
+            format!("{}{topic}", self.random.pick(&MOUNTS))
+        } else {
+            character.full(&topic)
+        };
         let padding = match self.random.below(20) {
             0 => 9_000,
             1..4 => self.random.between(100, 300),
@@ -403,13 +419,13 @@ impl World {
 
     fn publish(&mut self, number: usize) {
         let topic = match self.random.below(20) {
-            0..3 => format!("r/{number}"),
+            0..3 => format!("r/{}", self.clients[number].character.name),
             3..7 => format!("s/{}", self.random.below(2)),
             7 => "d/0".into(),
             _ => format!("t/{}", self.random.below(4)),
         };
         let mut message = self.message(number, topic);
-        if message.topic.starts_with("r/") {
+        if own_of_any(&message.topic).starts_with("r/") {
             // One publisher and one QoS for each, so that it is clear which one is last.
             message.retain = true;
             message.qos = QOS[1 + number % 2];
@@ -428,7 +444,7 @@ impl World {
         let character = self.clients[number].character.clone();
         let mut filters: BTreeMap<String, SubscriptionOptions> = BTreeMap::new();
         if let Some(group) = character.group {
-            filters.insert(group.into(), plain(QOS[1 + self.random.below(2)]));
+            filters.insert(character.full(group), plain(QOS[1 + self.random.below(2)]));
         } else {
             for _ in 0..self.random.between(1, 3) {
                 let mut options = plain(self.random.pick(&QOS));
@@ -445,7 +461,7 @@ impl World {
                 } else {
                     self.random.pick(&FILTERS)
                 };
-                filters.insert(filter.into(), options);
+                filters.insert(character.full(filter), options);
             }
         }
         let filters: Vec<_> = filters.into_iter().collect();

@@ -1,4 +1,4 @@
-//! The matrix: what is done × how the topic is named × whom a rule is about × the way the client came in × MQTT 3.1.1 and 5.
+//! The matrix: what is done × how the topic is named × whom a rule is about × the way the client came in × MQTT 3.1.1 and 5 × whose tenant it is.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
@@ -8,7 +8,7 @@ use sundew::auth::filter::overlap;
 use sundew::auth::grants::Grants;
 use sundew::auth::rule::{Action, Actions, ClientPattern, Effect, Rule, TopicPattern, Users};
 use sundew::auth::rules::{LiveRules, Rules, Scope, WideSubscriptions};
-use sundew::auth::{Answer, Authenticator, Identity, Verdict};
+use sundew::auth::{Access, Answer, Authenticator, Identity, Verdict};
 use sundew::protocol::ids::Token;
 use sundew::protocol::property::PropertyId;
 use sundew::protocol::version::Version;
@@ -21,32 +21,44 @@ use super::refused;
 use crate::broker::{BOTH, Broker};
 use crate::client::{Client, PATIENCE};
 use crate::streams::{WebSocket, tcp, tls, tls_config};
-use crate::wire::{Connect, Publish, Will};
+use crate::wire::{Connect, PINGREQ, Packet, Publish, Will};
 
 /// What it is all about: with the names of him who may not.
 const SECRET: &str = "secret/mallory/m-1/north/x";
 /// What everybody may.
 const OPEN: &str = "open/x";
 
-/// Somebody with a claim in what he was let in by: `site`.
+/// Somebody with claims in what he was let in by: `site`, `tenant`.
 #[derive(Clone, Copy)]
 struct Who {
     user: &'static str,
     client_id: &'static str,
+    /// The name of his tenant, which is his password, too; empty for none.
+    tenant: &'static str,
 }
 
 const MALLORY: Who = Who {
     user: "mallory",
     client_id: "m-1",
+    tenant: "",
 };
 const GRETA: Who = Who {
     user: "greta",
     client_id: "g-1",
+    tenant: "",
 };
 const WATCHER: Who = Who {
     user: "watcher",
     client_id: "w",
+    tenant: "",
 };
+
+/// Where a rule is, and about whom it is tried: two of them have one user name and one client identifier.
+const TENANTS: [(&str, &[Who]); 3] = [
+    ("", &[MALLORY, GRETA]),
+    ("a/", &[MALLORY.of("a"), MALLORY.of("b"), GRETA.of("a")]),
+    ("%{tenant}/", &[MALLORY.of("a"), MALLORY.of("b"), GRETA.of("a")]),
+];
 
 /// Believes names, and knows where everybody works.
 struct Believing;
@@ -55,8 +67,14 @@ impl Authenticator for Believing {
     fn connect(&self, request: &ConnectRequest, _: &Peer, _: Token) -> Answer<Verdict> {
         let mut all = [MALLORY, GRETA, WATCHER].into_iter();
         let who = all.find(|who| Some(who.user) == request.user_name.as_deref()).unwrap();
+        let tenant = std::str::from_utf8(request.password.as_deref().unwrap()).unwrap();
+        let claims = [
+            ("site", who.site()),
+            ("tenant", if tenant.is_empty() { "none" } else { tenant }),
+        ];
         let grants = Grants {
-            claims: [("site".into(), who.site().into())].into_iter().collect(),
+            claims: claims.map(|(name, value)| (name.into(), value.into())).into(),
+            tenant: Some(tenant.into()).filter(|_| !tenant.is_empty()),
             ..Grants::default()
         };
         Answer::Ready(Verdict::Admit(Identity {
@@ -64,6 +82,15 @@ impl Authenticator for Believing {
             grants: Some(Arc::new(grants)),
             ..Identity::default()
         }))
+    }
+
+    fn mount_of(&self, who: &Access<'_>) -> Result<Option<Box<str>>, &'static str> {
+        let tenant = who.grants.and_then(|grants| grants.tenant.as_deref());
+        Ok(tenant.map(|tenant| format!("{tenant}/").into()))
+    }
+
+    fn has_tenants(&self) -> bool {
+        true
     }
 }
 
@@ -173,8 +200,28 @@ impl Who {
         Connect {
             client_id: self.client_id,
             user_name: Some(self.user),
+            password: Some(self.tenant.as_bytes()),
             ..Connect::default()
         }
+    }
+
+    const fn of(self, tenant: &'static str) -> Self {
+        Self { tenant, ..self }
+    }
+
+    /// Who has the same names somewhere else.
+    const fn twin(self) -> Self {
+        self.of(if matches!(self.tenant.as_bytes(), b"a") {
+            "b"
+        } else {
+            "a"
+        })
+    }
+
+    /// What his topic is called by those of no tenant.
+    fn full(self, topic: &str) -> String {
+        let slash = if self.tenant.is_empty() { "" } else { "/" };
+        [self.tenant, slash, topic].concat()
     }
 }
 
@@ -259,22 +306,19 @@ const KINDS: [Kind; 9] = [
 ];
 
 impl Kind {
-    /// What somebody may not, if anything.
-    fn denied(&self, who: Who, way: &str) -> Option<String> {
+    /// What somebody may not, by the names that he has for it, if anything.
+    fn denied(&self, front: &str, who: Who, way: &str) -> Option<String> {
         let of_his = |topics: &str| {
             let topics = topics.replace("%u", who.user).replace("%c", who.client_id);
             topics.replace("%{site}", who.site())
         };
-        (self.is_about)(who, way).then(|| of_his(self.topics))
+        let is_there = front.replace("%{tenant}", who.tenant) == who.full("");
+        (is_there && (self.is_about)(who, way)).then(|| of_his(self.topics))
     }
 
-    fn denying(&self, actions: Actions) -> Rule {
-        let mut rule = Rule::new(
-            Effect::Deny,
-            actions,
-            TopicPattern::parse(self.topics).unwrap(),
-            self.name,
-        );
+    fn denying(&self, front: &str, actions: Actions) -> Rule {
+        let topics = TopicPattern::parse(&format!("{front}{}", self.topics)).unwrap();
+        let mut rule = Rule::new(Effect::Deny, actions, topics, self.name);
         (self.narrow)(&mut rule);
         rule
     }
@@ -292,22 +336,33 @@ const FILTERS: [&str; 8] = [
     "$share/g/secret/mallory/m-1/north/x",
 ];
 
-/// For every kind of rule, version and way in: him whom it is about, and her whom it mostly is not.
+/// For every kind of rule, version and way in: him whom it is about, and her whom it mostly is not; each in its tenant, while somebody of the
+/// same names is connected who is of another one, and hears nothing of it.
 fn for_all(site: &Site, actions: Actions, try_it: impl Fn(&str, Version, Who, Option<&str>, &str)) {
-    for kind in &KINDS {
-        site.deny(kind.denying(actions));
-        for version in BOTH {
-            for way in WAYS {
-                for who in [MALLORY, GRETA] {
-                    let denied = kind.denied(who, way);
-                    let case = format!(
-                        "{} by {way}, MQTT {}, a rule by {}",
-                        who.user,
-                        version.name(),
-                        kind.name
-                    );
-                    try_it(way, *version, who, denied.as_deref(), &case);
+    let rules = TENANTS
+        .iter()
+        .flat_map(|(front, all)| KINDS.iter().map(move |kind| (front, all, kind)));
+    for (front, all, kind) in rules {
+        site.deny(kind.denying(front, actions));
+        for (version, way) in BOTH.iter().flat_map(|version| WAYS.map(|way| (*version, way))) {
+            for who in *all {
+                let case = format!(
+                    "{} of {:?} by {way}, MQTT {}, a rule by {} on {front}{}",
+                    who.user,
+                    who.tenant,
+                    version.name(),
+                    kind.name,
+                    kind.topics
+                );
+                let mut twin = site.connect(way, version, who.twin());
+                for filter in ["open/#", "secret/#", "#"] {
+                    twin.subscribe(filter, 0);
                 }
+                twin.send(&PINGREQ);
+                while twin.receive() != Packet::PingResp {} // what is retained there
+                try_it(way, version, *who, kind.denied(front, *who, way).as_deref(), &case);
+                twin.expect_ping_answered();
+                twin.disconnect();
             }
         }
     }
@@ -319,7 +374,7 @@ fn who_may_not_publish_and_subscribe_does_neither_by_any_way() {
     for_all(&site, Actions::ALL, |way, version, who, denied, case| {
         let is_denied = denied.is_some_and(|denied| overlap(denied, SECRET));
         let mut watcher = site.connect("watch", Version::V5, WATCHER);
-        watcher.publish(Publish::new(SECRET, "", 1).retained());
+        watcher.publish(Publish::new(&who.full(SECRET), "", 1).retained());
         let mut client = site.connect(way, version, who);
         for filter in FILTERS {
             let topics = filter.strip_prefix("$share/g/").unwrap_or(filter);
@@ -363,9 +418,9 @@ fn who_may_not_publish_and_subscribe_does_neither_by_any_way() {
             client.disconnect();
         }
         // What was denied is not there.
-        watcher.subscribe(SECRET, 0);
+        watcher.subscribe(&who.full(SECRET), 0);
         if !is_denied {
-            watcher.expect_text(SECRET, "x");
+            watcher.expect_text(&who.full(SECRET), "x");
         }
         watcher.expect_ping_answered();
         watcher.disconnect();
@@ -377,12 +432,11 @@ fn who_may_not_publish_and_subscribe_does_neither_by_any_way() {
 #[test]
 fn who_may_not_receive_does_not_by_any_way() {
     let site = Site::start();
-    let mut watcher = site.connect("watch", Version::V5, WATCHER);
-    watcher.publish(Publish::new(SECRET, "kept", 1).retained());
     let receive = Actions::default().with(Action::Receive);
     for_all(&site, receive, |way, version, who, denied, case| {
         let is_denied = denied.is_some_and(|denied| overlap(denied, SECRET));
         let mut watcher = site.connect("watch", Version::V5, WATCHER);
+        watcher.publish(Publish::new(&who.full(SECRET), "kept", 1).retained());
         for filters in [&[SECRET][..], &["#"], &["secret/#", "+/mallory/#"], &["$share/g/#"]] {
             let mut client = site.connect(way, version, who);
             for filter in filters {
@@ -393,10 +447,10 @@ fn who_may_not_receive_does_not_by_any_way() {
             }
             client.subscribe("open/+", 0);
             for qos in 0..3 {
-                let reason = watcher.try_publish(Publish::new(SECRET, "now", qos));
+                let reason = watcher.try_publish(Publish::new(&who.full(SECRET), "now", qos));
                 assert!(reason < 0x80, "{reason:#x}: {filters:?}, QoS {qos}: {case}");
             }
-            watcher.publish(Publish::new(OPEN, "x", 1));
+            watcher.publish(Publish::new(&who.full(OPEN), "x", 1));
             if !is_denied {
                 for _ in 0..3 {
                     client.expect_text(SECRET, "now");
@@ -405,6 +459,7 @@ fn who_may_not_receive_does_not_by_any_way() {
             client.expect_text(OPEN, "x");
             client.disconnect();
         }
+        watcher.publish(Publish::new(&who.full(SECRET), "", 1).retained());
         watcher.disconnect();
     });
 }
