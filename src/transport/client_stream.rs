@@ -530,7 +530,8 @@ mod tests {
                 ..tls
             });
             let mut listener = site.listen();
-            let accept = async { drop(crate::transport::establish::establish(listener.accept().await).await) };
+            let accept =
+                async { drop(crate::transport::establish::establish(listener.accept().await, |_, _| false).await) };
             let (message, ()) = tokio::join!(error(&site.client), accept);
             assert!(message.contains("--insecure"), "{message}");
         });

@@ -99,6 +99,9 @@ pub enum RefusedReason {
     /// The PROXY header is missing or bad.
     #[error("{0}")]
     Proxy(ProxyError),
+    /// A proxy brought somebody who is banned, or has too much already. Whoever kept it out has counted it, and told what is to be told.
+    #[error("kept out")]
+    KeptOut,
     /// The socket failed.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -125,20 +128,30 @@ pub fn establish_plain(accepted: Accepted) -> Result<Established, Refused> {
 /// Does what comes before MQTT on `accepted`: PROXY header, TLS handshake, WebSocket upgrade, as its listener is set.
 /// Attaches a detached socket to the runtime of the calling thread. Returns at once for a plain TCP or Unix listener.
 ///
+/// Where a proxy says who the client is, `keeps_out` is asked about it at once: before the handshake, which is what costs, and before a request
+/// is answered.
+///
 /// # Errors
 /// [`Refused`], which the caller logs with [`Refused::log`]; the connection is closed.
-pub async fn establish(accepted: Accepted) -> Result<Established, Refused> {
+pub async fn establish(
+    accepted: Accepted,
+    mut keeps_out: impl FnMut(&Peer, &mut Slot) -> bool,
+) -> Result<Established, Refused> {
     if is_plain(&accepted) {
         return establish_plain(accepted);
     }
     let Accepted {
         mut socket,
         mut peer,
-        slot,
+        mut slot,
     } = accepted;
     let deadline = Instant::now() + slot.listener().options().connect_timeout;
     let result = match socket.attach() {
-        Ok(()) => within(deadline, slot.listener(), &mut peer, socket).await,
+        Ok(()) => {
+            let listener = Arc::clone(slot.listener());
+            let mut keeps_out = |peer: &Peer| keeps_out(peer, &mut slot);
+            within(deadline, &listener, &mut peer, socket, &mut keeps_out).await
+        }
         Err(error) => Err(error.into()),
     };
     finish(result, peer, deadline, slot)
@@ -171,6 +184,9 @@ impl Refused {
     /// is DEBUG only: load balancers and watchdogs make them all day.
     pub fn log(&self) {
         let (listener, addr) = (self.listener.name(), &self.peer.address);
+        if matches!(self.reason, RefusedReason::KeptOut) {
+            return;
+        }
         if matches!(
             self.reason,
             RefusedReason::Closed | RefusedReason::Proxy(ProxyError::Closed)
@@ -192,9 +208,10 @@ async fn within(
     listener: &ListenerShared,
     peer: &mut Peer,
     socket: Socket,
+    keeps_out: &mut dyn FnMut(&Peer) -> bool,
 ) -> Result<Stream, RefusedReason> {
     let mut step = "PROXY header";
-    let steps = steps(listener, peer, socket, &mut step);
+    let steps = steps(listener, peer, socket, keeps_out, &mut step);
     match tokio::time::timeout_at(deadline, steps).await {
         Ok(result) => result,
         Err(_) => Err(RefusedReason::Timeout(step)),
@@ -206,18 +223,22 @@ async fn steps(
     listener: &ListenerShared,
     peer: &mut Peer,
     mut socket: Socket,
+    keeps_out: &mut dyn FnMut(&Peer) -> bool,
     step: &mut &'static str,
 ) -> Result<Stream, RefusedReason> {
     let options = listener.options();
     if options.proxy_protocol.is_some() {
         read_proxy_header(&mut socket, options, peer).await?;
+        if peer.proxy.is_some() && keeps_out(peer) {
+            return Err(RefusedReason::KeptOut);
+        }
     }
     let Some(config) = listener.tls() else {
         let Some(options) = &options.websocket else {
             return Ok(Stream::Plain(socket));
         };
         *step = "WebSocket request";
-        open_websocket(&mut socket, options, peer).await?;
+        open_websocket(&mut socket, options, peer, keeps_out).await?;
         return Ok(Stream::WebSocket(Box::new(WebSocket::server(socket, options))));
     };
     *step = "TLS handshake";
@@ -226,7 +247,7 @@ async fn steps(
         return Ok(Stream::Tls(Box::new(tls)));
     };
     *step = "WebSocket request";
-    open_websocket(&mut tls, options, peer).await?;
+    open_websocket(&mut tls, options, peer, keeps_out).await?;
     Ok(Stream::SecureWebSocket(Box::new(WebSocket::server(tls, options))))
 }
 
@@ -327,6 +348,7 @@ async fn open_websocket<S: AsyncRead + AsyncWrite + Unpin>(
     stream: &mut S,
     options: &WebSocketOptions,
     peer: &mut Peer,
+    keeps_out: &mut dyn FnMut(&Peer) -> bool,
 ) -> Result<(), RefusedReason> {
     let upgrade = match read_request(stream, options).await? {
         Ok(head) => upgrade::accept(&head, options),
@@ -334,15 +356,18 @@ async fn open_websocket<S: AsyncRead + AsyncWrite + Unpin>(
     };
     match upgrade {
         Ok(upgrade) => {
-            stream.write_all(&upgrade.answer).await?;
-            stream.flush().await?;
             let chain = upgrade.forwarded_for;
             if let Some(ip) = upgrade::client_address(peer.address.ip(), &chain, &options.trusted_proxies) {
                 peer.proxy = Some(std::mem::replace(
                     &mut peer.address,
                     Address::Ip(SocketAddr::new(ip, 0)),
                 ));
+                if keeps_out(peer) {
+                    return Err(RefusedReason::KeptOut);
+                }
             }
+            stream.write_all(&upgrade.answer).await?;
+            stream.flush().await?;
             peer.http = Some(Box::new(upgrade.peer));
             Ok(())
         }

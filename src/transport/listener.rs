@@ -374,7 +374,8 @@ impl Slot {
         &self.0.listener
     }
 
-    /// Counts it for an address, where addresses are counted. If that has too much already, the connection is to be closed.
+    /// Counts it for an address, where addresses are counted, and no longer for another: one proxy may say who is behind the next. If that
+    /// address has too much already, the connection is to be closed.
     pub(super) fn count_for(&mut self, address: &Address) -> Result<(), Beyond> {
         let listener = self.listener();
         let (Some(addresses), Some(ip)) = (&listener.addresses, address.ip()) else {
@@ -382,6 +383,9 @@ impl Slot {
         };
         let mut locked = addresses.lock().unwrap_or_else(PoisonError::into_inner);
         let entered = locked.enter(ip, listener.now());
+        if let (Ok(()), Some(before)) = (entered, self.0.address) {
+            locked.leave(before, listener.now());
+        }
         drop(locked);
         match entered {
             Ok(()) => {

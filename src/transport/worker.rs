@@ -331,19 +331,14 @@ impl Local {
             return self.serve_or_log(establish_plain(accepted), rules);
         }
         tokio::task::spawn_local(async move {
-            let established = establish(accepted).await;
+            let established = establish(accepted, |peer, slot| self.keeps_out(peer, slot)).await;
             self.serve_or_log(established, rules);
         });
     }
 
     fn serve_or_log(self: Rc<Self>, established: Result<Established, Refused>, rules: Arc<ListenerRules>) {
         match established {
-            Ok(mut established) => {
-                let Established { peer, slot, .. } = &mut established;
-                if peer.proxy.is_none() || !self.keeps_out(peer, slot) {
-                    self.serve(established, rules);
-                }
-            }
+            Ok(established) => self.serve(established, rules),
             Err(refused) => refused.log(),
         }
     }

@@ -19,7 +19,7 @@ async fn outcome(site: &mut Site, bytes: &[u8], stays: bool) -> (Result<Establis
     if !stays {
         client.shutdown().await.unwrap();
     }
-    let result = establish(listener.accept().await).await;
+    let result = establish(listener.accept().await, |_, _| false).await;
     let mut answer = Vec::new();
     if result.is_err() {
         let _ = client.read_to_end(&mut answer).await; // a reset is as good as an end
@@ -41,7 +41,7 @@ fn a_plain_connection_is_established_before_it_says_anything() {
         let mut site = Site::new("tcp");
         let mut listener = site.listen();
         let _client = TcpStream::connect(listener.local_addresses()[0]).await.unwrap();
-        let established = establish(listener.accept().await).await.unwrap();
+        let established = establish(listener.accept().await, |_, _| false).await.unwrap();
         assert_eq!(established.first_bytes, b"");
         assert!(established.deadline > Instant::now());
         assert_eq!(established.slot.listener().connections(), 1);
@@ -171,7 +171,7 @@ fn a_proxy_header_may_come_before_tls() {
             let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
         };
         let story = async {
-            let accept = async { establish(listener.accept().await).await.unwrap() };
+            let accept = async { establish(listener.accept().await, |_, _| false).await.unwrap() };
             let (client, server) = tokio::join!(connect(&site.client), accept);
             let (mut client, mut server) = (client.unwrap(), server);
             write(&mut client, b"hello").await;
@@ -180,6 +180,70 @@ fn a_proxy_header_may_come_before_tls() {
             assert_eq!(server.peer.http.unwrap().path, "/mqtt");
         };
         tokio::select! { () = forward => panic!("the proxy ended"), () = story => {} }
+    });
+}
+
+/// Whoever is banned costs no handshake: nothing is waited for after the header.
+#[test]
+fn whom_a_proxy_brings_is_looked_at_before_tls_and_before_a_request_is_answered() {
+    run(async {
+        let proxies = vec!["127.0.0.0/8".parse().unwrap()];
+        let mut site = Site::new("tls");
+        site.listener.proxy_protocol = Some(proxies.clone());
+        site.listener.connections_per_address_max = Some(1);
+        let mut listener = site.listen();
+        let address = listener.local_addresses()[0];
+        let header = b"PROXY TCP4 203.0.113.7 10.0.0.1 40000 8883\r\n";
+        let mut asked = Vec::new();
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(header).await.unwrap();
+        let kept_out = establish(listener.accept().await, |peer, _| {
+            asked.push(peer.address.to_string());
+            true
+        });
+        let refused = kept_out.await.unwrap_err();
+        assert!(matches!(refused.reason, RefusedReason::KeptOut), "{refused}");
+        assert_eq!(asked, ["203.0.113.7:40000"]);
+
+        // The place of an address is given back when it turns out to be that of another proxy.
+        let mut site = Site::new("ws");
+        site.listener.proxy_protocol = Some(proxies);
+        site.listener.connections_per_address_max = Some(1);
+        let websocket = site.listener.websocket.as_mut().unwrap();
+        websocket.trusted_proxies = vec!["203.0.113.7".parse().unwrap()];
+        let mut listener = site.listen();
+        let address = listener.local_addresses()[0];
+        let mut established = Vec::new();
+        for (client_address, is_kept_out) in [("198.51.100.1", false), ("198.51.100.2", false), ("198.51.100.2", true)]
+        {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let request = upgrade::request("x", "/mqtt", "dGhlIHNhbXBsZSBub25jZQ==");
+            let request = String::from_utf8(request).unwrap();
+            let forwarded = format!("\r\nX-Forwarded-For: {client_address}\r\n\r\n");
+            let request = request.replacen("\r\n\r\n", &forwarded, 1);
+            client
+                .write_all(&[&header[..], request.as_bytes()].concat())
+                .await
+                .unwrap();
+            let keeps_out = |peer: &Peer, slot: &mut Slot| slot.count_for(&peer.address).is_err();
+            match establish(listener.accept().await, keeps_out).await {
+                Ok(server) => {
+                    assert!(!is_kept_out, "{client_address}");
+                    established.push((client, server));
+                }
+                Err(refused) => {
+                    assert!(
+                        is_kept_out && matches!(refused.reason, RefusedReason::KeptOut),
+                        "{refused}"
+                    );
+                    drop(refused);
+                    let mut answer = Vec::new();
+                    let _ = client.read_to_end(&mut answer).await;
+                    assert_eq!(answer, b"", "told nothing");
+                }
+            }
+        }
+        assert_eq!(established.len(), 2);
     });
 }
 
@@ -207,7 +271,7 @@ fn the_certificate_is_chosen_by_the_name_asked_for() {
             let tls = site.client.tls.as_mut().unwrap();
             (tls.server_name, tls.ca_file) = (Some(name.to_owned()), Some(ca.join("ca.pem")));
             let mut listener = site.listen();
-            let accept = async { establish(listener.accept().await).await };
+            let accept = async { establish(listener.accept().await, |_, _| false).await };
             tokio::join!(connect(&site.client), accept)
         };
         let first = site.folder.path().to_owned();
@@ -263,7 +327,7 @@ fn client_certificates_are_asked_for_verified_and_told() {
         let reason = async |site: &mut Site, certificate: Option<CertificateFiles>| {
             site.client.tls.as_mut().unwrap().certificate = certificate;
             let mut listener = site.listen();
-            let accept = async { establish(listener.accept().await).await };
+            let accept = async { establish(listener.accept().await, |_, _| false).await };
             let client = async {
                 if let Ok(mut stream) = connect(&site.client).await {
                     let _ = read(&mut stream, 1).await; // in TLS 1.3 the client learns of it only now
@@ -287,7 +351,7 @@ fn an_old_version_or_another_alpn_is_named() {
         assert_eq!(tls.alpn.as_deref(), Some("mqtt"));
         let reason = async |site: &mut Site| {
             let mut listener = site.listen();
-            let accept = async { establish(listener.accept().await).await };
+            let accept = async { establish(listener.accept().await, |_, _| false).await };
             tokio::join!(accept, connect(&site.client)).0.unwrap_err().to_string()
         };
         site.client.tls.as_mut().unwrap().alpn = Some("h2".to_owned());
@@ -306,7 +370,7 @@ fn renewed_certificates_serve_new_connections_and_bad_ones_change_nothing() {
         let mut listener = site.listen();
         let shared = Arc::clone(listener.shared());
         let mut accept_one = async |site: &Site| {
-            let accept = async { establish(listener.accept().await).await };
+            let accept = async { establish(listener.accept().await, |_, _| false).await };
             tokio::join!(connect(&site.client), accept).0.is_ok()
         };
         assert!(accept_one(&site).await);
@@ -343,7 +407,7 @@ fn more_handshakes_than_fit_in_a_round_all_succeed() {
             let mut servers = Vec::new();
             for _ in 0..clients.len() {
                 let accepted = listener.accept().await;
-                servers.push(tokio::task::spawn_local(establish(accepted)));
+                servers.push(tokio::task::spawn_local(establish(accepted, |_, _| false)));
             }
             for server in servers {
                 assert!(server.await.unwrap().is_ok());

@@ -87,7 +87,7 @@ impl Site {
     /// One connection, as both sides see it.
     pub(in crate::transport) async fn pair(&mut self) -> (Stream, Result<Established, Refused>) {
         let mut listener = self.listen();
-        let accept = async { establish(listener.accept().await).await };
+        let accept = async { establish(listener.accept().await, |_, _| false).await };
         let (client, server) = tokio::join!(connect(&self.client), accept);
         (client.unwrap(), server)
     }
