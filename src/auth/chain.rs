@@ -7,14 +7,13 @@
 //!
 //! Who begins enhanced authentication goes none of these ways but [`super::enhanced`], certificate or not.
 
-use core::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use super::enhanced::ScramSeed;
 use super::password::{PasswordFile, PasswordHash};
 use super::tenants::{TenantLimits, Tenants};
-use super::way::{Asked, Question, Way, begins_like_token};
+use super::way::{Asked, Asker, Question, Way, begins_like_token};
 use super::{Access, Answer, Answers, AuthStep, Authenticator, Identity, Refusal, Verdict};
 use crate::protocol::ids::Token;
 use crate::protocol::mount::Mount;
@@ -81,12 +80,8 @@ pub const TOO_MANY_TOKEN_CHECKS: &str = "too_many_token_checks";
 
 /// A password that is to be checked; it takes so long that others do it.
 pub struct PasswordCheck {
-    /// Where the answer goes.
-    pub token: Token,
-    /// Where the client comes from: addresses take turns.
-    pub from: Option<IpAddr>,
-    /// Gone when nobody waits for the answer any more, see [`ConnectRequest::presence`].
-    pub presence: Weak<()>,
+    /// Whom the answer is for. Addresses take turns.
+    pub asker: Asker,
     /// What the client says.
     pub password: Box<[u8]>,
     /// What it is compared with.
@@ -101,7 +96,7 @@ pub struct PasswordCheck {
 impl core::fmt::Debug for PasswordCheck {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("PasswordCheck")
-            .field("token", &self.token)
+            .field("asker", &self.asker)
             .finish_non_exhaustive()
     }
 }
@@ -223,9 +218,7 @@ impl Chain {
             None => refuse.clone(),
         };
         let is_taken = self.checker.check(PasswordCheck {
-            token: question.token,
-            from: question.peer.ip,
-            presence: Arc::downgrade(&request.presence),
+            asker: question.asker(),
             password: password.clone(),
             hash,
             admit,

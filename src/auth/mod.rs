@@ -18,6 +18,7 @@ pub mod tenants;
 pub mod way;
 
 use core::fmt;
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use self::grants::Grants;
@@ -76,6 +77,17 @@ pub struct Refusal {
     /// Told to the client.
     pub reason: ReasonCode,
     /// For the log only: `anonymous_disabled`, `unknown_user`, `bad_password`.
+    pub why: &'static str,
+}
+
+/// A wrong guess of a client that is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guess {
+    /// Where it came from.
+    pub from: Option<IpAddr>,
+    /// Who it said it was.
+    pub user_name: Option<Box<str>>,
+    /// See [`Refusal::why`].
     pub why: &'static str,
 }
 
@@ -162,6 +174,11 @@ pub trait Answers: Send + Sync {
     /// Something that has to be counted, by the worker that asked.
     fn backend(&self, worker: WorkerId, event: BackendEvent) {
         let _ = (worker, event);
+    }
+
+    /// What a client has guessed that has not waited for the answer, for the worker that asked.
+    fn guessed(&self, worker: WorkerId, guess: Guess) {
+        let _ = (worker, guess);
     }
 
     /// What [`Authenticator::generation`] or [`Authorizer::generation`] says has moved: whoever has nothing to do looks who has to go.

@@ -2,8 +2,12 @@
 
 use core::fmt;
 
+use core::net::IpAddr;
+use std::sync::{Arc, Weak};
+
+use super::bans::is_guess;
 use super::rule::Action;
-use super::{Access, Answer, Verdict};
+use super::{Access, Answer, Answers, Guess, Verdict};
 use crate::protocol::ids::Token;
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
@@ -30,6 +34,56 @@ pub struct Question<'a> {
     pub token: Token,
     /// What it is told if it is not who it says.
     pub wrong: ReasonCode,
+}
+
+impl Question<'_> {
+    /// Who asks, for an answer that comes later.
+    pub fn asker(&self) -> Asker {
+        Asker {
+            token: self.token,
+            presence: Arc::downgrade(&self.request.presence),
+            from: self.peer.ip,
+            user_name: self.request.user_name.clone(),
+        }
+    }
+}
+
+/// A client that waits for an answer, as long as it does.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// Where the answer goes.
+    pub token: Token,
+    /// Gone when nobody waits for the answer any more, see [`ConnectRequest::presence`].
+    pub presence: Weak<()>,
+    /// Where the client comes from.
+    pub from: Option<IpAddr>,
+    /// Who it says it is.
+    pub user_name: Option<Box<str>>,
+}
+
+impl Asker {
+    /// False when it has gone: what has not been begun for it need not be done.
+    pub fn waits(&self) -> bool {
+        self.presence.strong_count() > 0
+    }
+
+    /// Tells it the answer. Where it has gone meanwhile, what it has guessed wrongly counts all the same: who does not wait to hear it would
+    /// otherwise have passwords checked without end.
+    pub fn tell(self, answers: &dyn Answers, verdict: Verdict) {
+        match verdict {
+            Verdict::Refuse(refusal) if !self.waits() && is_guess(refusal.why) => {
+                let guess = Guess {
+                    from: self.from,
+                    user_name: self.user_name,
+                    why: refusal.why,
+                };
+                answers.guessed(self.token.worker, guess);
+            }
+            verdict => {
+                answers.verdict(self.token, verdict);
+            }
+        }
+    }
 }
 
 /// What came of a question.

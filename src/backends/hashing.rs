@@ -149,7 +149,7 @@ impl Waiting {
 
     /// The next that somebody still waits for, where there is one.
     fn try_next(lines: &mut Lines<PasswordCheck>) -> Option<PasswordCheck> {
-        std::iter::from_fn(|| lines.take_next()).find(|check| check.presence.strong_count() > 0)
+        std::iter::from_fn(|| lines.take_next()).find(|check| check.asker.waits())
     }
 
     /// Waits for the next; `None` where nothing comes any more.
@@ -217,7 +217,7 @@ impl PasswordChecker for HashingPool {
     }
 
     fn check(&self, check: PasswordCheck) -> bool {
-        let origin = origin(check.from);
+        let origin = origin(check.asker.from);
         let added = self.waiting.lock().0.add(origin, check);
         match added {
             Added::Refused => return false,
@@ -227,7 +227,7 @@ impl PasswordChecker for HashingPool {
                     why: TOO_MANY_CHECKS,
                 };
                 if let Some(answers) = self.answers.get() {
-                    answers.verdict(other.token, Verdict::Refuse(refusal));
+                    other.asker.tell(&**answers, Verdict::Refuse(refusal));
                 }
             }
             Added::Waits => {}
@@ -244,7 +244,7 @@ fn run(waiting: &Waiting, answers: &OnceLock<Arc<dyn Answers>>) {
         let is_right = is_password_with(&check.password, &check.hash, &mut memory);
         let verdict = if is_right { check.admit } else { check.refuse };
         if let Some(answers) = answers.get() {
-            answers.verdict(check.token, verdict);
+            check.asker.tell(&**answers, verdict);
         }
     }
 }
@@ -261,8 +261,10 @@ fn yield_to_workers() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::Guess;
     use crate::auth::password::PasswordFile;
-    use crate::protocol::ids::Token;
+    use crate::auth::way::Asker;
+    use crate::protocol::ids::{Token, WorkerId};
 
     /// Made by mosquitto_passwd 2.0.11 with these passwords; the last by another implementation of argon2id.
     const KNOWN: &[(&str, &str)] = &[
@@ -322,6 +324,21 @@ mod tests {
         }
     }
 
+    /// Notes who has guessed and gone.
+    #[derive(Default)]
+    struct Gone(Mutex<Vec<Guess>>, Condvar);
+
+    impl Answers for Gone {
+        fn verdict(&self, _: Token, verdict: Verdict) -> bool {
+            panic!("nobody waits for {verdict:?}");
+        }
+
+        fn guessed(&self, _: WorkerId, guess: Guess) {
+            self.0.lock().unwrap().push(guess);
+            self.1.notify_all();
+        }
+    }
+
     impl Told {
         fn wait(&self, count: usize) -> Vec<(u64, bool)> {
             let told = self.0.lock().unwrap();
@@ -356,17 +373,18 @@ mod tests {
             reason: ReasonCode::BadUserNameOrPassword,
             why: "bad_password",
         });
+        let token = Token {
+            worker: crate::protocol::ids::WorkerId(0),
+            connection: crate::protocol::ids::ConnectionKey(crate::protocol::ids::SlotKey { slot: 0, generation: 0 }),
+            sequence,
+        };
         PasswordCheck {
-            token: Token {
-                worker: crate::protocol::ids::WorkerId(0),
-                connection: crate::protocol::ids::ConnectionKey(crate::protocol::ids::SlotKey {
-                    slot: 0,
-                    generation: 0,
-                }),
-                sequence,
+            asker: Asker {
+                token,
+                from: Some([192, 0, 2, from].into()),
+                presence: Arc::downgrade(presence),
+                user_name: Some("alice".into()),
             },
-            from: Some([192, 0, 2, from].into()),
-            presence: Arc::downgrade(presence),
             password: b"x".as_slice().into(),
             hash: Arc::new(PasswordHash {
                 scheme,
@@ -396,6 +414,34 @@ mod tests {
         );
         let at = told.iter().position(|answer| *answer == (200, false)).unwrap();
         assert!(at <= 3, "its turn comes soon: {told:?}");
+    }
+
+    /// Who goes while his password is checked has guessed all the same.
+    #[test]
+    fn a_wrong_password_counts_when_its_client_has_gone_meanwhile() {
+        let options = HashingOptions {
+            threads: 1,
+            waiting_max: 8,
+        };
+        let pool = HashingPool::start(&options).unwrap();
+        let gone = Arc::new(Gone::default());
+        pool.attach(Arc::clone(&gone) as _);
+        let here = Arc::new(());
+        assert!(pool.check(check(0, 1, &here, 200)));
+        // Until it is begun.
+        while pool.waiting.lock().0.is_waiting() {
+            std::thread::yield_now();
+        }
+        drop(here);
+        let limit = std::time::Duration::from_secs(60);
+        let guesses = gone.0.lock().unwrap();
+        let (guesses, _) = gone.1.wait_timeout_while(guesses, limit, |all| all.is_empty()).unwrap();
+        let guess = Guess {
+            from: Some([192, 0, 2, 1].into()),
+            user_name: Some("alice".into()),
+            why: "bad_password",
+        };
+        assert_eq!(*guesses, [guess]);
     }
 
     #[test]

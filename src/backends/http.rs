@@ -170,12 +170,13 @@ impl HttpBackend {
         &self.options
     }
 
-    /// Asks, and has the answer given to whom it is for.
+    /// Asks, and has the answer given to whom it is for. What nobody waits for any more when its turn comes is not asked.
     fn ask(
         self: &Arc<Self>,
         (kind, call): (Kind, &Call),
         values: &Values<'_>,
         worker: WorkerId,
+        is_awaited: impl Fn() -> bool + Send + 'static,
         give: Give,
     ) -> Outcome {
         let Some(request) = call.request(values) else {
@@ -187,6 +188,9 @@ impl HttpBackend {
         }
         let (ours, call, since) = (Arc::clone(self), call.clone(), Instant::now());
         let is_taken = self.pool.run(Box::new(move |answers| {
+            if !is_awaited() {
+                return;
+            }
             let says = ours.find_out(&call, &request, question, since);
             answers.backend(
                 worker,
@@ -325,12 +329,19 @@ impl Way for HttpWay {
             client_id: &request.client_id,
             ..of_peer(question.peer, &host)
         };
-        let (backend, token, wrong) = (Arc::clone(&self.0), question.token, question.wrong);
-        let user_name = request.user_name.clone();
+        let (backend, asker, wrong) = (Arc::clone(&self.0), question.asker(), question.wrong);
+        let waits = {
+            let asker = asker.clone();
+            move || asker.waits()
+        };
         let give = Box::new(move |answers: &dyn Answers, says| {
-            answers.verdict(token, backend.verdict(says, user_name, wrong));
+            let user_name = asker.user_name.clone();
+            asker.tell(answers, backend.verdict(says, user_name, wrong));
         });
-        match self.0.ask((Kind::Connect, call), &values, token.worker, give) {
+        match self
+            .0
+            .ask((Kind::Connect, call), &values, question.token.worker, waits, give)
+        {
             Outcome::Later => Asked::Later,
             Outcome::Said(says) => Asked::Said(self.0.verdict(Ok(says), request.user_name.clone(), wrong)),
             Outcome::Overloaded if self.0.options.allows_on_failure => {
@@ -371,7 +382,7 @@ impl Rights for HttpRights {
             Err(none) if backend.allows(&none) => answers.allowed(token, true),
             Err(_) => answers.unanswered(token),
         });
-        match self.0.ask((Kind::Acl, call), &values, token.worker, give) {
+        match self.0.ask((Kind::Acl, call), &values, token.worker, || true, give) {
             Outcome::Later => Answer::Pending,
             Outcome::Said(says) => Answer::Ready(says != Says::No),
             Outcome::Overloaded => Answer::Ready(self.0.options.allows_on_failure),
@@ -442,7 +453,7 @@ mod tests {
                 ..Values::default()
             };
             let asked = (Kind::Connect, &call(url));
-            backend.ask(asked, &values, WorkerId(0), Box::new(|_, _| {}))
+            backend.ask(asked, &values, WorkerId(0), || true, Box::new(|_, _| {}))
         };
         let long = vec![b'%'; 22_000];
         assert!(matches!(

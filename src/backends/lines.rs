@@ -53,6 +53,12 @@ impl<T> Lines<T> {
         }
     }
 
+    /// Whether anybody waits.
+    #[cfg(test)]
+    pub const fn is_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
     /// One more comes to the end of a line. Where no more may wait, whoever has the longest line pays for it.
     pub fn add(&mut self, origin: Origin, one: T) -> Added<T> {
         let mut instead_of = None;

@@ -434,31 +434,29 @@ impl Way for TokenWay {
         let Some(shown) = self.issuers.shown(request) else {
             return Asked::NotMine;
         };
-        let (token, wrong) = (question.token, question.wrong);
+        let (asker, wrong) = (question.asker(), question.wrong);
         let (issuers, client_id) = (Arc::clone(&self.issuers), request.client_id.clone());
         let is_taken = self.pool.run(Box::new(move |answers| {
+            if !asker.waits() {
+                return;
+            }
             let fault = match issuers.verdict(&shown, &client_id, wrong) {
-                Ok(verdict) => {
-                    answers.verdict(token, verdict);
-                    return;
-                }
+                Ok(verdict) => return asker.tell(answers, verdict),
                 Err(fault) => fault,
             };
             let refuse = |fault: TokenFault| Verdict::Refuse(fault.refusal(wrong));
             let Some(url) = issuers.url_for(&shown).cloned() else {
-                answers.verdict(token, refuse(fault));
-                return;
+                return asker.tell(answers, refuse(fault));
             };
+            let again_for = asker.clone();
             // Once more when the keys have been fetched.
             let again = url.after_fetch(Box::new(move |answers| {
                 let verdict = issuers.verdict(&shown, &client_id, wrong);
-                answers.verdict(
-                    token,
-                    verdict.unwrap_or_else(|fault| Verdict::Refuse(fault.refusal(wrong))),
-                );
+                let verdict = verdict.unwrap_or_else(|fault| Verdict::Refuse(fault.refusal(wrong)));
+                again_for.tell(answers, verdict);
             }));
             if !again {
-                answers.verdict(token, too_many());
+                asker.tell(answers, too_many());
             }
         }));
         if is_taken {

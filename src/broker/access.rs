@@ -8,7 +8,7 @@ use super::endings::Ending;
 use super::worker::Worker;
 use super::{Broker, Mail};
 use crate::auth::way::BackendEvent;
-use crate::auth::{Access, Answers, Verdict};
+use crate::auth::{Access, Answers, Guess, Verdict};
 use crate::protocol::ids::{ConnectionKey, Token, WorkerId};
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::source::{Source, SourceBuf};
@@ -208,6 +208,10 @@ impl Answers for LateAnswers {
 
     fn backend(&self, worker: WorkerId, event: BackendEvent) {
         self.send(worker, Mail::Backend(event));
+    }
+
+    fn guessed(&self, worker: WorkerId, guess: Guess) {
+        self.send(worker, Mail::Guessed(Box::new(guess)));
     }
 
     fn access_changed(&self) {

@@ -10,8 +10,9 @@ use tracing::{info, warn};
 use super::endings::Ending;
 use super::worker::Worker;
 use super::{Broker, Mail};
-use crate::auth::Refusal;
 use crate::auth::bans::{About, BANNED, Ban, BanOptions, Bans, Subject, TooManyOrders, is_guess};
+use crate::auth::way::looks_like_token;
+use crate::auth::{Guess, Refusal};
 use crate::protocol::ids::{ConnectionKey, WorkerId};
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
@@ -144,18 +145,28 @@ impl Worker {
         {
             let client = banned_as(connection);
             let ban = self.broker.bans.change(|bans| bans.connected(ip, &client, user, now));
-            self.tell_of(ban, key, now);
+            self.tell_of(ban, Some(&*connection.peer.rules.name), now);
         }
         self.check_ban(key, user, now)
     }
 
     /// A client was refused: if it has guessed wrongly, that counts against its address, and the user name that it gave.
-    pub(super) fn count_refusal(&self, key: ConnectionKey, why: &str, now: Time) {
+    pub(super) fn count_refusal(&self, key: ConnectionKey, why: &'static str, now: Time) {
         let Some(connection) = self.residents.connections.get(key.0).filter(|_| is_guess(why)) else {
             return;
         };
-        let Some(ip) = connection.peer.ip else { return };
-        let user = connection.user_name.as_deref();
+        let listener = Some(&*connection.peer.rules.name);
+        self.count_failure(connection.peer.ip, connection.user_name.as_deref(), listener, now);
+    }
+
+    /// The same of one that has gone before it was refused.
+    pub(super) fn count_guess(&self, guess: &Guess, now: Time) {
+        let user = guess.user_name.as_deref().filter(|name| !looks_like_token(name));
+        self.count_failure(guess.from, user, None, now);
+    }
+
+    fn count_failure(&self, from: Option<IpAddr>, user: Option<&str>, listener: Option<&str>, now: Time) {
+        let Some(ip) = from else { return };
         // Those of other workers are not seen: where many are connected from one address, some are here.
         let is_shared = || {
             let mut connections = self.residents.connections.iter();
@@ -165,13 +176,11 @@ impl Worker {
             })
         };
         let made = self.broker.bans.change(|bans| bans.failed(ip, user, is_shared, now));
-        self.tell_of(made, key, now);
+        self.tell_of(made, listener, now);
     }
 
     /// One line for each ban; none for whom it keeps out.
-    fn tell_of(&self, bans: impl IntoIterator<Item = Ban>, key: ConnectionKey, now: Time) {
-        let connection = self.residents.connections.get(key.0);
-        let listener = connection.map(|connection| &*connection.peer.rules.name);
+    fn tell_of(&self, bans: impl IntoIterator<Item = Ban>, listener: Option<&str>, now: Time) {
         for ban in bans {
             let counter = match ban.about {
                 About::Login(..) => &self.metrics().bans_user,

@@ -6,9 +6,9 @@ use smallvec::SmallVec;
 use tracing::debug;
 
 use super::worker::Worker;
-use crate::auth::Verdict;
 use crate::auth::bans::Subject;
 use crate::auth::way::BackendEvent;
+use crate::auth::{Guess, Verdict};
 use crate::delivery::fan_out::{Delivered, Purpose};
 use crate::delivery::frames::Fanned;
 use crate::protocol::ids::{ClientId, ConnectionKey, MessageNumber, SessionKey, SlotKey, Token, WorkerId};
@@ -42,6 +42,8 @@ pub enum Mail {
     CertificatesRevoked,
     /// An administrator has banned them.
     Banned(Subject),
+    /// A client has guessed wrongly and has not waited to hear it.
+    Guessed(Box<Guess>),
     /// Something has happened with whom the authenticator or the authoriser asks.
     Backend(BackendEvent),
     /// From the store.
@@ -173,6 +175,7 @@ impl Worker {
             Mail::AccessChanged => self.see_to_access(now),
             Mail::CertificatesRevoked => self.look_at_access_again(now),
             Mail::Banned(subject) => self.let_banned_go(&subject, now),
+            Mail::Guessed(guess) => self.count_guess(&guess, now),
             Mail::Backend(BackendEvent::Asked) => self.metrics().backend_answered.increment(),
             Mail::Backend(BackendEvent::Failed) => self.metrics().backend_failed.increment(),
             Mail::Backend(BackendEvent::Overloaded) => self.metrics().limit_backend_waiting.increment(),

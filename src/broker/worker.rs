@@ -366,6 +366,16 @@ impl Worker {
         }
     }
 
+    /// Whether a client has not entered yet.
+    pub fn is_entering(&self, key: ConnectionKey) -> bool {
+        let connection = self.residents.connections.get(key.0);
+        let phase = connection.map(|connection| &connection.phase);
+        matches!(
+            phase,
+            Some(Phase::Opening | Phase::Authenticating(_) | Phase::Admitted(_))
+        )
+    }
+
     /// False while a connection has more to take than deliveries alone can be: acknowledgements and answers to pings are not queued by
     /// policy, so what bounds them is that no more of their causes are read.
     pub fn may_read(&self, key: ConnectionKey) -> bool {

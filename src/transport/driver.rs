@@ -29,6 +29,8 @@ use crate::protocol::packet::PacketType;
 const PIECES_MAX: usize = 64;
 /// Reads in one turn of the task, before others have theirs.
 const READS_PER_TURN: usize = 4;
+/// Bytes that are read of a client that waits to be let in: enough to see that it is there.
+const EARLY_BYTES_MAX: usize = 1024;
 /// How long a connection that is closing may take to send what it was told.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long a connection is not read while another worker catches up with its mail, or the store with its records: at first, and twice as long
@@ -116,7 +118,10 @@ impl Driver {
                 Status::Open => {}
                 Status::Waiting => {
                     self.is_fresh = true;
-                    return Poll::Pending;
+                    match ready!(self.poll_stay(cx)) {
+                        Ok(()) => continue,
+                        Err(why) => return Poll::Ready(self.lost(&why)),
+                    }
                 }
                 Status::HandOver(to) => return Poll::Ready(Served::HandOver(to)),
                 Status::Closing => return Poll::Ready(Served::Closing),
@@ -150,6 +155,28 @@ impl Driver {
         self.is_fresh = !self.unread.is_empty();
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Looks whether a client that has not entered yet is still there, so that nobody checks passwords for, and keeps a place for, one that has
+    /// gone. Only where nothing is behind what waits: who has entered, or has sent more, may have gone and what it sent counts. Ready when
+    /// more has come.
+    ///
+    /// # Errors
+    /// It is not there any more: how.
+    fn poll_stay(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        let local = Rc::clone(&self.here.local);
+        if !self.unread.is_empty() || !local.broker.borrow().is_entering(self.here.key) {
+            return Poll::Pending;
+        }
+        let mut buffer = local.read_buffer.borrow_mut();
+        match ready!(self.stream.poll_read(cx, &mut buffer[..EARLY_BYTES_MAX])) {
+            Ok(0) => Poll::Ready(Err("connection closed by the client before it was answered".into())),
+            Ok(count) => {
+                self.unread.extend_from_slice(&buffer[..count]);
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => Poll::Ready(Err(format!("read failed before it was answered: {error}"))),
+        }
     }
 
     /// Ready unless another worker, or the store, has to catch up first.

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sundew::auth::{Access, Answer, AuthStep, Authenticator, Authorizer, Identity, Refusal, Verdict};
 use sundew::broker::mail::Outcome;
@@ -16,7 +16,8 @@ use sundew::protocol::topic::{TopicFilter, TopicName};
 use sundew::session::peer::Peer;
 use sundew::session::request::ConnectRequest;
 
-use crate::broker::{BOTH, Broker, V5, story, story_with};
+use crate::broker::{ALL, BOTH, Broker, V5, story, story_with};
+use crate::client::PATIENCE;
 use crate::wire::{self, Connect, PUBACK, PUBREC, Packet, Publish};
 
 /// [MQTT-4.12.0-1] [MQTT-3.1.4-2]
@@ -237,6 +238,55 @@ fn a_client_waits_for_an_authenticator_that_is_late() {
     });
 }
 
+/// While it waits for the authenticator, which takes its time.
+#[test]
+fn a_client_that_goes_before_it_is_answered_gives_its_place_back_at_once() {
+    let set = |options: &mut sundew::server::ServerOptions, parts: &mut Parts| {
+        gate(options, parts);
+        options.listeners[0].0.connections_per_address_max = Some(1);
+        options.listeners[0].0.connect_timeout = PATIENCE; // nothing else closes it
+    };
+    story_with(set, ALL, |broker, version| {
+        let connect = Connect {
+            user_name: Some("never answered"),
+            ..Connect::default()
+        };
+        let mut gone = broker.open(version);
+        gone.send(&connect.encode(version));
+        std::thread::sleep(Duration::from_millis(50)); // it is being asked about
+        drop(gone);
+        let begin = Instant::now();
+        loop {
+            let mut client = broker.open(version);
+            client.send_lossy(&Connect::default().encode(version));
+            if client.receive_unless_closed().is_some() {
+                break;
+            }
+            assert!(begin.elapsed() < PATIENCE / 2, "its place stays taken");
+        }
+    });
+}
+
+/// It said all it had to say.
+#[test]
+fn what_a_client_sent_counts_though_it_has_gone_before_it_was_answered() {
+    story_with(gate, BOTH, |broker, version| {
+        listen(broker);
+        let mut subscriber = broker.client("subscriber", version);
+        subscriber.subscribe("a", 0);
+        let connect = Connect {
+            user_name: Some("late"),
+            ..Connect::default()
+        };
+        let mut bytes = connect.encode(version);
+        bytes.extend(Publish::new("a", "the last word", 0).encode(version));
+        let mut client = broker.open(version);
+        client.send(&bytes);
+        drop(client);
+        subscriber.expect_text("a", "the last word");
+    });
+}
+
 /// Method CHALLENGE, with an answer.
 fn challenge(answer: Option<&str>) -> PropertiesBuf {
     let mut properties = PropertiesBuf::new();
@@ -306,6 +356,7 @@ impl Authenticator for Gate {
                 reason: ReasonCode::BadUserNameOrPassword,
                 why: "unknown_user",
             })),
+            Some("never answered") => Answer::Pending,
             Some("late") => {
                 self.answer_later(token, Outcome::Verdict(admit));
                 Answer::Pending

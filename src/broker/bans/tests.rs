@@ -122,3 +122,22 @@ fn who_is_banned_while_he_is_handed_over_does_not_enter() {
     assert_eq!(worker.status(key), Status::Closing);
     assert_eq!(sent(&mut worker, key)[3], 0x8A);
 }
+
+/// Who goes before he hears that his password is wrong has guessed as often as who waits.
+#[test]
+fn guesses_of_those_who_have_gone_count() {
+    let mut worker = worker();
+    let guess = Guess {
+        from: Some(IpAddr::from([10, 0, 0, 7])),
+        user_name: Some("u".into()),
+        why: "bad_password",
+    };
+    for _ in 0..10 {
+        let letter = Mail::Guessed(Box::new(guess.clone()));
+        worker.broker.mailboxes.send(WorkerId(0), &mut vec![letter]);
+    }
+    worker.receive_last_mail(NOW);
+    let key = connect(&mut worker, PASSWORD);
+    assert_eq!(worker.status(key), Status::Closing);
+    assert_eq!(sent(&mut worker, key)[3], 0x8A);
+}
