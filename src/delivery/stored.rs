@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use smallvec::SmallVec;
 
-use super::fan_out::DeliveryForm;
+use super::fan_out::{DeliveryForm, Purpose};
 use super::frames::Fanned;
 use crate::protocol::ids::{ConnectionKey, MessageNumber, PacketId, SessionNumber, Ticket};
 use crate::protocol::qos::QoS;
@@ -12,7 +12,7 @@ use crate::session::connection::Connection;
 use crate::session::delivery::{Delivery, DeliveryKey};
 use crate::session::held::Waiting;
 use crate::session::state::Session;
-use crate::storage::record::{DeliveryRecord, MessageRecord, Progress};
+use crate::storage::record::{DeliveryHead, DeliveryRecord, MessageRecord, Progress};
 use crate::storage::{Journal, Record};
 
 /// Connections with something that waits for a batch, by batch.
@@ -90,6 +90,15 @@ fn routed_now(
     let (Some(session), Some(message)) = (session.stored_number(), fanned.number()) else {
         return false;
     };
+    if let (Purpose::Own(0), [], false) = (form.purpose, &form.receiver.identifiers[..], fanned.is_recorded) {
+        journal.add_delivery_head(DeliveryHead {
+            session,
+            progress,
+            qos: form.qos,
+            retain: form.retain,
+        });
+        return true;
+    }
     let delivery = DeliveryRecord {
         session,
         copy: form.purpose.copy(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::record::{Deliveries, DeliveryRecord, MessageRecord, Record};
+use super::record::{Deliveries, DeliveryHead, DeliveryRecord, MessageRecord, Record};
 use super::{Batch, Stored};
 use crate::protocol::ids::{MessageNumber, SessionNumber, Ticket};
 
@@ -145,6 +145,12 @@ impl Journal {
     /// Somebody who is kept is to get the message that is being routed.
     #[inline]
     pub fn add_delivery(&mut self, delivery: &DeliveryRecord<'_>) {
+        delivery.encode(&mut self.deliveries);
+    }
+
+    /// The same, where there is nothing else to say of the delivery.
+    #[inline]
+    pub fn add_delivery_head(&mut self, delivery: DeliveryHead) {
         delivery.encode(&mut self.deliveries);
     }
 

@@ -7,13 +7,13 @@
 
 mod bytes;
 mod content;
+mod delivery;
 mod source;
 mod unreleased;
 
-use smallvec::SmallVec;
-
-use self::bytes::{Fields, Reader, fields, put, put_binary, put_time, short_record};
+use self::bytes::{Reader, fields, put, put_binary, put_time, short_record};
 pub use self::content::Content;
+pub use self::delivery::{Deliveries, DeliveryHead, DeliveryRecord, Progress};
 pub use self::unreleased::UnreleasedRecord;
 use crate::protocol::ids::{MessageNumber, PacketId, SessionNumber};
 use crate::protocol::message::Publication;
@@ -112,40 +112,6 @@ pub struct MessageRecord<'a> {
     pub content: Content<'a>,
     /// Who is to get it.
     pub deliveries: Deliveries<'a>,
-}
-
-/// Encoded [`DeliveryRecord`]s, one behind the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Deliveries<'a>(pub &'a [u8]);
-
-/// One message to one session.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeliveryRecord<'a> {
-    /// To whom.
-    pub session: SessionNumber,
-    /// Tells apart several deliveries of one message to one session.
-    pub copy: u16,
-    /// How far it has come.
-    pub progress: Progress,
-    /// QoS of the delivery.
-    pub qos: QoS,
-    /// Retain flag of the delivery.
-    pub retain: bool,
-    /// Subscription identifiers.
-    pub identifiers: SmallVec<[u32; 1]>,
-    /// The shared subscription it was chosen for: group and filter.
-    pub group: Option<(&'a str, &'a str)>,
-}
-
-/// How far a delivery has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// It waits.
-    Queued,
-    /// PUBLISH was, or may have been, sent with this identifier.
-    Sent(PacketId),
-    /// QoS 2: PUBREC came, and PUBREL was, or may have been, sent.
-    Released(PacketId),
 }
 
 /// What is wrong with a record's bytes.
@@ -438,8 +404,16 @@ impl<'a> MessageRecord<'a> {
             fields.number(topic.len() as u64);
         });
         out.extend_from_slice(topic);
-        put_binary(out, properties);
-        put_binary(out, content.payload);
+        if !properties.is_empty() {
+            put_binary(out, properties);
+            put_binary(out, content.payload);
+        } else {
+            fields::<16>(out, |fields| {
+                fields.byte(0);
+                fields.number(content.payload.len() as u64);
+            });
+            out.extend_from_slice(content.payload);
+        }
         content.encode_source(out);
         out.extend_from_slice(deliveries.0);
         end_record(out, start);
@@ -463,113 +437,6 @@ impl<'a> MessageRecord<'a> {
             received,
             content,
             deliveries,
-        })
-    }
-}
-
-impl<'a> Deliveries<'a> {
-    /// Reads them one after the other; after an error there is nothing more.
-    pub fn iter(self) -> impl Iterator<Item = Result<DeliveryRecord<'a>, RecordError>> {
-        let mut from = Reader(self.0);
-        std::iter::from_fn(move || {
-            if from.0.is_empty() {
-                return None;
-            }
-            let delivery = DeliveryRecord::decode(&mut from);
-            if delivery.is_err() {
-                from.0 = &[];
-            }
-            Some(delivery)
-        })
-    }
-}
-
-/// Bits of a delivery's first byte: QoS 0–1, retain 2, progress 3–4, and what follows.
-const HAS_IDENTIFIERS: u8 = 1 << 5;
-const HAS_GROUP: u8 = 1 << 6;
-const HAS_COPY: u8 = 1 << 7;
-
-impl<'a> DeliveryRecord<'a> {
-    /// Appends it, as part of [`Deliveries`].
-    #[inline]
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        fields::<32>(out, |fields| self.put_head(fields));
-        if self.is_short() {
-            return;
-        }
-        if !self.identifiers.is_empty() {
-            put(out, self.identifiers.len() as u64);
-            for identifier in &self.identifiers {
-                put(out, (*identifier).into());
-            }
-        }
-        if let Some((group, filter)) = self.group {
-            put_binary(out, group.as_bytes());
-            put_binary(out, filter.as_bytes());
-        }
-        if self.copy > 0 {
-            put(out, self.copy.into());
-        }
-    }
-
-    /// True when there is nothing but its head.
-    fn is_short(&self) -> bool {
-        self.identifiers.is_empty() && self.group.is_none() && self.copy == 0
-    }
-
-    #[inline(always)]
-    fn put_head<const ROOM: usize>(&self, head: &mut Fields<'_, ROOM>) {
-        let (progress, id) = match self.progress {
-            Progress::Queued => (0, None),
-            Progress::Sent(id) => (1, Some(id)),
-            Progress::Released(id) => (2, Some(id)),
-        };
-        let mut bits = self.qos.bits() | u8::from(self.retain) << 2 | progress << 3;
-        for (is_there, bit) in [
-            (!self.identifiers.is_empty(), HAS_IDENTIFIERS),
-            (self.group.is_some(), HAS_GROUP),
-            (self.copy > 0, HAS_COPY),
-        ] {
-            bits |= if is_there { bit } else { 0 };
-        }
-        head.byte(bits);
-        head.number(self.session.0.get());
-        if let Some(id) = id {
-            head.number(id.get().into());
-        }
-    }
-
-    fn decode(from: &mut Reader<'a>) -> Result<Self, RecordError> {
-        let bits = from.byte()?;
-        let session = from.session()?;
-        let progress = match bits >> 3 & 3 {
-            0 => Progress::Queued,
-            1 => Progress::Sent(from.packet_id()?),
-            2 => Progress::Released(from.packet_id()?),
-            _ => return Err(RecordError::Field("progress")),
-        };
-        let mut identifiers = SmallVec::new();
-        if bits & HAS_IDENTIFIERS != 0 {
-            for _ in 0..from.number()? {
-                identifiers.push(from.small("identifiers")?);
-            }
-        }
-        let group = match bits & HAS_GROUP {
-            0 => None,
-            _ => Some((from.text("group")?, from.text("group filter")?)),
-        };
-        let copy = match bits & HAS_COPY {
-            0 => 0,
-            _ => from.small("copy")?,
-        };
-        Ok(Self {
-            session,
-            copy,
-            progress,
-            qos: qos(bits & 3)?,
-            retain: bits & 4 != 0,
-            identifiers,
-            group,
         })
     }
 }

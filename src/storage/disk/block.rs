@@ -285,12 +285,22 @@ pub struct BlockFacts {
 /// # Errors
 /// A body of 4 GiB or more has no place in a block: its length would be cut off, and what is behind it could not be read. Nothing is appended then.
 pub fn encode_block(facts: &BlockFacts, body: &[u8], salt: Salt, out: &mut Vec<u8>) -> io::Result<()> {
+    encode_block_header(facts, body, salt, out)?;
+    out.extend_from_slice(body);
+    Ok(())
+}
+
+/// Appends a block without its body, which is to stand behind it.
+///
+/// # Errors
+/// As [`encode_block`].
+pub fn encode_block_header(facts: &BlockFacts, body: &[u8], salt: Salt, out: &mut Vec<u8>) -> io::Result<()> {
     let length = u32::try_from(body.len()).map_err(|_| {
         let text = format!("{} bytes are too many for one block", body.len());
         io::Error::new(io::ErrorKind::FileTooLarge, text)
     })?;
     let start = out.len();
-    out.reserve(BLOCK_HEADER_BYTES + body.len());
+    out.reserve(BLOCK_HEADER_BYTES);
     out.extend_from_slice(BLOCK_MAGIC);
     out.extend_from_slice(&[facts.kind.byte(), 0]);
     out.extend_from_slice(&facts.worker.0.to_le_bytes());
@@ -302,7 +312,6 @@ pub fn encode_block(facts: &BlockFacts, body: &[u8], salt: Salt, out: &mut Vec<u
     out.extend_from_slice(&crc32c::crc32c_append(salt.0, body).to_le_bytes());
     let crc = crc32c::crc32c_append(salt.0, &out[start..]);
     out.extend_from_slice(&crc.to_le_bytes());
-    out.extend_from_slice(body);
     Ok(())
 }
 

@@ -214,7 +214,12 @@ impl Engine {
         let mut loads = Vec::new();
         for input in inputs.drain(..) {
             match input {
-                Input::Batch(worker, batch) => self.take_batch(worker, &batch),
+                Input::Batch(worker, batch) => {
+                    self.take_batch(worker, &batch, Log::put_batch);
+                    if self.log.buffered() >= WRITE_BYTES {
+                        self.write(&[]);
+                    }
+                }
                 Input::Part(worker, id, part) => self.take_part(worker, id, part),
                 Input::Load(to, session, messages) => loads.push(Job::Load { to, session, messages }),
                 Input::Done(done) => self.take_done(done),
@@ -239,9 +244,10 @@ impl Engine {
     /// Takes a batch of a worker that waits for the answer: the number up to which its batches are stored, or `None` when they are not for now.
     pub fn step_with(&mut self, from: WorkerId, batch: &Batch, now: Now) -> Option<u64> {
         self.begin_step(now);
-        self.take_batch(from, batch);
+        // Its body is written from where it is.
+        let is_put = self.take_batch(from, batch, Log::put_batch_header);
         self.answers = Some(from);
-        self.flush();
+        self.flush_with(if is_put { &batch.bytes } else { &[] });
         self.tell();
         self.answers = None;
         self.tick();
@@ -297,7 +303,13 @@ impl Engine {
             && !self.is_closed
     }
 
-    fn take_batch(&mut self, worker: WorkerId, batch: &Batch) {
+    /// False where it is not in the log then.
+    fn take_batch(
+        &mut self,
+        worker: WorkerId,
+        batch: &Batch,
+        put: impl FnOnce(&mut Log, WorkerId, &Batch, Now) -> io::Result<()>,
+    ) -> bool {
         let at = usize::from(worker.0);
         if at >= self.workers.len() {
             self.workers.resize(at + 1, Progress::default());
@@ -309,18 +321,16 @@ impl Engine {
             if let Some(failure) = &mut self.failure {
                 failure.change();
             }
-            return;
+            return false;
         }
-        if let Err(error) = self.log.put_batch(worker, batch, self.now) {
+        if let Err(error) = put(&mut self.log, worker, batch, self.now) {
             self.fail("a batch", &error);
-            return;
+            return false;
         }
         self.compaction.changes += u64::from(batch.records);
         count(&self.status.batches, 1);
         count(&self.status.records, batch.records.into());
-        if self.log.buffered() >= WRITE_BYTES {
-            self.write();
-        }
+        true
     }
 
     fn take_done(&mut self, done: Done) {
@@ -345,7 +355,12 @@ impl Engine {
 
     /// Writes what was put and, where it has to be, brings it to the device.
     pub(super) fn flush(&mut self) {
-        self.write();
+        self.flush_with(&[]);
+    }
+
+    /// Writes what waits, and behind it the body of the batch whose header was put last, if it is not among that.
+    fn flush_with(&mut self, body: &[u8]) {
+        self.write(body);
         if self.options.sync == SyncMode::Always && self.log.has_unsynced() {
             self.sync_here();
         }
@@ -357,8 +372,8 @@ impl Engine {
         }
     }
 
-    fn write(&mut self) {
-        let bytes = self.log.buffered() as u64;
+    fn write(&mut self, body: &[u8]) {
+        let bytes = (self.log.buffered() + body.len()) as u64;
         if bytes == 0 {
             return;
         }
@@ -366,7 +381,7 @@ impl Engine {
             self.fail("looking for free space", &error);
             return;
         }
-        match self.log.write(&mut self.notes) {
+        match self.log.write(body, &mut self.notes) {
             Ok(bytes) => {
                 count(&self.status.bytes, bytes);
                 count(&self.status.groups, 1);

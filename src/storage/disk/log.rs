@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::block::{BLOCKS_START, BlockFacts, BlockKind, FileHeader, FileName, Salt, encode_block};
+use super::block::{BLOCKS_START, BlockFacts, BlockKind, FileHeader, FileName, Salt, encode_block_header};
 use super::files::{Files, StoreFile};
 use super::index::Numbers;
 use crate::protocol::ids::WorkerId;
@@ -180,19 +180,31 @@ impl Log {
     /// # Errors
     /// It is too large for a block.
     pub(super) fn put_batch(&mut self, worker: WorkerId, batch: &Batch, now: Now) -> io::Result<()> {
+        self.put_batch_header(worker, batch, now)?;
+        if self.segment.is_some() {
+            self.buffer.extend_from_slice(&batch.bytes);
+        }
+        Ok(())
+    }
+
+    /// The same without its body, which must be given to [`Log::write`] next.
+    ///
+    /// # Errors
+    /// It is too large for a block.
+    pub(super) fn put_batch_header(&mut self, worker: WorkerId, batch: &Batch, now: Now) -> io::Result<()> {
         if let (Some(numbers), Some(segment)) = (batch.messages, &self.segment) {
             let offset = segment.length + self.buffer.len() as u64;
             self.notes.push((segment.name(), offset, numbers));
         }
-        self.put(BlockKind::Batch, worker, batch.records, &batch.bytes, now)
+        self.put_header(BlockKind::Batch, worker, batch.records, &batch.bytes, now)
     }
 
     /// Puts a block without records.
     pub(super) fn put_mark(&mut self, kind: BlockKind, now: Now) {
-        _ = self.put(kind, WorkerId(0), 0, &[], now); // nothing is not too large
+        _ = self.put_header(kind, WorkerId(0), 0, &[], now); // nothing is not too large
     }
 
-    fn put(&mut self, kind: BlockKind, worker: WorkerId, records: u32, body: &[u8], now: Now) -> io::Result<()> {
+    fn put_header(&mut self, kind: BlockKind, worker: WorkerId, records: u32, body: &[u8], now: Now) -> io::Result<()> {
         let (time, wall) = self.stamp(now);
         let Some(segment) = &self.segment else {
             return Ok(()); // the engine puts nothing while it has no segment
@@ -207,19 +219,23 @@ impl Log {
             time,
             wall,
         };
-        encode_block(&facts, body, segment.salt(), &mut self.buffer)
+        encode_block_header(&facts, body, segment.salt(), &mut self.buffer)
     }
 
-    /// Writes what waits; says how many bytes, and hands out where messages are now.
+    /// Writes what waits, and behind it the body of a block whose header was put last; says how many bytes, and hands out where messages are now.
     ///
     /// # Errors
     /// Of the file system: the segment is of no use any more.
-    pub(super) fn write(&mut self, notes: &mut Vec<Note>) -> io::Result<u64> {
+    pub(super) fn write(&mut self, body: &[u8], notes: &mut Vec<Note>) -> io::Result<u64> {
         let Some(segment) = &mut self.segment else {
             return Ok(0);
         };
-        segment.file.write_at(segment.length, &self.buffer)?;
-        let bytes = self.buffer.len() as u64;
+        if body.is_empty() {
+            segment.file.write_at(segment.length, &self.buffer)?;
+        } else {
+            segment.file.write_both_at(segment.length, &self.buffer, body)?;
+        }
+        let bytes = (self.buffer.len() + body.len()) as u64;
         segment.length += bytes;
         self.written = self.last_block;
         self.buffer.clear();

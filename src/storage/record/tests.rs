@@ -1,5 +1,7 @@
 use proptest::prelude::*;
 
+use smallvec::SmallVec;
+
 use super::*;
 use crate::protocol::property::{PropertiesBuf, PropertyId};
 use crate::protocol::source::Source;
@@ -168,6 +170,31 @@ fn every_kind_reads_as_it_was_written() {
         Record::RetainedFrom(u64::MAX),
     ] {
         round_trip(&record);
+    }
+}
+
+#[test]
+fn a_delivery_of_which_little_is_to_be_told_is_written_alike_either_way() {
+    for progress in [Progress::Queued, Progress::Sent(id(300)), Progress::Released(id(7))] {
+        let head = DeliveryHead {
+            session: session(70_000),
+            progress,
+            qos: QoS::ExactlyOnce,
+            retain: true,
+        };
+        let whole = DeliveryRecord {
+            session: head.session,
+            copy: 0,
+            progress,
+            qos: head.qos,
+            retain: true,
+            identifiers: SmallVec::new(),
+            group: None,
+        };
+        let (mut short, mut long) = (Vec::new(), Vec::new());
+        head.encode(&mut short);
+        whole.encode(&mut long);
+        assert_eq!(short, long);
     }
 }
 
