@@ -303,6 +303,8 @@ metrics! {
     unsubscribe_received: Counter "unsubscribe_received";
     /// Filters that were refused to a subscriber.
     subscriptions_refused: Counter "subscriptions_refused";
+    /// Kept subscriptions that whoever decides did not allow any more when they were looked at again.
+    subscriptions_withheld: Counter "subscriptions_withheld";
 
     /// Retained messages.
     retained_messages: Gauge "retained_messages";

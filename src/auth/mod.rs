@@ -252,6 +252,19 @@ pub trait Authorizer: Send + Sync {
     /// May it subscribe to this filter?
     fn subscribe(&self, who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool>;
 
+    /// Whether somebody has to be asked again about what this client has subscribed to, when it is back and when answers may be others:
+    /// where [`Authorizer::receive`] does not know. Nothing is delivered to it meanwhile.
+    fn asks_again(&self, who: &Access<'_>) -> bool {
+        let _ = who;
+        false
+    }
+
+    /// May it still subscribe to this filter? Asked where [`Authorizer::asks_again`] says so; what [`Authorizer::receive`] knows is not to be said
+    /// here.
+    fn subscribe_again(&self, who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool> {
+        self.subscribe(who, filter, token)
+    }
+
     /// Whether something that was allowed before must not be published any more: the will of a connection, or a QoS 2 message that was accepted and
     /// is released. Nobody waits for a late answer, and whoever is asked elsewhere was asked then: answers from memory. Asks
     /// [`Authorizer::publish`] where nothing else is said.

@@ -389,6 +389,15 @@ impl LiveRules {
     }
 }
 
+const fn subscribing(filter: TopicFilter<'_>) -> Deed<'_> {
+    Deed {
+        action: Action::Subscribe,
+        topic: filter.filter(),
+        qos: QoS::AtMostOnce,
+        retain: false,
+    }
+}
+
 impl Authorizer for LiveRules {
     fn publish(&self, who: &Access<'_>, topic: TopicName<'_>, qos: QoS, retain: bool, token: Token) -> Answer<bool> {
         let rules = self.current();
@@ -405,13 +414,20 @@ impl Authorizer for LiveRules {
     fn subscribe(&self, who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool> {
         let rules = self.current();
         let decision = rules.subscribe(who, filter.filter());
-        let deed = Deed {
-            action: Action::Subscribe,
-            topic: filter.filter(),
-            qos: QoS::AtMostOnce,
-            retain: false,
-        };
-        rules.ask_elsewhere(&decision, who, &deed, token)
+        rules.ask_elsewhere(&decision, who, &subscribing(filter), token)
+    }
+
+    fn asks_again(&self, who: &Access<'_>) -> bool {
+        self.current().elsewhere(who).is_some()
+    }
+
+    fn subscribe_again(&self, who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool> {
+        let rules = self.current();
+        let decision = rules.subscribe(who, filter.filter());
+        match decision.by {
+            DecidedBy::Elsewhere => rules.ask_elsewhere(&decision, who, &subscribing(filter), token),
+            _ => Answer::Ready(true), // what a rule denies is not received
+        }
     }
 
     fn forbids(&self, who: &Access<'_>, topic: TopicName<'_>, qos: QoS, retain: bool, _: Token) -> bool {

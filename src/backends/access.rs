@@ -457,6 +457,8 @@ impl LiveAccess {
         }
         let before = options.map(|options| std::mem::replace(&mut watch.options, options));
         let now = watch.options.looks();
+        // Who asks for it may have changed what a program says.
+        self.backends.forget_answers();
         let read = self.read_again(&mut watch, now, false);
         if let (true, Some(before)) = (read.is_err(), before) {
             watch.options = before;

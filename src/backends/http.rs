@@ -165,6 +165,11 @@ impl HttpBackend {
         })
     }
 
+    /// Whatever it said before does not count any more.
+    pub fn forget_answers(&self) {
+        self.said.clear(Instant::now());
+    }
+
     /// How it is asked.
     pub const fn options(&self) -> &HttpOptions {
         &self.options
@@ -245,7 +250,7 @@ impl HttpBackend {
         };
         match says {
             Ok(says) => {
-                self.said.keep(question, says.clone(), Instant::now());
+                self.said.keep(question, says.clone(), since, Instant::now());
                 Ok(says)
             }
             Err(none) => {
@@ -385,7 +390,14 @@ impl Rights for HttpRights {
         match self.0.ask((Kind::Acl, call), &values, token.worker, || true, give) {
             Outcome::Later => Answer::Pending,
             Outcome::Said(says) => Answer::Ready(says != Says::No),
-            Outcome::Overloaded => Answer::Ready(self.0.options.allows_on_failure),
+            Outcome::Overloaded if self.0.options.allows_on_failure => Answer::Ready(true),
+            Outcome::Overloaded => match self.0.answers.get() {
+                Some(answers) => {
+                    answers.unanswered(token);
+                    Answer::Pending
+                }
+                None => Answer::Ready(false),
+            },
         }
     }
 }

@@ -117,6 +117,13 @@ impl Backends {
         same_or_new(&self.http, &options.client, |known| known.options() == options, make)
     }
 
+    /// Programs are asked anew about everything.
+    pub fn forget_answers(&self) {
+        let known = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        let programs = known.iter().filter_map(|(_, one)| one.upgrade());
+        programs.for_each(|program| program.forget_answers());
+    }
+
     /// Begins to fetch what issuers need; where that goes on already, it goes on.
     pub fn start(&self, issuers: &[Arc<Issuers>]) {
         for url in issuers.iter().flat_map(|issuers| issuers.urls()) {

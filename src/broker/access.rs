@@ -111,6 +111,7 @@ impl Worker {
             false => Watch::Nothing,
         };
         connection.is_restricted = is_restricted;
+        self.begin_review(key);
     }
 
     /// Who the client of a connection is, for what it publishes to be retained: once for all of that.

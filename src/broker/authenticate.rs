@@ -239,7 +239,9 @@ impl Worker {
 fn is_in_turn(connection: &Connection, enhanced: &Enhanced, reason: ReasonCode) -> bool {
     match reason {
         ReasonCode::ContinueAuthentication => enhanced.is_running,
-        ReasonCode::ReAuthenticate => !enhanced.is_running && connection.is_ready(),
+        ReasonCode::ReAuthenticate => {
+            !enhanced.is_running && matches!(connection.phase, Phase::Connected) && connection.has_connack
+        }
         _ => false,
     }
 }

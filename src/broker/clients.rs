@@ -227,6 +227,7 @@ impl Worker {
         self.entering = None;
         self.settle(key, taken.slot, &request, now);
         self.settle_rights(key);
+        self.continue_reviews(now);
         self.remind_of_expiry(key);
         self.record_session(key, taken.slot);
         let ticket = match self.residents.sessions.get(taken.slot) {

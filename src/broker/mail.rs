@@ -235,6 +235,13 @@ impl Worker {
     /// A request that had to wait is done. A token whose connection is gone, or which is not awaited, is ignored.
     pub fn complete(&mut self, token: Token, outcome: Outcome, now: Time) {
         let key = token.connection;
+        let answer = match outcome {
+            Outcome::Allowed(is_allowed) => Some(is_allowed),
+            _ => None,
+        };
+        if !matches!(outcome, Outcome::Verdict(_)) && self.reviewed(key, token.sequence, answer, now) {
+            return;
+        }
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             debug!(?token, "late answer for a connection that is gone");
             return;

@@ -23,6 +23,7 @@ pub mod registry;
 mod release;
 mod replay;
 mod restore;
+mod review;
 mod route;
 mod silence;
 mod snapshot;

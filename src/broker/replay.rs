@@ -45,11 +45,12 @@ impl Worker {
 
     /// True when [`Worker::continue_walks`] has something to do.
     pub fn has_walks(&self) -> bool {
-        !self.walking.is_empty()
+        !self.walking.is_empty() || self.reviews.are_due()
     }
 
-    /// Goes on with walks that have used up their turn; true when some are left for the next.
+    /// Goes on with walks that have used up their turn, and with reviews; true when some are left for the next.
     pub fn continue_walks(&mut self, now: Time) -> bool {
+        self.continue_reviews(now);
         for _ in 0..self.walking.len() {
             let Some(slot) = self.walking.pop_front() else { break };
             if let Some(resident) = self.residents.sessions.get_mut(slot) {
@@ -57,7 +58,7 @@ impl Worker {
                 self.continue_delivery(slot, now);
             }
         }
-        !self.walking.is_empty()
+        self.has_walks()
     }
 
     /// Takes some retained messages for a session; false when there is no room, or none is left.

@@ -41,7 +41,8 @@ impl Worker {
             };
             return self.end_connection(key, ending, now);
         }
-        if let Some(since) = connection.questions.waiting_since() {
+        let asked = connection.review.asked.as_ref().map(|asked| asked.since);
+        if let Some(since) = connection.questions.waiting_since().or(asked) {
             if now.millis_since(since) >= ANSWER_MAX_MS {
                 let ending = Ending::Refused(
                     ReasonCode::ServerUnavailable,

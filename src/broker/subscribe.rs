@@ -143,6 +143,7 @@ impl Worker {
         if !is_allowed {
             self.residents.metrics.subscriptions_refused.increment();
             self.log.subscription_refused(connection, filter.as_str(), now);
+            self.withhold(key, filter);
             return Err(self.broker.authorizer.subscribe_refusal());
         }
         let session = connection.session.and_then(|slot| self.residents.sessions.get(slot));
@@ -219,6 +220,14 @@ impl Worker {
             .session
             .subscriptions
             .insert(filter.as_str().into(), subscription);
+        if let Some(connection) = resident
+            .connection
+            .and_then(|key| self.residents.connections.get_mut(key.0))
+            && let Some(review) = connection.review.get_mut()
+        {
+            review.decide(filter.as_str(), true);
+            connection.decisions.clear();
+        }
         let wants_retained = match options.retain_handling {
             RetainHandling::Send => true,
             RetainHandling::SendIfNew => is_new,
@@ -289,6 +298,13 @@ impl Worker {
             });
         }
         drop(subscriptions);
+        if let Some(connection) = connections.get_mut(key.0)
+            && let Some(review) = connection.review.get_mut()
+        {
+            let filters = unsubscribe.filters.iter();
+            filters.for_each(|filter| review.forget(filter.as_str()));
+            connection.decisions.clear();
+        }
         let unsuback = UnsubAck {
             packet_id: unsubscribe.packet_id,
             properties: Default::default(),

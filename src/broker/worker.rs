@@ -72,6 +72,7 @@ pub struct Worker {
     pub(super) access_seen: super::access::AccessGenerations,
     pub(super) rates: super::rates::Rates,
     pub(super) strangers: super::limits::Strangers,
+    pub(super) reviews: super::review::Reviews,
 }
 
 /// What the driver of a connection does next.
@@ -165,6 +166,7 @@ impl Worker {
             strangers: super::limits::Strangers::new(
                 broker.options.unauthenticated_bytes_max / broker.mailboxes.workers(),
             ),
+            reviews: super::review::Reviews::default(),
             broker,
         };
         worker.restore(now);

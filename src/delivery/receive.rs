@@ -34,7 +34,8 @@ impl ReceiveCheck {
         if let Some(is_allowed) = connection.decisions.get(Question::Receive, topic.as_str()) {
             return is_allowed;
         }
-        let is_allowed = self.0.receive(&Access::of(connection), topic);
+        let is_withheld = !connection.review.is_none() && connection.review.withholds(topic.as_str());
+        let is_allowed = !is_withheld && self.0.receive(&Access::of(connection), topic);
         if self.0.generation().is_some() {
             connection.decisions.keep(Question::Receive, topic.as_str(), is_allowed);
         }

@@ -17,6 +17,7 @@ use super::output::Output;
 use super::peer::Peer;
 use super::rare::{Empty, Rare};
 use super::request::ConnectRequest;
+use super::review::Review;
 use super::topic_alias::{InboundAliases, OutboundAliases};
 use super::will::Will;
 use crate::protocol::ids::{ClientId, SlotKey, Ticket, WorkerId};
@@ -130,6 +131,10 @@ pub struct Connection {
     pub ahead: Ahead,
     /// CONNACK is in the output: nothing may leave before it.
     pub has_connack: bool,
+    /// What its session subscribes to is looked at again: no delivery may leave.
+    pub is_under_review: bool,
+    /// Where that stands, and what it may not receive by it.
+    pub review: Rare<Review>,
     /// The will, until DISCONNECT removes it.
     pub will: Option<Will>,
     /// Silence that ends the connection, milliseconds: one and a half times the keep alive; 0 for never.
@@ -194,6 +199,8 @@ impl Connection {
             held_for: Ticket::DONE,
             ahead: Ahead::NONE,
             has_connack: false,
+            is_under_review: false,
+            review: Rare::default(),
             will: None,
             silence_max_ms: 0,
             keep_alive_ms: 0,
@@ -255,7 +262,7 @@ impl Connection {
     /// True when deliveries may be written.
     #[inline]
     pub const fn is_ready(&self) -> bool {
-        matches!(self.phase, Phase::Connected) && self.has_connack
+        matches!(self.phase, Phase::Connected) && self.has_connack && !self.is_under_review
     }
 
     /// A number for a request that must wait, unique for this connection.

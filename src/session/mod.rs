@@ -15,6 +15,7 @@ pub mod packet_ids;
 pub mod peer;
 pub mod rare;
 pub mod request;
+pub mod review;
 pub mod state;
 pub mod topic_alias;
 pub mod unreleased;

@@ -19,6 +19,8 @@ use crate::backend::{Backend, Request, Says, TIRED};
 use crate::broker::{BOTH, Broker, V5, story_with};
 use crate::wire::{Connect, Publish};
 
+mod kept;
+
 fn call(url: &str, fields: &[&str]) -> Call {
     Call {
         name: url.into(),

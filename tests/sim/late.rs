@@ -22,6 +22,8 @@ pub(crate) struct Habits {
     pub authenticator_late: usize,
     pub authorizer_late: usize,
     pub refuses: usize,
+    /// What a session subscribes to is asked about again when its client is back.
+    pub asks_again: bool,
 }
 
 #[derive(Debug)]
@@ -130,5 +132,9 @@ impl Authorizer for Late {
 
     fn subscribe(&self, _who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool> {
         self.answer_allowed(!is_denied(filter.as_str()), token)
+    }
+
+    fn asks_again(&self, _who: &Access<'_>) -> bool {
+        self.desk().habits.asks_again
     }
 }

@@ -96,6 +96,7 @@ fn habits(random: &mut Random) -> Habits {
         authenticator_late: random.pick(&[0, 0, 50, 100]),
         authorizer_late: random.pick(&[0, 0, 30, 100]),
         refuses: random.pick(&[0, 0, 10]),
+        asks_again: random.percent(40),
     }
 }
 

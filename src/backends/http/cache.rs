@@ -24,6 +24,8 @@ pub struct Cache<T> {
 struct Halves<T> {
     young: HashMap<Fingerprint, (Instant, T)>,
     old: HashMap<Fingerprint, (Instant, T)>,
+    /// When all was forgotten last: what was asked before counts for who waits, and for nobody after him.
+    cleared: Option<Instant>,
 }
 
 impl<T: Clone> Cache<T> {
@@ -41,6 +43,7 @@ impl<T: Clone> Cache<T> {
             halves: Mutex::new(Halves {
                 young: HashMap::new(),
                 old: HashMap::new(),
+                cleared: None,
             }),
         })
     }
@@ -62,12 +65,23 @@ impl<T: Clone> Cache<T> {
         (now.saturating_duration_since(*since) < self.lifetime).then(|| answer.clone())
     }
 
-    /// Remembers an answer.
-    pub fn keep(&self, question: Fingerprint, answer: T, now: Instant) {
+    /// Forgets all answers, and those that are on their way.
+    pub fn clear(&self, now: Instant) {
+        let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
+        halves.young.clear();
+        halves.old.clear();
+        halves.cleared = Some(now);
+    }
+
+    /// Remembers an answer to a question that was asked at `asked`.
+    pub fn keep(&self, question: Fingerprint, answer: T, asked: Instant, now: Instant) {
         if self.entries_max == 0 || self.lifetime.is_zero() {
             return;
         }
         let mut halves = self.halves.lock().unwrap_or_else(PoisonError::into_inner);
+        if halves.cleared.is_some_and(|cleared| asked <= cleared) {
+            return;
+        }
         if halves.young.len() >= self.entries_max {
             halves.old = std::mem::take(&mut halves.young);
         }
@@ -84,11 +98,11 @@ mod tests {
         let cache = Cache::new(Duration::from_secs(30), 8).unwrap();
         let start = Instant::now();
         let question = |number: u32| cache.fingerprint(&[b"q", &number.to_le_bytes()]);
-        cache.keep(question(0), 0, start);
+        cache.keep(question(0), 0, start, start);
         assert_eq!(cache.get(&question(0), start + Duration::from_secs(29)), Some(0));
         assert_eq!(cache.get(&question(0), start + Duration::from_secs(30)), None);
         for number in 1..100 {
-            cache.keep(question(number), number, start);
+            cache.keep(question(number), number, start, start);
             assert_eq!(cache.get(&question(number), start), Some(number));
         }
         let kept = (0..100)
@@ -99,9 +113,21 @@ mod tests {
             Cache::new(Duration::ZERO, 8).unwrap(),
             Cache::new(Duration::from_secs(1), 0).unwrap(),
         ] {
-            nothing.keep([0; 32], 1, start);
+            nothing.keep([0; 32], 1, start, start);
             assert_eq!(nothing.get(&[0; 32], start), None);
         }
+    }
+
+    #[test]
+    fn what_was_asked_before_all_was_forgotten_is_not_remembered_either() {
+        let cache = Cache::new(Duration::from_secs(30), 8).unwrap();
+        let (asked, cleared) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let after = cleared + Duration::from_secs(1);
+        cache.keep([1; 32], 1, asked, asked);
+        cache.clear(cleared);
+        cache.keep([2; 32], 2, asked, after);
+        cache.keep([3; 32], 3, after, after);
+        assert_eq!([1, 2, 3].map(|one| cache.get(&[one; 32], after)), [None, None, Some(3)]);
     }
 
     #[test]

@@ -99,7 +99,7 @@ section! {
         connections: u32 = 8, in 1 => 256;
         /// Questions that wait for their turn; what comes beyond is a failure (0x89). Cost: about 500 bytes each.
         waiting_max: u32 = 1024, in 1 => 1_000_000;
-        /// How long an answer is remembered; `"0s"`: not at all. Cost: so long a password counts that was changed there.
+        /// How long an answer is remembered; `"0s"`: not at all; SIGHUP forgets all. Cost: so long a password counts that was changed there.
         cache_time: Duration = seconds(30), in seconds(0) => seconds(86_400);
         /// Answers that are remembered. Cost: about 100 bytes each.
         cache_max: u32 = 65_536, in 0 => 10_000_000;
