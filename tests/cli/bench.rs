@@ -312,3 +312,125 @@ fn mistakes_are_answered_with_what_to_do() {
     let (code, list, _) = sundew(&["bench", "--list"]);
     assert!(code == 0 && list.contains("fan-out"), "{list}");
 }
+
+/// A program that is ended with the test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_ceiling_carries_what_a_broker_carries_and_refuses_what_it_does_not() {
+    let mut ceiling = Ended(command(SUNDEW, &["bench", "--ceiling", "0"]).spawn().unwrap());
+    let mut said = String::new();
+    BufReader::new(ceiling.0.stdout.take().unwrap())
+        .read_line(&mut said)
+        .unwrap();
+    let port = said.trim_end().rsplit(':').next().unwrap().to_owned();
+    for scenario in ["pairs", "fan-in", "fan-out", "shared", "latency"] {
+        for (qos, version) in [("0", "311"), ("1", "5"), ("2", "311"), ("2", "5")] {
+            let size = ["--publishers", "5", "--subscribers", "5", "-q", qos, "-V", version];
+            let (code, report) = bench(&port, &[&[scenario], &size[..]].concat());
+            assert_eq!(code, 0, "{scenario}, QoS {qos}: {report}");
+            assert_whole(&report);
+        }
+    }
+    // Larger than what is read at once, and more connections than one round has events.
+    let (code, report) = bench(&port, &["pairs", "--payload", "600000", "--in-flight", "4", "-q", "1"]);
+    assert_eq!(code, 0, "{report}");
+    assert_whole(&report);
+    let (code, report) = bench(&port, &["connect", "--connections", "1500"]);
+    assert_eq!((code, &report["connections"]["opened"]), (0, &1500.into()), "{report}");
+    let wildcard = ["bench", "wildcard", "--filters", "30", "-h", "127.0.0.1", "-p", &port];
+    let (code, _, error) = sundew(&wildcard);
+    assert!(code == 1 && error.contains("refused a subscription"), "{error}");
+}
+
+#[test]
+fn filters_of_each_kind_bring_every_message_once() {
+    let (_server, port) = broker(|_| {});
+    for kind in ["mixed", "exact", "plus", "hash"] {
+        let pid = std::process::id().to_string();
+        let arguments = ["wildcard", "--filters", "1000", "--filter-kind", kind, "--pid", &pid];
+        let (code, report) = bench(&port, &arguments);
+        assert_eq!(code, 0, "{kind}: {report}");
+        assert_whole(&report);
+        assert!(
+            report["broker_process"]["resident_text"].as_f64() > Some(20.0),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn acknowledgements_are_timed_where_there_are_any() {
+    let (_server, port) = broker(|_| {});
+    for (qos, is_timed) in [("0", false), ("1", true), ("2", true)] {
+        let (_, report) = bench(&port, &["latency", "-q", qos]);
+        let acknowledged = &report["acknowledged_us"];
+        assert_eq!(
+            acknowledged["p50"].as_f64().is_some_and(|time| time > 0.0),
+            is_timed,
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn one_command_starts_brokers_measures_them_in_turn_and_draws() {
+    if !is_installed("python3") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bench/run");
+    let out = folder.path().join("out");
+    let run = |words: &[&str]| {
+        let common = [
+            script.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+            "--sundew",
+            SUNDEW,
+        ];
+        ended(command("python3", &[&common, words].concat()).output().unwrap())
+    };
+    let sizes = ["--rounds", "2", "--seconds", "0.2"];
+    let brokers = ["--brokers", "ceiling,sundew"];
+    let few = ["peers", "churn", "--only", "pairs-q1,latency-5k-q0,churn=1000"];
+    let (code, table, error) = run(&[&few, &sizes[..], &brokers].concat());
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        table.contains("| pairs-q1: 8 pairs, QoS 1, 64 bytes |") && table.contains("cpu ") && table.contains("rate "),
+        "{table}{error}"
+    );
+    assert!(!table.contains("! sundew"), "{table}{error}");
+    // The first line says what it was, then there is one for each run.
+    let lines = fs::read_to_string(out.join("results.jsonl")).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines[0]["about"]["versions"]["sundew"].is_string());
+    assert_eq!(lines.len(), 1 + 2 * 2 * (2 + 2), "{error}");
+    for plot in ["peers.svg", "churn-churn.svg", "table.md"] {
+        assert!(out.join(plot).exists(), "{plot}");
+    }
+    let left: Vec<_> = fs::read_dir(&out)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert!(
+        !left.iter().any(|name| name.to_string_lossy().starts_with("run-")),
+        "{left:?}"
+    );
+    let again = ended(
+        command("python3", &[script.to_str().unwrap(), "--again", out.to_str().unwrap()])
+            .output()
+            .unwrap(),
+    );
+    assert_eq!((again.0, again.1), (0, table));
+    let (code, list, _) = run(&["--list"]);
+    assert!(code == 0 && list.contains("growth: "), "{list}");
+    assert_eq!(run(&["pears"]).0, 2);
+}

@@ -83,6 +83,7 @@ impl<'p> Conductor<'p> {
                 publishers: workload.publishers,
                 subscribers: workload.subscribers,
                 filters: workload.filters,
+                filter_kind: workload.filter_kind,
                 messages: workload.messages,
                 prefix: format!("bench/{run:08x}{}", "/l".repeat(workload.levels as usize)),
             },
@@ -262,12 +263,14 @@ impl<'p> Conductor<'p> {
         self.progress.clear();
         let mut whole = Tally {
             latency: histogram(),
+            acknowledging: histogram(),
             connecting: histogram(),
             overtaken: 0,
             late_max: 0,
         };
         for tally in &self.tallies {
             whole.latency += &tally.latency;
+            whole.acknowledging += &tally.acknowledging;
             whole.connecting += &tally.connecting;
             whole.overtaken += tally.overtaken;
             whole.late_max = whole.late_max.max(tally.late_max);
@@ -328,6 +331,7 @@ impl<'p> Conductor<'p> {
             resident_max: to.resident_max,
             resident_each: None,
             resident_of: None,
+            resident_text: None,
             other_cpu_seconds: None,
         })
     }

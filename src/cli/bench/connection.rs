@@ -9,7 +9,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::link::{Failure, Link};
-use super::publisher::Publisher;
+use super::publisher::{Answers, Publisher};
 use super::shared::{Counters, Shared, add};
 use super::subscriber::{Reading, Subscriber};
 use crate::protocol::packet::{Connect, Disconnect, Packet};
@@ -34,6 +34,8 @@ pub(super) struct Local {
     pub(super) scratch: RefCell<Vec<u8>>,
     /// Nanoseconds from a message's stamp to its delivery.
     pub(super) latency: RefCell<Histogram<u64>>,
+    /// Nanoseconds from a message's stamp to its PUBACK or PUBCOMP.
+    pub(super) acknowledging: RefCell<Histogram<u64>>,
     /// Nanoseconds from the first packet of TCP to CONNACK.
     pub(super) connecting: RefCell<Histogram<u64>>,
 }
@@ -162,6 +164,8 @@ impl Connection {
         let mut scratch = local.scratch.borrow_mut();
         let Self { link, role, .. } = self;
         let mut latency = local.latency.borrow_mut();
+        let mut acknowledging = local.acknowledging.borrow_mut();
+        let mut answers = Answers::new(shared, counters, &mut acknowledging);
         let mut reading = None;
         if matches!(role, Role::Subscriber(_)) {
             reading = Some(Reading::new(shared, counters, &mut latency));
@@ -171,10 +175,11 @@ impl Connection {
                 (Packet::PingResp, ..) => Ok(()),
                 (Packet::Disconnect(disconnect), ..) => Err(Failure::Disconnected(disconnect.reason)),
                 (packet, Role::Subscriber(subscriber), Some(reading)) => subscriber.receive(packet, reading, out),
-                (packet, Role::Publisher(publisher), _) => publisher.receive(packet, shared, counters, out),
+                (packet, Role::Publisher(publisher), _) => publisher.receive(packet, &mut answers, out),
                 (packet, ..) => Err(Failure::Unexpected(packet.packet_type().name())),
             }
         });
+        answers.end();
         if let Some(reading) = reading {
             reading.end();
         }

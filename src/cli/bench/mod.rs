@@ -4,6 +4,7 @@
 //! `compare`. The `conductor` leads a run; each of its threads (`worker`) is a runtime with a task for each `connection`.
 
 mod account;
+mod ceiling;
 mod churn;
 mod compare;
 mod conductor;
@@ -57,11 +58,14 @@ use sweep::Sweep;
 #[command(disable_help_flag = true, args_override_self = true, after_help = SHORT_EXAMPLES, after_long_help = EXAMPLES)]
 pub(super) struct Arguments {
     /// Scenarios by name, or files with one each; --list names them
-    #[arg(value_name = "SCENARIO", required_unless_present = "list")]
+    #[arg(value_name = "SCENARIO", required_unless_present_any = ["list", "ceiling"])]
     scenarios: Vec<String>,
     /// Name the scenarios
     #[arg(long)]
     list: bool,
+    /// Be the ceiling, a broker on this port of 127.0.0.1 to compare others with: it forwards, and does nothing else; until it is ended
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["scenarios", "list"])]
+    ceiling: Option<u16>,
     /// The broker's process on this machine: its CPU time and memory
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
@@ -114,6 +118,9 @@ Examples:
                                                   in turn, with medians and ratios
   sundew bench fan-out --sweep subscribers=1,10,100,1000 --pid $(pidof sundew) --plot growth.svg
                                                   how the cost of a delivery grows
+  sundew bench --ceiling 1899 &                   what this machine can do at all, then:
+  sundew bench pairs --compare ceiling=mqtt://localhost:1899,pid=$! \\
+      --compare sundew=mqtt://localhost:1883,pid=$(pidof sundew)
 
 A file says the same as the flags, with _ for -; a flag goes before it:
   scenario = \"fan-in\"
@@ -126,6 +133,10 @@ CPU for a million deliveries is the steadiest one. Compare only what was measure
 pub(super) fn run(arguments: &Arguments) -> Exit {
     if arguments.list {
         return output::print(list().as_bytes());
+    }
+    if let Some(port) = arguments.ceiling {
+        eprintln!("{}", forward(port));
+        return Exit::Failed;
     }
     let measured = arguments.workloads().and_then(|workloads| {
         let needed = workloads
@@ -148,6 +159,18 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
             Exit::Failed
         }
     }
+}
+
+/// Is the ceiling, until that fails; the failure in words.
+fn forward(port: u16) -> String {
+    let _ = rlimit::increase_nofile_limit(u64::MAX); // what is too little is seen at the generator
+    let bound = ceiling::Ceiling::bind(port).and_then(|ceiling| Ok((ceiling.address()?, ceiling)));
+    let (address, ceiling) = match bound {
+        Ok(bound) => bound,
+        Err(error) => return format!("cannot listen on 127.0.0.1:{port}: {error}"),
+    };
+    output::print(format!("the ceiling listens on {address}\n").as_bytes());
+    format!("cannot wait for connections: {}", ceiling.run())
 }
 
 fn list() -> String {

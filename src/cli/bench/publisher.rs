@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::task::Waker;
 
+use hdrhistogram::Histogram;
+
 use super::link::Failure;
 use super::scenario::{Change, DIGITS, LEVEL_DIGITS, PublisherPlan, RANDOM_LEVELS, write_digits};
 use super::shared::{Counters, Shared, add};
@@ -71,6 +73,59 @@ impl Frame {
             payload_at: span.payload_at,
             bytes,
         })
+    }
+}
+
+/// The acknowledgements of one read of one publisher. Those of messages of one time count together.
+#[derive(Debug)]
+pub(super) struct Answers<'a> {
+    shared: &'a Shared,
+    counters: &'a Counters,
+    latency: &'a mut Histogram<u64>,
+    now: u64,
+    /// Of the last one.
+    time: u64,
+    count: u64,
+}
+
+impl<'a> Answers<'a> {
+    /// Before the first packet of a read.
+    pub(super) const fn new(shared: &'a Shared, counters: &'a Counters, latency: &'a mut Histogram<u64>) -> Self {
+        Self {
+            shared,
+            counters,
+            latency,
+            now: 0,
+            time: 0,
+            count: 0,
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, time: u64) {
+        if self.now == 0 {
+            self.now = self.shared.now();
+        }
+        if time != self.time {
+            self.enter();
+            self.time = time;
+        }
+        self.count += 1;
+    }
+
+    #[inline]
+    fn enter(&mut self) {
+        add(&self.counters.acknowledged, self.count);
+        if self.count > 0 && self.shared.is_measured(self.time) {
+            self.latency
+                .saturating_record_n(self.now.saturating_sub(self.time), self.count);
+        }
+        self.count = 0;
+    }
+
+    /// Behind the last.
+    pub(super) fn end(mut self) {
+        self.enter();
     }
 }
 
@@ -195,9 +250,6 @@ impl Publisher {
             if self.change != Change::Nothing {
                 self.change_topic(&mut packet[self.frame.topic_at..]);
             }
-            if let Some(at) = self.frame.packet_id_at {
-                patch_packet_id(packet, at, self.window.open());
-            }
             let time = match schedule {
                 None => now,
                 Some(schedule) => {
@@ -208,6 +260,10 @@ impl Publisher {
                     due
                 }
             };
+            if let Some(at) = self.frame.packet_id_at {
+                patch_packet_id(packet, at, self.window.next());
+                self.window.open(time);
+            }
             if packet.len() > self.frame.payload_at {
                 let stamp = Stamp {
                     run: shared.run,
@@ -243,10 +299,10 @@ impl Publisher {
     pub(super) fn receive(
         &mut self,
         packet: &Packet<'_>,
-        shared: &Shared,
-        counters: &Counters,
+        answers: &mut Answers<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), Failure> {
+        let shared = answers.shared;
         let cell = &shared.publishers[self.index as usize];
         let (ack, is_done) = match packet {
             Packet::PubAck(ack) if self.qos == QoS::AtLeastOnce => (ack, true),
@@ -264,10 +320,10 @@ impl Publisher {
             );
             return Ok(());
         }
-        if !self.window.close(ack.packet_id) {
+        let Some(time) = self.window.close(ack.packet_id) else {
             return Err(Failure::Unexpected(packet.packet_type().name()));
-        }
-        add(&counters.acknowledged, 1);
+        };
+        answers.add(time);
         if ack.reason.is_error() {
             add(&cell.refused, 1);
         }

@@ -37,6 +37,9 @@ pub(super) struct Report {
     pub(super) retained: Option<Retained>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) latency_us: Option<Percentiles>,
+    /// QoS 1 and 2: from the moment that `latency_us` counts from to PUBACK or PUBCOMP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) acknowledged_us: Option<Percentiles>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) delivery: Option<Delivery>,
     /// With --pid.
@@ -185,7 +188,10 @@ pub(super) struct BrokerProcess {
     /// `connection`, `subscription` or `retained message`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) resident_of: Option<&'static str>,
-    /// Of storing (retained), or of being idle.
+    /// Of these bytes, what the text of a subscription's filter has itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) resident_text: Option<f64>,
+    /// Of storing (retained), subscribing (wildcard), or being idle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) other_cpu_seconds: Option<f64>,
 }
@@ -221,6 +227,7 @@ impl Report {
             connections: None,
             retained: None,
             latency_us: None,
+            acknowledged_us: None,
             delivery: None,
             broker_process: None,
             generator: Generator::default(),
@@ -307,6 +314,9 @@ impl Report {
         }
         if let Some(latency) = self.latency_us.filter(|latency| latency.count > 0) {
             line("latency", latency.line());
+        }
+        if let Some(acknowledged) = self.acknowledged_us.filter(|acknowledged| acknowledged.count > 0) {
+            line("acknowledged", acknowledged.line());
         }
         if let Some(delivery) = &self.delivery {
             line("delivery", delivery.line());
@@ -401,7 +411,11 @@ impl BrokerProcess {
             _ => "deliveries",
         };
         let other = self.other_cpu_seconds.map_or_else(String::new, |seconds| {
-            let when = if scenario == Scenario::Idle { "idle" } else { "storing" };
+            let when = match scenario {
+                Scenario::Idle => "idle",
+                Scenario::Wildcard => "subscribing",
+                _ => "storing",
+            };
             format!("; {when}: {seconds:.2} s")
         });
         let (seconds, per_million) = (self.cpu_seconds, self.cpu_seconds_per_million);
@@ -412,8 +426,10 @@ impl BrokerProcess {
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         let each = self.resident_each.zip(self.resident_of);
         let each = each.map_or_else(String::new, |(bytes, of)| format!("; {bytes:.0} bytes a {of}"));
+        let text = self.resident_text;
+        let text = text.map_or_else(String::new, |bytes| format!(", {bytes:.0} of them its text"));
         format!(
-            "{:.1} MiB before, {:.1} MiB{each}",
+            "{:.1} MiB before, {:.1} MiB{each}{text}",
             mib(self.resident_before),
             mib(self.resident)
         )

@@ -82,11 +82,17 @@ fn traffic(mut conductor: Conductor<'_>, target: &Target) -> Result<Report, Stri
         churned_per_second: (workload.churn > 0.0).then(|| (to.churned - from.churned) as f64 / report.seconds),
     });
     report.latency_us = Some(Percentiles::of(&tally.latency));
+    if workload.qos.is_acknowledged() {
+        report.acknowledged_us = Some(Percentiles::of(&tally.acknowledging));
+    }
     report.broker_process = conductor.broker_process(&first, &from, &to, delivered);
     if let Some(process) = &mut report.broker_process
         && workload.scenario == Scenario::Wildcard
     {
         process.each("subscription", &first, &subscribed, filters);
+        process.resident_text = Some(conductor.shared.plan.filter_bytes() as f64 / filters.max(1) as f64);
+        let subscribing = subscribed.broker.zip(first.broker);
+        process.other_cpu_seconds = subscribing.map(|(subscribed, first)| subscribed.cpu - first.cpu);
     }
     report.generator = conductor.generator(&from, &to);
     if workload.rate > 0.0 {

@@ -17,7 +17,7 @@ pub(super) enum Scenario {
     FanOut,
     /// The subscribers are one shared group: every message is delivered to one of them
     Shared,
-    /// Many filters with `+` and `#`, random topics; every message matches three of them
+    /// Many filters, random topics; with --filter-kind mixed every message matches three of them
     Wildcard,
     /// Pairs at a fixed rate, for latency
     Latency,
@@ -41,6 +41,21 @@ impl Scenario {
     }
 }
 
+/// What the filters of the wildcard scenario look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum FilterKind {
+    /// The others but `exact`, a third of each
+    #[default]
+    Mixed,
+    /// `A/B/C`
+    Exact,
+    /// `A/+/C`
+    Plus,
+    /// `A/B/#`
+    Hash,
+}
+
 /// How large a scenario is.
 #[derive(Clone, Debug)]
 pub(super) struct Size {
@@ -48,6 +63,7 @@ pub(super) struct Size {
     pub(super) subscribers: u32,
     /// Of the wildcard scenario, about.
     pub(super) filters: u32,
+    pub(super) filter_kind: FilterKind,
     /// Of the retained scenario.
     pub(super) messages: u64,
     /// What all topics begin with; no other run has the same.
@@ -123,6 +139,12 @@ impl Plan {
         }
     }
 
+    /// Bytes of the text of all filters.
+    pub(super) fn filter_bytes(&self) -> u64 {
+        let filters = self.subscribers.iter().flat_map(|subscriber| &subscriber.filters);
+        filters.map(|filter| filter.len() as u64).sum()
+    }
+
     /// How many filters there are.
     pub(super) fn filters(&self) -> u64 {
         self.subscribers
@@ -191,36 +213,41 @@ impl Plan {
         }
     }
 
-    /// Topics `prefix/A/B/C` with levels below n, and three families of n × n filters, of each of which every topic matches exactly
-    /// one: `A/+/C`, `+/B/C`, `A/B/#`. Each family is held by subscribers of its own, which are one audience.
+    /// Topics `prefix/A/B/C` with random levels below n, and families of filters, of each of which every topic matches exactly one: n × n of `A/+/C`, `+/B/C` or
+    /// `A/B/#`, or n × n × n without a wildcard. Each family is held by subscribers of its own, which are one audience.
     fn wildcard(size: &Size) -> Self {
-        let prefix = &size.prefix;
-        let below = ((f64::from(size.filters) / 3.0).sqrt().round() as u32).clamp(1, 9999);
-        let members = (size.subscribers / 3).max(1) as usize;
-        let mut subscribers: Vec<_> = (0..3 * members)
+        let families = size.filter_kind.families();
+        let count = families.len();
+        let is_exact = size.filter_kind == FilterKind::Exact;
+        let each = f64::from(size.filters) / count as f64;
+        let below = if is_exact { each.cbrt() } else { each.sqrt() };
+        let below = (below.round() as u32).clamp(1, 9999);
+        let members = (size.subscribers as usize / count).max(1);
+        let mut subscribers: Vec<_> = (0..count * members)
             .map(|subscriber| SubscriberPlan {
                 filters: Vec::new(),
                 audience: subscriber / members,
             })
             .collect();
-        for first in 0..below {
-            for second in 0..below {
-                let member = (first * below + second) as usize % members;
-                let families = [
-                    format!("{prefix}/{first:04}/+/{second:04}"),
-                    format!("{prefix}/+/{first:04}/{second:04}"),
-                    format!("{prefix}/{first:04}/{second:04}/#"),
-                ];
-                for (family, filter) in families.into_iter().enumerate() {
-                    subscribers[family * members + member].filters.push(filter);
-                }
+        let thirds = if is_exact { below } else { 1 };
+        for number in 0..u64::from(below) * u64::from(below) * u64::from(thirds) {
+            let levels = [
+                number / u64::from(thirds) / u64::from(below),
+                number / u64::from(thirds) % u64::from(below),
+                number % u64::from(thirds),
+            ];
+            let member = (number % members as u64) as usize;
+            for (family, filter) in families.iter().enumerate() {
+                subscribers[family * members + member]
+                    .filters
+                    .push(filter(&size.prefix, levels));
             }
         }
         subscribers.retain(|subscriber| !subscriber.filters.is_empty());
         let publisher = PublisherPlan {
-            topic: format!("{prefix}/0000/0000/0000"),
+            topic: format!("{}/0000/0000/0000", size.prefix),
             change: Change::Random {
-                at: prefix.len() + 1,
+                at: size.prefix.len() + 1,
                 below,
             },
             messages: None,
@@ -228,8 +255,8 @@ impl Plan {
         Self {
             publishers: vec![publisher; size.publishers as usize],
             subscribers,
-            audiences: vec![0..size.publishers; 3],
-            deliveries: 3,
+            audiences: vec![0..size.publishers; count],
+            deliveries: count as u64,
         }
     }
 
@@ -250,6 +277,24 @@ impl Plan {
                 .collect(),
             audiences: vec![0..size.publishers; size.subscribers as usize],
             deliveries: u64::from(size.subscribers),
+        }
+    }
+}
+
+/// A filter of a family, from the prefix and its levels.
+type Filter = fn(&str, [u64; 3]) -> String;
+
+impl FilterKind {
+    fn families(self) -> &'static [Filter] {
+        const EXACT: Filter = |prefix, [a, b, c]| format!("{prefix}/{a:04}/{b:04}/{c:04}");
+        const MIDDLE: Filter = |prefix, [a, b, _]| format!("{prefix}/{a:04}/+/{b:04}");
+        const FIRST: Filter = |prefix, [a, b, _]| format!("{prefix}/+/{a:04}/{b:04}");
+        const HASH: Filter = |prefix, [a, b, _]| format!("{prefix}/{a:04}/{b:04}/#");
+        match self {
+            Self::Mixed => &[MIDDLE, FIRST, HASH],
+            Self::Exact => &[EXACT],
+            Self::Plus => &[MIDDLE],
+            Self::Hash => &[HASH],
         }
     }
 }
@@ -292,6 +337,7 @@ mod tests {
             publishers,
             subscribers,
             filters: 300,
+            filter_kind: FilterKind::Mixed,
             messages: 10,
             prefix: "p".to_owned(),
         }
@@ -348,6 +394,25 @@ mod tests {
         let mut topic = publisher.topic.clone().into_bytes();
         write_digits(&mut topic[2 + 5..2 + 5 + LEVEL_DIGITS], 42);
         assert_eq!(topic, b"p/0000/0042/0000");
+    }
+
+    #[test]
+    fn a_topic_matches_one_filter_of_each_kind_wherever_its_levels_lie() {
+        for (kind, filters) in [
+            (FilterKind::Exact, 343),
+            (FilterKind::Plus, 289),
+            (FilterKind::Hash, 289),
+        ] {
+            let size = Size {
+                filter_kind: kind,
+                ..size(1, 30)
+            };
+            let plan = Plan::new(Scenario::Wildcard, &size);
+            assert_eq!((plan.filters(), plan.deliveries), (filters, 1), "{kind:?}");
+            for topic in ["p/0000/0000/0000", "p/0006/0001/0005"] {
+                assert_eq!(matching(&plan, 0, topic), [1], "{kind:?}");
+            }
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 use serde::Deserialize;
 
-use super::scenario::Scenario;
+use super::scenario::{FilterKind, Scenario};
 use super::stamp::STAMP_BYTES;
 use crate::cli::client::parse_version;
 use crate::protocol::qos::QoS;
@@ -34,6 +34,9 @@ pub(super) struct Settings {
     /// wildcard: filters, about [default: 100000]
     #[arg(long, value_name = "NUMBER")]
     filters: Option<u32>,
+    /// wildcard: what the filters look like
+    #[arg(long, value_name = "KIND")]
+    filter_kind: Option<FilterKind>,
     /// retained: messages [default: 100000]
     #[arg(long, value_name = "NUMBER")]
     messages: Option<u64>,
@@ -105,6 +108,7 @@ pub(super) struct Workload {
     pub(super) subscribers: u32,
     pub(super) connections: u32,
     pub(super) filters: u32,
+    pub(super) filter_kind: FilterKind,
     pub(super) messages: u64,
     pub(super) qos: QoS,
     pub(super) sub_qos: QoS,
@@ -200,6 +204,7 @@ impl Settings {
             subscribers,
             connections: said!(connections).unwrap_or(1000),
             filters: said!(filters).unwrap_or(100_000),
+            filter_kind: said!(filter_kind).unwrap_or_default(),
             messages: said!(messages).unwrap_or(100_000),
             // That everything is stored is known from acknowledgements.
             qos: if scenario == S::Retained {

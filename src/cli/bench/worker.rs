@@ -48,6 +48,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) latency: Histogram<u64>,
+    pub(super) acknowledging: Histogram<u64>,
     pub(super) connecting: Histogram<u64>,
     pub(super) overtaken: u64,
     /// Nanoseconds.
@@ -76,6 +77,7 @@ pub(super) fn run(
         thread,
         scratch: RefCell::new(Vec::new()),
         latency: RefCell::new(histogram()),
+        acknowledging: RefCell::new(histogram()),
         connecting: RefCell::new(histogram()),
     };
     let worker = Worker {
@@ -167,6 +169,7 @@ impl Worker {
         let local = &self.local;
         let mut tally = Tally {
             latency: local.latency.replace(histogram()),
+            acknowledging: local.acknowledging.replace(histogram()),
             connecting: local.connecting.replace(histogram()),
             overtaken: 0,
             late_max: 0,
