@@ -162,8 +162,9 @@ class Data:
         """Bars of rows, lines of series."""
         bars = [row for row in self.kinds if row not in self.places]
         if bars:
-            panels = [(PANELS[figure], figure) for figure in ("cpu", "rate")]
-            yield chosen, plot.bars(chosen, bars, self.brokers, panels, self.median)
+            panels = [(PANELS["cpu"], "cpu"), (PANELS["rate"], "rate"), ("p99 in µs, by the clock", "p99")]
+            panels = [panel for panel in panels if any(self.bar(row, broker, panel[1]) for row in bars for broker in self.brokers)]
+            yield chosen, plot.bars(chosen, bars, self.brokers, panels, self.bar)
         series = dict.fromkeys(row.split("=")[0] for row in self.places)
         for name in series:
             rows = [row for row in self.places if row.split("=")[0] == name]
@@ -176,6 +177,14 @@ class Data:
                     panels.append((words, lines))
             if panels:
                 yield f"{chosen}-{name}", plot.lines(name, panels, self.brokers)
+
+
+    def bar(self, row, broker, figure):
+        """In a closed loop latency is the loop's own; by the clock the rate is."""
+        is_by_the_clock = self.kinds[row] == "latency"
+        if figure == "p99" and not is_by_the_clock or figure == "rate" and is_by_the_clock:
+            return None
+        return self.median(row, broker, figure)
 
 
 def complaints(line):
