@@ -257,6 +257,8 @@ metrics! {
     dropped_queue_full_qos0: Counter "messages_dropped", "reason" = "queue_full_qos0";
     /// Messages or deliveries that reached nobody: QoS 1 or 2 that found the queue full.
     dropped_queue_full_qos1_2: Counter "messages_dropped", "reason" = "queue_full_qos1_2";
+    /// Messages or deliveries that reached nobody: QoS 0 that would have waited while memory is short.
+    dropped_memory_qos0: Counter "messages_dropped", "reason" = "memory_qos0";
     /// Messages or deliveries that reached nobody: expired while they waited.
     dropped_expired: Counter "messages_dropped", "reason" = "expired";
     /// Messages or deliveries that reached nobody: larger than the client accepts.
@@ -339,6 +341,10 @@ metrics! {
     lag_micros: Counter "worker_lag_microseconds";
     /// The most by which one was late within the last 10 to 20 seconds, microseconds.
     lag_peak_micros: Peak "worker_lag_peak_microseconds";
+    /// Bytes of memory that the process uses, if it has a budget.
+    memory_bytes: Peak "memory_bytes";
+    /// What could not be kept because memory is used up: messages at QoS 1 and 2, sessions, subscriptions.
+    refused_memory: Counter "memory_refused";
     /// Times a publisher was paused because its receivers were slow.
     publishers_paused: Counter "publishers_paused";
 
@@ -386,6 +392,8 @@ metrics! {
     limit_retained_bytes: Counter "limits_reached", "limit" = "retained_bytes";
     /// Times a limit was reached: messages of a client in a time.
     limit_publish_rate: Counter "limits_reached", "limit" = "publish_rate";
+    /// Times a limit was reached: memory, nearly used up or all.
+    limit_memory: Counter "limits_reached", "limit" = "memory";
     /// Times a limit was reached: bytes that wait to be written to a connection.
     limit_output_bytes: Counter "limits_reached", "limit" = "output_bytes";
 }

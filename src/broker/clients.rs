@@ -271,7 +271,11 @@ impl Worker {
 
     /// Whether a client's session is, or may be, here. If not, the connection goes where it is, or is refused.
     fn claim(&mut self, key: ConnectionKey, client_id: &ClientId, now: Time) -> bool {
-        let (sessions_max, limits) = (self.broker.options.sessions_max, self.tenant_limits(client_id));
+        let limits = self.tenant_limits(client_id);
+        let sessions_max = match self.is_memory_spent() {
+            true => 0,
+            false => self.broker.options.sessions_max,
+        };
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return false;
         };
@@ -293,8 +297,14 @@ impl Worker {
                 );
             }
             Claim::Full => {
-                self.metrics().limit_sessions.increment();
-                let (reason, why) = (ReasonCode::ServerBusy, "limits.sessions_max");
+                let (metrics, reason) = (self.metrics(), ReasonCode::ServerBusy);
+                let why = if self.is_memory_spent() {
+                    metrics.refused_memory.increment();
+                    "limits.memory_max"
+                } else {
+                    metrics.limit_sessions.increment();
+                    "limits.sessions_max"
+                };
                 self.refuse(key, &Refusal { reason, why }, now);
             }
             Claim::TenantFull => {

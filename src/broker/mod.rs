@@ -15,6 +15,7 @@ mod ended;
 pub mod endings;
 mod limits;
 pub mod mail;
+pub mod memory;
 pub mod options;
 mod paging;
 mod publish;
@@ -68,6 +69,8 @@ pub struct Broker {
     pub authorizer: Arc<dyn Authorizer>,
     /// Who is kept out for a while.
     pub bans: bans::BanTable,
+    /// How much memory the process may use, and does.
+    pub memory: memory::MemoryBudget,
     /// What must survive goes here.
     pub store: Arc<dyn Store>,
     /// Numbers of what the store keeps.
@@ -153,6 +156,7 @@ impl Broker {
             authenticator: parts.authenticator,
             authorizer: parts.authorizer,
             bans: bans::BanTable::new(options.bans.clone()),
+            memory: memory::MemoryBudget::new(options.memory_bytes_max),
             store: parts.store,
             numbers: Arc::new(Numbers::after(last_session, last_message)),
             restored: restored.into_iter().map(Mutex::new).collect(),

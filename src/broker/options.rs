@@ -80,6 +80,8 @@ pub struct BrokerOptions {
     pub connect_bytes_max: u32,
     /// Bytes of unfinished packets of all clients that have not entered, and of a CONNECT while it is authenticated; default 64 MiB.
     pub unauthenticated_bytes_max: usize,
+    /// Memory that the process may use, bytes, see [`MemoryBudget`](super::memory::MemoryBudget); default none, as a process may have other parts.
+    pub memory_bytes_max: u64,
     /// Longest payload of a will, bytes; default 65,535, the longest there is.
     pub will_bytes_max: usize,
     /// Wills whose delay runs at most; default 100,000. Above it a will is published at once.
@@ -158,6 +160,7 @@ impl Default for BrokerOptions {
             subscriptions_max: 10_000_000,
             connect_bytes_max: 128 << 10,
             unauthenticated_bytes_max: 64 << 20,
+            memory_bytes_max: u64::MAX,
             will_bytes_max: 65_535,
             pending_wills_max: 100_000,
             will_grace_ms: 60_000,

@@ -40,6 +40,8 @@ pub(super) enum Full {
     Queues,
     /// The store, which cannot write.
     Store,
+    /// Memory.
+    Memory,
     /// The room for what the publisher has not released.
     Unreleased,
 }
@@ -154,9 +156,11 @@ impl Worker {
         };
         let is_exactly_once = publish.qos == QoS::ExactlyOnce;
         let publisher = resident.session.stored_number().filter(|_| is_exactly_once);
-        if self.is_refusing && self.refuses_to_store(publication, publisher.is_some()) {
+        if self.must_ask_room
+            && let Some(full) = self.finds_no_room(publication, publisher.is_some())
+        {
             self.metrics().publish_refused.increment();
-            return self.refuse_full(key, publish, Full::Store, now);
+            return self.refuse_full(key, publish, full, now);
         }
         if is_exactly_once && self.broker.options.qos2_delivery == Qos2Delivery::Release {
             return self.keep_unreleased(key, publish, id, publication, now);
@@ -268,8 +272,21 @@ impl Worker {
         self.acknowledge(key, publish, ReasonCode::NotAuthorized, Ticket::DONE);
     }
 
+    /// What there is no room for, if a publication has to be kept.
+    #[cold]
+    fn finds_no_room(&mut self, publication: &Publication<'_>, is_received_kept: bool) -> Option<Full> {
+        if self.is_refusing && self.refuses_to_store(publication, is_received_kept) {
+            return Some(Full::Store);
+        }
+        if !self.lacks_memory(publication) {
+            return None;
+        }
+        self.metrics().refused_memory.increment();
+        Some(Full::Memory)
+    }
+
     /// Nobody could take it: MQTT 5 is told; older versions have no way to be told but silence and the end of the connection. Where the
-    /// store is the reason, the end comes late: the client will connect and try again at once.
+    /// store or memory is the reason, the end comes late: the client will connect and try again at once.
     pub(super) fn refuse_full(&mut self, key: ConnectionKey, publish: &Publish<'_>, full: Full, now: Time) {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
@@ -282,7 +299,7 @@ impl Worker {
                 let ending = Ending::Refused(ReasonCode::QuotaExceeded, "every receiver's queue is full");
                 self.end_connection(key, ending, now);
             }
-            Full::Store => self.end_late(key, now),
+            Full::Store | Full::Memory => self.end_late(key, now),
             Full::Unreleased => {
                 let ending = Ending::Refused(ReasonCode::QuotaExceeded, "too much of it waits to be released");
                 self.end_connection(key, ending, now);
@@ -343,7 +360,7 @@ const fn explain(reason: ReasonCode) -> &'static str {
     match reason {
         ReasonCode::NotAuthorized => "this client may not publish to this topic",
         ReasonCode::QuotaExceeded => {
-            "the queues of all receivers, the retained store, the disk, what waits for PUBREL, or your publish rate is full"
+            "the queues of all receivers, the retained store, the disk, memory, what waits for PUBREL, or your publish rate is full"
         }
         other => other.name(),
     }

@@ -17,7 +17,12 @@ impl Worker {
         };
         let ends_at = connection.ends_at;
         if ends_at <= now {
-            let ending = Ending::Refused(ReasonCode::QuotaExceeded, "storage_failed");
+            let why = if self.is_memory_spent() {
+                "limits.memory_max"
+            } else {
+                "storage_failed"
+            };
+            let ending = Ending::Refused(ReasonCode::QuotaExceeded, why);
             return self.end_connection(key, ending, now);
         }
         if now < connection.reminded_at {

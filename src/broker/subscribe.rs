@@ -9,6 +9,7 @@ use super::worker::{Flow, Worker};
 use super::write;
 use crate::auth::{Access, Answer};
 use crate::codec::encode;
+use crate::delivery::memory::MemoryState;
 use crate::delivery::residents::Residents;
 use crate::delivery::retained_walk::RetainedWalk;
 use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey, Ticket};
@@ -205,6 +206,10 @@ impl Worker {
         let mut subscriptions = write(&self.broker.subscriptions);
         let total = subscriptions.len() + subscriptions.shared_len();
         let own = resident.session.subscriptions.len();
+        if is_new && self.residents.options.outbox.memory == MemoryState::Spent {
+            self.residents.metrics.refused_memory.increment();
+            return ReasonCode::QuotaExceeded;
+        }
         if is_new && (own >= limits.subscriptions_per_session_max || total >= limits.subscriptions_max) {
             self.residents.metrics.limit_subscriptions.increment();
             return ReasonCode::QuotaExceeded;

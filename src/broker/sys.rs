@@ -65,7 +65,11 @@ const fn sent(t: &Totals) -> u64 {
 }
 
 const fn dropped(t: &Totals) -> u64 {
-    t.dropped_queue_full_qos0 + t.dropped_queue_full_qos1_2 + t.dropped_expired + t.dropped_too_large
+    t.dropped_queue_full_qos0
+        + t.dropped_queue_full_qos1_2
+        + t.dropped_memory_qos0
+        + t.dropped_expired
+        + t.dropped_too_large
 }
 
 impl Sys {
@@ -190,6 +194,12 @@ impl Worker {
             values.push(("$SYS/broker/storage/standing".to_owned(), standing.to_owned()));
             let figures = self.broker.store.figures().into_iter();
             values.extend(figures.map(|(name, value)| (format!("$SYS/broker/storage/{name}"), value.to_string())));
+        }
+        if let Some(budget) = self.broker.memory.bytes_max() {
+            let used = self.broker.memory.used();
+            for (name, bytes) in [("budget", budget), ("used", used)] {
+                values.push((format!("$SYS/broker/memory/{name}"), bytes.to_string()));
+            }
         }
         values.extend(self.tenant_values());
         for (topic, value) in values {

@@ -68,6 +68,8 @@ pub struct Worker {
     pub(super) snapshot: super::snapshot::Snapshot,
     /// The store cannot write, as of the last read.
     pub(super) is_refusing: bool,
+    /// Whether there is room for what clients publish at QoS 1 and 2 has to be asked, as of the last read.
+    pub(super) must_ask_room: bool,
     pub(super) legacies: super::paging::Legacies,
     pub(super) access_seen: super::access::AccessGenerations,
     pub(super) rates: super::rates::Rates,
@@ -160,6 +162,7 @@ impl Worker {
             sys: super::sys::Sys::new(now),
             snapshot: super::snapshot::Snapshot::default(),
             is_refusing: false,
+            must_ask_room: false,
             legacies: super::paging::Legacies::default(),
             access_seen: broker.access_generations(),
             rates: super::rates::Rates::default(),
@@ -253,6 +256,7 @@ impl Worker {
             self.is_refusing = standing == Standing::Refusing;
             self.residents.journal.is_quick = standing == Standing::Sound && self.broker.store.is_quick();
         }
+        self.must_ask_room = self.is_refusing || self.is_memory_spent();
         let (decode, decode_stranger) = (self.decode, self.decode_stranger);
         let (mut taken, mut is_done, mut is_stranger) = (0, false, false);
         while let Some(connection) = self.residents.connections.get_mut(key.0) {

@@ -16,7 +16,7 @@ use crate::{
     logging::{self, LogGuard},
     server::{Server, ServerOptions, StartError},
     storage::disk::OpenError,
-    transport::listener::ListenError,
+    transport::{listener::ListenError, memory},
 };
 
 mod reloading;
@@ -109,9 +109,11 @@ fn serve(loaded: Loaded, layers: &Layers) -> Exit {
         }
     };
     let connections = Connections::allowed(config.limits.connections_max.to_usize());
+    let mut broker = config.broker_options();
+    broker.memory_bytes_max = config.limits.memory_max.bytes_max(memory::available());
     let options = ServerOptions {
         listeners: config.listener_options(),
-        broker: config.broker_options(),
+        broker,
         workers: config.worker_count(),
         placement: config.placement(),
         connections_max: connections.max,

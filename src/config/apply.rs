@@ -117,6 +117,7 @@ impl Config {
                     schema::QueuePolicy::Disconnect => Overflow::Disconnect,
                 },
                 queue_qos0_offline: self.queue.qos0_offline,
+                ..OutboxOptions::default()
             },
             memory_bytes_max: self.queue.memory_bytes_max.to_usize(),
             memory_total_max: self.queue.memory_total_max.to_usize(),

@@ -7,6 +7,7 @@ mod access;
 mod apply;
 mod check;
 pub mod load;
+pub mod memory;
 mod option;
 mod problem;
 pub mod reference;

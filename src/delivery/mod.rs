@@ -4,6 +4,7 @@ pub mod buffers;
 pub mod fan_out;
 pub mod frames;
 pub mod mailbox;
+pub mod memory;
 pub mod outbox;
 pub mod paging;
 pub mod receive;

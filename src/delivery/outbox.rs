@@ -14,6 +14,7 @@ use smallvec::SmallVec;
 pub use self::entry::{Entry, StoredDelivery};
 use self::paging::Pages;
 pub use self::paging::{Load, Loaded};
+use super::memory::MemoryState;
 use crate::protocol::message::Message;
 use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
@@ -61,6 +62,8 @@ pub struct OutboxOptions {
     pub overflow: Overflow,
     /// Keep QoS 0 messages for sessions without connection. Default off, as with other brokers.
     pub queue_qos0_offline: bool,
+    /// How much memory is left: not an option, but what all queues of a worker are told.
+    pub memory: MemoryState,
 }
 
 impl Default for OutboxOptions {
@@ -71,6 +74,7 @@ impl Default for OutboxOptions {
             unstored_bytes_max: 64 << 20,
             overflow: Overflow::Refuse,
             queue_qos0_offline: false,
+            memory: MemoryState::Ample,
         }
     }
 }
@@ -165,7 +169,8 @@ impl Outbox {
         // QoS 0 makes room first: as long as there is some, it is not full.
         options.overflow == Overflow::Refuse
             && self.unacknowledged.is_empty()
-            && (self.acknowledged.len() >= options.messages_max
+            && (options.memory == MemoryState::Spent && !self.acknowledged.is_empty()
+                || self.acknowledged.len() >= options.messages_max
                 || self.bytes >= options.bytes_max
                 || self.memory_bytes >= options.unstored_bytes_max)
     }
@@ -192,7 +197,12 @@ impl Outbox {
         let cost = delivery.cost_bytes();
         let is_acknowledged = delivery.qos.is_acknowledged();
         let mut dropped = 0;
-        while !self.has_room(cost, options) {
+        // Where memory is used up, a policy that drops makes room for no more than leaves; one that refuses has refused before.
+        let bytes_max = match (options.memory, options.overflow) {
+            (MemoryState::Spent, policy) if policy != Overflow::Refuse => options.bytes_max.min(self.bytes),
+            _ => options.bytes_max,
+        };
+        while !self.has_room(cost, bytes_max, options) {
             // QoS 0 makes room first, whoever needs it.
             let victim = match self.unacknowledged.pop_front() {
                 Some(victim) => Some(Entry::Memory(victim)),
@@ -322,12 +332,12 @@ impl Outbox {
 
     /// True when `delivery` does not fit as things are.
     pub fn is_over(&self, delivery: &Delivery, options: &OutboxOptions) -> bool {
-        !self.has_room(delivery.cost_bytes(), options)
+        !self.has_room(delivery.cost_bytes(), options.bytes_max, options)
     }
 
-    fn has_room(&self, cost: usize, options: &OutboxOptions) -> bool {
+    fn has_room(&self, cost: usize, bytes_max: usize, options: &OutboxOptions) -> bool {
         self.len() < options.messages_max
-            && self.bytes + cost <= options.bytes_max
+            && self.bytes + cost <= bytes_max
             && self.memory_bytes + cost <= options.unstored_bytes_max
     }
 

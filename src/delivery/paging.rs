@@ -66,6 +66,13 @@ impl Paging {
         }
     }
 
+    /// What waits in a queue that the store has is to leave memory.
+    pub(super) fn page_out_all(&mut self, key: SlotKey, outbox: &mut Outbox) {
+        if outbox.mark_all_due() {
+            self.due.push(key);
+        }
+    }
+
     /// True when the memory of all sessions is used up.
     pub const fn is_over(&self, options: &DeliveryOptions) -> bool {
         self.total.memory_bytes > options.memory_total_max

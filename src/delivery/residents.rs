@@ -7,6 +7,7 @@ use crossbeam_utils::CachePadded;
 use tracing::{info, warn};
 
 use super::buffers::Buffers;
+use super::memory::MemoryState;
 use super::outbox::{Offered, Outbox, OutboxOptions};
 use super::paging::Paging;
 use super::receive::ReceiveCheck;
@@ -206,6 +207,10 @@ impl Residents {
             return Offered::Refused;
         };
         let qos = delivery.qos;
+        if self.options.outbox.memory != MemoryState::Ample && !qos.is_acknowledged() {
+            self.metrics.dropped_memory_qos0.increment();
+            return Offered::Dropped; // first of all
+        }
         let topic_of = Arc::clone(&delivery.message);
         let lost_keys = &mut self.lost;
         if resident.outbox.is_over(&delivery, &self.options.outbox) {

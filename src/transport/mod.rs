@@ -15,6 +15,7 @@ mod driver;
 pub mod establish;
 pub mod inside;
 pub mod listener;
+pub mod memory;
 pub mod options;
 mod parking;
 pub mod peer;

@@ -16,6 +16,7 @@ use super::addresses::Beyond;
 use super::driver::Driver;
 use super::establish::{Established, Refused, establish, establish_plain, is_plain};
 use super::listener::{Accepted, Listener, Slot};
+use super::memory::MemoryWatch;
 use super::parking::Parking;
 use super::peer::Peer as TransportPeer;
 use super::stream::Stream;
@@ -127,6 +128,7 @@ pub(super) struct Local {
     pub(super) read_buffer: RefCell<Vec<u8>>,
     pub(super) clock: Clock,
     pub(super) parking: Parking,
+    memory: MemoryWatch,
     /// Of the task that reads mail and goes on with walks.
     mail_waker: RefCell<Option<Waker>>,
     /// Of the task that gives the store what was recorded.
@@ -197,11 +199,13 @@ pub fn run(start: WorkerStart) -> std::io::Result<()> {
         Parking::new(Arc::clone(worker.broker().metrics.of(me)))?
     };
     let WorkerInbox { arrivals, handle } = inbox;
+    let memory = MemoryWatch::new(worker.broker().memory.bytes_max().is_some());
     let local = Rc::new(Local {
         broker: RefCell::new(worker),
         read_buffer: RefCell::new(vec![0; READ_BUFFER_BYTES]),
         clock,
         parking,
+        memory,
         mail_waker: RefCell::default(),
         records_waker: RefCell::default(),
         armed: Cell::new(Time::NEVER),
@@ -272,6 +276,9 @@ impl Local {
     /// Gives bytes to the broker, and everyone what follows from them.
     pub(super) fn receive(&self, key: ConnectionKey, bytes: &[u8]) -> usize {
         let taken = self.broker.borrow_mut().receive(key, bytes, self.clock.now());
+        if self.memory.has_come(taken) {
+            self.look_at_memory();
+        }
         self.dispatch();
         taken
     }
@@ -446,6 +453,7 @@ impl Local {
             let lag = due.elapsed().saturating_sub(TIMER_GRAIN);
             let before = std::mem::replace(&mut busy, runtime.worker_total_busy_duration(0));
             handle.busy_micros.store(busy.as_micros() as u64, Ordering::Relaxed);
+            self.look_at_memory();
             let is_busy = busy.saturating_sub(before) > every / MUCH;
             every = if is_busy { MEASURE_EVERY_BUSY } else { MEASURE_EVERY };
             if !is_busy {
@@ -459,6 +467,15 @@ impl Local {
             metrics.lag_samples.increment();
             metrics.lag_micros.add(lag.as_micros() as u64);
             metrics.lag_peak_micros.set(peaks[0].max(peaks[1]).as_micros() as u64);
+        }
+    }
+
+    /// Tells the broker how much memory is used.
+    fn look_at_memory(&self) {
+        let Some(used) = self.memory.used() else { return };
+        let has_changed = self.broker.borrow_mut().note_memory(used);
+        if has_changed {
+            self.dispatch();
         }
     }
 

@@ -32,7 +32,7 @@ pub(crate) fn tcp_from(from: Ipv4Addr, port: u16) -> Option<TcpStream> {
 }
 
 /// A client from there, if it is let in.
-fn enter(from: Ipv4Addr, port: u16, version: Version, client_id: &str) -> Option<Client> {
+pub(crate) fn enter(from: Ipv4Addr, port: u16, version: Version, client_id: &str) -> Option<Client> {
     let mut client = Client::over(tcp_from(from, port)?, version);
     let connect = Connect {
         client_id,
@@ -203,7 +203,7 @@ fn packets_topics_wills_and_lists_of_properties_are_as_large_as_the_options_say(
 }
 
 /// Half the time that a message takes to its publisher and back, of many.
-fn median_round_trip(canary: &mut Client) -> Duration {
+pub(crate) fn median_round_trip(canary: &mut Client) -> Duration {
     const ROUNDS: usize = 301;
     let mut times: Vec<_> = (0..ROUNDS)
         .map(|round| {
@@ -218,14 +218,14 @@ fn median_round_trip(canary: &mut Client) -> Duration {
 }
 
 /// The resident memory of a process, KiB.
-fn resident_kib(pid: u32) -> usize {
+pub(crate) fn resident_kib(pid: u32) -> usize {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 /// Three times as long as in calm; the rest is for a machine that has other things to do.
-fn bound(calm: Duration) -> Duration {
+pub(crate) fn bound(calm: Duration) -> Duration {
     calm * 3 + Duration::from_millis(3)
 }
 

@@ -45,7 +45,7 @@ impl Broker {
     }
 
     /// Reads the log up to the line that contains `text`.
-    fn wait_for(&mut self, text: &str) -> String {
+    pub(crate) fn wait_for(&mut self, text: &str) -> String {
         let mut read = String::new();
         loop {
             let mut line = String::new();

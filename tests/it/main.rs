@@ -23,6 +23,7 @@ mod http_backend;
 mod limits;
 mod listeners;
 mod malformed;
+mod overload;
 mod paging;
 mod publish;
 mod qos;

@@ -162,6 +162,7 @@ impl House {
         options.delivery.memory_bytes_max = memory_bytes_max;
         options.delivery.in_flight_max = 5;
         options.sys_interval_secs = 0;
+        options.memory_bytes_max = 1000;
         let parts = Parts {
             store: Arc::clone(&shelf) as Arc<dyn Store>,
             restored,
@@ -309,6 +310,25 @@ impl House {
 
 fn counted(to: u32) -> Vec<u32> {
     (0..to).collect()
+}
+
+#[test]
+fn what_is_on_disk_leaves_memory_when_that_is_short() {
+    let mut house = House::new(1 << 20);
+    house.subscriber_goes("s", "t");
+    let publisher = house.connect(1, "p", true);
+    house.publish(publisher, 0..100);
+    house.settle();
+    assert_eq!(house.totals().queued_stored, 0);
+    assert!(house.workers[0].note_memory(900) && house.workers[1].note_memory(900));
+    house.settle();
+    assert_eq!(house.totals().queued_stored, 100);
+    house.publish(publisher, 100..200);
+    house.settle();
+    assert_eq!(house.totals().queued_memory_bytes, 0, "and so does what comes");
+    let subscriber = house.connect(0, "s", false);
+    house.settle_loads();
+    assert_eq!(house.take(subscriber), counted(200));
 }
 
 #[test]

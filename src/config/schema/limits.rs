@@ -1,6 +1,7 @@
 //! How much clients may take.
 
 use crate::config::{
+    memory::Memory,
     option::{choice, section},
     value::{Bytes, Limit},
 };
@@ -8,6 +9,11 @@ use crate::config::{
 section! {
     /// How much clients may take.
     pub struct Limits {
+        /// Memory of the whole broker: `"auto"` is three quarters of the machine's, or of its cgroup's if that is less. From seven eighths of it, messages
+        /// at QoS 0 wait for nobody and queues that are on disk leave memory; at all of it, what would have to be kept is refused to who sends it: QoS 1 and 2 for who is
+        /// away or slow, larger retained messages, new sessions and subscriptions (0x97, 0x89; older clients are disconnected). What was acknowledged stays. Cost:
+        /// it is looked at ten times a second, and after each 16 MiB received.
+        memory_max: Memory = Memory::Auto, in Memory::Fixed(Bytes(16 << 20)) => Memory::Unlimited;
         /// Largest packet that is accepted; announced to MQTT 5 clients, beyond it 0x95 and the connection ends.
         /// Cost: a connection may hold one such packet while it arrives.
         packet_bytes_max: Bytes = Bytes(32 << 20), in Bytes(32) => Bytes(268_435_460);

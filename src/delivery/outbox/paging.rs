@@ -118,6 +118,15 @@ impl Outbox {
         !std::mem::replace(&mut self.pages.is_marked, true)
     }
 
+    /// Every delivery that is there is due; true when nobody has been told that some are.
+    pub fn mark_all_due(&mut self) -> bool {
+        if self.acknowledged.is_empty() {
+            return false;
+        }
+        self.pages.due_from = Some(self.first_place());
+        !std::mem::replace(&mut self.pages.is_marked, true)
+    }
+
     /// The place up to which deliveries are due now. What comes later is told of anew.
     pub const fn take_mark(&mut self) -> u64 {
         self.pages.is_marked = false;
