@@ -9,6 +9,14 @@ use crate::session::connection::Phase;
 use crate::session::violation::Violation;
 
 impl Worker {
+    /// Why a client is let go late: what it will try again at once would not be kept.
+    fn what_is_full(&self) -> &'static str {
+        match self.is_memory_spent() {
+            true => "limits.memory_max",
+            false => "storage_failed",
+        }
+    }
+
     /// A connection's reminder: has it been silent for too long, has its CONNECT come, has an answer it waits for?
     pub(super) fn check_silence(&mut self, key: ConnectionKey, now: Time) {
         let is_backed_up = self.is_backed_up();
@@ -17,12 +25,7 @@ impl Worker {
         };
         let ends_at = connection.ends_at;
         if ends_at <= now {
-            let why = if self.is_memory_spent() {
-                "limits.memory_max"
-            } else {
-                "storage_failed"
-            };
-            let ending = Ending::Refused(ReasonCode::QuotaExceeded, why);
+            let ending = Ending::Refused(ReasonCode::QuotaExceeded, self.what_is_full());
             return self.end_connection(key, ending, now);
         }
         if now < connection.reminded_at {
