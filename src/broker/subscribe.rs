@@ -191,12 +191,8 @@ impl Worker {
         identifier: Option<u32>,
     ) -> ReasonCode {
         let limits = &self.broker.options;
-        let session = self
-            .residents
-            .connections
-            .get(key.0)
-            .and_then(|connection| connection.session);
-        let Some(slot) = session else {
+        let connection = self.residents.connections.get(key.0);
+        let Some(slot) = connection.and_then(|connection| connection.session) else {
             return ReasonCode::UnspecifiedError;
         };
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
