@@ -13,7 +13,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::enhanced::ScramSeed;
 use super::password::{PasswordFile, PasswordHash};
 use super::tenants::{TenantLimits, Tenants};
-use super::way::{Asked, Asker, Question, Way, begins_like_token};
+use super::way::{Asked, Asker, Question, Shown, TOKEN_METHOD, Way, begins_like_token, looks_like_token};
 use super::{Access, Answer, Answers, AuthStep, Authenticator, Identity, Refusal, Verdict};
 use crate::protocol::ids::Token;
 use crate::protocol::mount::Mount;
@@ -57,6 +57,8 @@ pub struct Entrance {
     pub passwords: Option<Arc<PasswordFile>>,
     /// Methods of enhanced authentication that those may use of them who have a credential for it.
     pub scram: Vec<Mechanism>,
+    /// Tokens may be shown by enhanced authentication, too, and a new one before the old one ends.
+    pub takes_tokens_again: bool,
     /// Asked about clients that nothing else decides about.
     pub elsewhere: Option<Arc<dyn Way>>,
     /// Clients without a user name are let in.
@@ -67,6 +69,11 @@ pub struct Entrance {
 pub type Entrances = Vec<(Box<str>, Entrance)>;
 
 impl Entrance {
+    /// Asked about tokens that are shown by enhanced authentication, where they may be.
+    fn token_method(&self) -> Option<&Arc<dyn Way>> {
+        self.tokens.as_ref().filter(|_| self.takes_tokens_again)
+    }
+
     /// Whether a user name that nothing is asked for is believed.
     pub const fn believes_names(&self) -> bool {
         self.allows_anonymous && self.passwords.is_none() && self.tokens.is_none() && self.elsewhere.is_none()
@@ -242,6 +249,39 @@ impl Chain {
         }
     }
 
+    /// A token in the data of CONNECT or AUTH.
+    fn take_token(&self, way: &Arc<dyn Way>, step: &mut AuthStep<'_>, token: Token) -> Answer<Verdict> {
+        let wrong = if step.is_again {
+            ReasonCode::NotAuthorized
+        } else {
+            self.wrong_password(Version::V5)
+        };
+        let text = step.data.and_then(|data| simdutf8::basic::from_utf8(data).ok());
+        let Some(text) = text.filter(|text| looks_like_token(text)) else {
+            return refuse_with(wrong, NO_TOKEN);
+        };
+        // It is waited for as long as there is the exchange.
+        let presence = Arc::new(());
+        let asker = Asker {
+            token,
+            presence: Arc::downgrade(&presence),
+            from: step.peer.ip,
+            user_name: step.user_name.map(Into::into),
+        };
+        step.exchange.state = Some(Box::new(presence));
+        let asked = way.show(&Shown {
+            text,
+            client_id: step.client_id,
+            asker,
+            wrong,
+        });
+        match asked {
+            Asked::Said(verdict) => Answer::Ready(verdict),
+            Asked::Later => Answer::Pending,
+            Asked::NotMine => refuse_with(wrong, NO_TOKEN),
+        }
+    }
+
     pub(super) const fn refused_password(&self, version: Version, why: &'static str) -> Verdict {
         let reason = self.wrong_password(version);
         Verdict::Refuse(Refusal { reason, why })
@@ -286,12 +326,19 @@ impl Authenticator for Chain {
     fn knows_method(&self, method: &str, peer: &Peer) -> bool {
         let entrances = self.current();
         let entrance = entrance_of(&entrances, peer);
+        if method == TOKEN_METHOD {
+            return entrance.is_some_and(|entrance| entrance.token_method().is_some());
+        }
         let mechanism = Mechanism::from_name(method).filter(|_| self.scram_seed.is_some());
         mechanism.is_some_and(|mechanism| entrance.is_some_and(|entrance| entrance.offers(mechanism)))
     }
 
-    fn continue_with(&self, step: &mut AuthStep<'_>, _: Token) -> Answer<Verdict> {
+    fn continue_with(&self, step: &mut AuthStep<'_>, token: Token) -> Answer<Verdict> {
         let entrances = self.current();
+        let way = entrance_of(&entrances, step.peer).and_then(Entrance::token_method);
+        if let Some(way) = way.filter(|_| step.method == TOKEN_METHOD) {
+            return self.take_token(way, step, token);
+        }
         let mechanism = Mechanism::from_name(step.method);
         Answer::Ready(match (entrance_of(&entrances, step.peer), mechanism) {
             (Some(entrance), Some(mechanism)) if entrance.offers(mechanism) => self.scram(mechanism, entrance, step),

@@ -19,6 +19,12 @@ pub trait Way: Send + Sync + fmt::Debug {
     /// Asks about a client. An answer that comes later goes through [`super::Answers`] with the token of the question.
     fn ask(&self, question: &Question<'_>) -> Asked;
 
+    /// A client shows a token by enhanced authentication, at CONNECT or while it is connected. Answered as [`Way::ask`] is.
+    fn show(&self, shown: &Shown<'_>) -> Asked {
+        let _ = shown;
+        Asked::NotMine
+    }
+
     /// Whether a client that was let in for this still would be.
     fn stands(&self, stamp: u64) -> bool;
 }
@@ -84,6 +90,23 @@ impl Asker {
             }
         }
     }
+}
+
+/// The method of enhanced authentication whose data is a JSON Web Token, the whole of it, in CONNECT and in AUTH; no AUTH is asked for. Azure
+/// Event Grid calls it so.
+pub const TOKEN_METHOD: &str = "OAUTH2-JWT";
+
+/// A token that a client shows.
+#[derive(Clone)]
+pub struct Shown<'a> {
+    /// It.
+    pub text: &'a str,
+    /// The client.
+    pub client_id: &'a str,
+    /// For an answer that comes later.
+    pub asker: Asker,
+    /// What it is told if the token is not good.
+    pub wrong: ReasonCode,
 }
 
 /// What came of a question.

@@ -66,6 +66,8 @@ pub struct ListenerAccess {
     pub certificate_name: Option<CertificateName>,
     /// Methods of enhanced authentication, offered where a user of the file can use them.
     pub scram: Vec<Mechanism>,
+    /// Tokens are taken by enhanced authentication, too, and again while their clients are connected.
+    pub takes_tokens_again: bool,
 }
 
 /// Largest file that is read, bytes.
@@ -153,6 +155,7 @@ impl AccessOptions {
                 elsewhere: ways.elsewhere,
                 certificate_name: listener.certificate_name,
                 scram: listener.scram.clone(),
+                takes_tokens_again: listener.takes_tokens_again,
                 passwords: listener
                     .password_file
                     .as_ref()

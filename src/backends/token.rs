@@ -18,7 +18,7 @@ use super::jwks::JwksUrl;
 use super::pool::Pool;
 use crate::auth::chain::TOO_MANY_TOKEN_CHECKS;
 use crate::auth::grants::Grants;
-use crate::auth::way::{Asked, Question, Way, looks_like_token};
+use crate::auth::way::{Asked, Asker, Question, Shown, Way, looks_like_token};
 use crate::auth::{Identity, Refusal, Verdict};
 use crate::protocol::reason::ReasonCode;
 use crate::session::request::ConnectRequest;
@@ -431,11 +431,30 @@ impl TokenWay {
 impl Way for TokenWay {
     fn ask(&self, question: &Question<'_>) -> Asked {
         let request = question.request;
-        let Some(shown) = self.issuers.shown(request) else {
-            return Asked::NotMine;
-        };
-        let (asker, wrong) = (question.asker(), question.wrong);
-        let (issuers, client_id) = (Arc::clone(&self.issuers), request.client_id.clone());
+        match self.issuers.shown(request) {
+            Some(shown) => self.look_at(shown, request.client_id.clone(), question.asker(), question.wrong),
+            None => Asked::NotMine,
+        }
+    }
+
+    fn show(&self, shown: &Shown<'_>) -> Asked {
+        self.look_at(
+            shown.text.into(),
+            shown.client_id.into(),
+            shown.asker.clone(),
+            shown.wrong,
+        )
+    }
+
+    fn stands(&self, stamp: u64) -> bool {
+        self.issuers.0.iter().any(|issuer| issuer.stands(stamp))
+    }
+}
+
+impl TokenWay {
+    /// Has a token checked, and what comes of it told later.
+    fn look_at(&self, shown: Box<str>, client_id: Box<str>, asker: Asker, wrong: ReasonCode) -> Asked {
+        let issuers = Arc::clone(&self.issuers);
         let is_taken = self.pool.run(Box::new(move |answers| {
             if !asker.waits() {
                 return;
@@ -464,10 +483,6 @@ impl Way for TokenWay {
         } else {
             Asked::Said(too_many())
         }
-    }
-
-    fn stands(&self, stamp: u64) -> bool {
-        self.issuers.0.iter().any(|issuer| issuer.stands(stamp))
     }
 }
 

@@ -37,7 +37,8 @@ impl Config {
             password_file: listener.password_file(auth).cloned(),
             acl_file: listener.acl_file.clone(),
             allows_anonymous: listener.lets_everyone_in(auth),
-            scram: mechanisms(listener.enhanced_methods.as_ref().unwrap_or(&auth.enhanced_methods)).collect(),
+            scram: mechanisms(methods_of(listener, auth)).collect(),
+            takes_tokens_again: methods_of(listener, auth).contains(&schema::EnhancedMethod::Oauth2Jwt),
             certificate_name: match listener.tls.as_ref().map(|tls| tls.user_name) {
                 None | Some(schema::CertificateUser::None) => None,
                 Some(schema::CertificateUser::CommonName) => Some(CertificateName::CommonName),
@@ -111,10 +112,15 @@ impl Listener {
     }
 }
 
+fn methods_of<'a>(listener: &'a Listener, auth: &'a Auth) -> &'a [schema::EnhancedMethod] {
+    listener.enhanced_methods.as_ref().unwrap_or(&auth.enhanced_methods)
+}
+
 fn mechanisms(methods: &[schema::EnhancedMethod]) -> impl Iterator<Item = Mechanism> {
-    methods.iter().map(|method| match method {
-        schema::EnhancedMethod::ScramSha256 => Mechanism::Sha256,
-        schema::EnhancedMethod::ScramSha512 => Mechanism::Sha512,
+    methods.iter().filter_map(|method| match method {
+        schema::EnhancedMethod::ScramSha256 => Some(Mechanism::Sha256),
+        schema::EnhancedMethod::ScramSha512 => Some(Mechanism::Sha512),
+        schema::EnhancedMethod::Oauth2Jwt => None,
     })
 }
 

@@ -18,13 +18,14 @@ use sundew::backends::jwks::JwksOptions;
 use sundew::backends::token::{TokenOptions, now_ms};
 use sundew::backends::ways::{KeysFrom, TokenIssuer};
 use sundew::broker::Parts;
+use sundew::protocol::property::{PropertiesBuf, PropertyId};
 use sundew::protocol::version::Version;
 use sundew::server::ServerOptions;
 
 use crate::backend::Backend;
 use crate::broker::{BOTH, Broker, V5, story_with};
 use crate::client::Client;
-use crate::wire::{Connect, Publish};
+use crate::wire::{Connect, Packet, Publish, auth};
 
 /// Whoever makes tokens: its private key, and a file with its public one.
 struct Issuer(KeyPair);
@@ -78,6 +79,7 @@ fn listening_for(keys: KeysFrom, set: impl Fn(&mut TokenOptions)) -> impl Fn(&mu
             listeners: vec![ListenerAccess {
                 name: "tcp".into(),
                 allows_anonymous: true,
+                takes_tokens_again: true,
                 ..ListenerAccess::default()
             }],
             tokens: vec![TokenIssuer {
@@ -310,4 +312,118 @@ fn while_no_keys_can_be_fetched_clients_are_told_to_come_later() {
         let later = if version.has_properties() { 0x88 } else { 3 };
         assert_eq!(try_token(broker, version, &token).1, later);
     });
+}
+
+/// A token as the data of CONNECT or AUTH.
+fn shown(token: &str) -> PropertiesBuf {
+    let mut properties = PropertiesBuf::new();
+    properties.push_text(PropertyId::AuthenticationMethod, "OAUTH2-JWT");
+    properties.push_binary(PropertyId::AuthenticationData, token.as_bytes());
+    properties
+}
+
+fn show(broker: &Broker, token: &str, client_id: &str) -> (Client, u8) {
+    let mut client = broker.open(Version::V5);
+    let connect = Connect {
+        client_id,
+        properties: shown(token),
+        ..Connect::default()
+    };
+    let code = client.try_connect(&connect).1;
+    (client, code)
+}
+
+fn expect_auth(client: &mut Client) {
+    let Packet::Auth { reason: 0, properties } = client.receive() else {
+        panic!("AUTH with success")
+    };
+    let properties = properties.view();
+    assert_eq!(properties.text(PropertyId::AuthenticationMethod), Some("OAUTH2-JWT"));
+    assert_eq!(properties.binary(PropertyId::AuthenticationData), None);
+}
+
+/// [MQTT-4.12.1-1] Its rights and its end are those of the new token.
+#[test]
+fn a_client_that_sends_a_new_token_in_time_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let issuer = Issuer::new();
+    let file = folder.path().join("key.pem");
+    issuer.write(&file);
+    let set = listening(file, |options| options.acl_claim = Some("acl".into()));
+    story_with(set, V5, |broker, version| {
+        let began = Instant::now();
+        let token = |milliseconds: u64, acl: &str| {
+            let exp = (now_ms() + milliseconds) as f64 / 1000.0;
+            issuer.token(&json!({"sub": "alice", "exp": exp, "acl": {"all": [acl]}}))
+        };
+        let (mut alice, code) = show(broker, &token(1500, "first/#"), "c");
+        assert_eq!(code, 0);
+        assert_eq!(
+            (alice.subscribe("first/#", 1), alice.subscribe("second/#", 1)),
+            (1, 0x87)
+        );
+        let (mut bob, code) = show(broker, &token(1500, "first/#"), "bob");
+        assert_eq!(code, 0);
+        alice.send(&auth(0x19, &shown(&token(3000, "second/#"))));
+        expect_auth(&mut alice);
+        assert_eq!(
+            (alice.subscribe("first/#", 1), alice.subscribe("second/#", 1)),
+            (0x87, 1)
+        );
+        // What it may not receive any more it does not, though it has subscribed to it before.
+        let mut house = broker.client("house", version);
+        house.publish(Publish::new("first/x", "", 1));
+        house.publish(Publish::new("second/x", "", 1));
+        assert_eq!(alice.expect_message().topic, "second/x");
+        bob.expect_disconnect(0xA0);
+        alice.expect_ping_answered();
+        alice.expect_disconnect(0xA0);
+        let after = began.elapsed();
+        assert!(
+            (Duration::from_millis(2990)..Duration::from_secs(6)).contains(&after),
+            "{after:?}"
+        );
+    });
+}
+
+/// [MQTT-4.12.1-2]
+#[test]
+fn a_new_token_that_is_not_good_or_somebody_elses_disconnects() {
+    let folder = tempfile::tempdir().unwrap();
+    let (issuer, other) = (Issuer::new(), Issuer::new());
+    let file = folder.path().join("key.pem");
+    issuer.write(&file);
+    story_with(listening(file, |_| {}), V5, |broker, _| {
+        let claims = |user: &str, from_now: i64| json!({"sub": user, "exp": seconds(from_now)});
+        let good = issuer.token(&claims("alice", 3600));
+        let wrong = [
+            issuer.token(&claims("alice", -1)),
+            issuer.token(&claims("bob", 3600)),
+            other.token(&claims("alice", 3600)),
+            "secret".into(),
+            String::new(),
+        ];
+        for token in &wrong {
+            let (mut alice, code) = show(broker, &good, "c");
+            assert_eq!(code, 0);
+            alice.send(&auth(0x19, &shown(token)));
+            alice.expect_disconnect(0x87);
+        }
+        for token in &wrong[2..] {
+            assert_eq!(show(broker, token, "c").1, 0x86, "{token}");
+        }
+        // Nothing is asked for, so nothing is to go on with; and who named no method may not begin.
+        let (mut alice, _) = show(broker, &good, "c");
+        alice.send(&auth(0x18, &shown(&good)));
+        alice.expect_disconnect(0x82);
+        let (mut alice, _) = try_token(broker, Version::V5, &good);
+        alice.send(&auth(0x19, &shown(&good)));
+        alice.expect_disconnect(0x82);
+    });
+}
+
+/// Where there are no tokens, or it is taken away, the method is not offered.
+#[test]
+fn where_no_tokens_are_taken_the_method_is_not_offered() {
+    story_with(|_, _| {}, V5, |broker, _| assert_eq!(show(broker, "x", "c").1, 0x8C));
 }

@@ -44,9 +44,11 @@ section! {
         /// How often files of users, rules, keys and certificates are looked at; a change counts at the second look, when it has come to rest; `"0s"`:
         /// never, only SIGHUP and `sundew reload` read them again, and tell of certificates that end. Cost: a system call a file each time.
         watch_interval: Duration = Duration::from_millis(250), in seconds(0) => seconds(3600);
-        /// Methods of MQTT 5's enhanced authentication by which users of a password file may prove their passwords instead of showing them:
-        /// each is offered where a user's line has what it needs (`sundew user add --scram`); `[]`: none. Cost: a few microseconds an exchange.
-        enhanced_methods: Vec<EnhancedMethod> = vec![EnhancedMethod::ScramSha256, EnhancedMethod::ScramSha512];
+        /// Methods of MQTT 5's enhanced authentication. `"SCRAM-…"`: users of a password file prove their passwords instead of showing them, where
+        /// a user's line has what it needs (`sundew user add --scram`). `"OAUTH2-JWT"`: the data is a token, where there is `jwt`, and a client
+        /// sends a new one before the old one ends. `[]`: none. Cost: a few microseconds an exchange.
+        enhanced_methods: Vec<EnhancedMethod> =
+            vec![EnhancedMethod::ScramSha256, EnhancedMethod::ScramSha512, EnhancedMethod::Oauth2Jwt];
         /// JSON Web Tokens (RFC 7519) that clients show in the place of a password: who has one that is valid is whom it names. They are
         /// looked at before the password file; who shows something else is looked for there.
         jwt: Vec<Placed<Jwt>> = Vec::new();
@@ -101,12 +103,14 @@ choice! {
 }
 
 choice! {
-    /// How a user proves a password without showing it.
+    /// How a client says who it is in packets of its own.
     pub enum EnhancedMethod {
         /// RFC 7677.
         ScramSha256 = "SCRAM-SHA-256",
         /// The same with SHA-512.
         ScramSha512 = "SCRAM-SHA-512",
+        /// A JSON Web Token, and a new one in time.
+        Oauth2Jwt = "OAUTH2-JWT",
     }
 }
 
