@@ -72,6 +72,7 @@ plugins.dir = "{folder}/plugins/"
 plugins.default_startups = ["rmqtt-retainer", "rmqtt-shared-subscription"]
 plugins.disabled_default_startups = ["rmqtt-acl", "rmqtt-http-api", "rmqtt-counter"]
 listener.tcp.external.addr = "127.0.0.1:{port}"
+listener.tcp.external.allow_anonymous = true
 listener.tcp.external.nodelay = true
 listener.tcp.external.max_handshaking_limit = 20000
 listener.tcp.external.backlog = 4096
@@ -117,7 +118,8 @@ def all_of(sundew):
             transports={
                 "tcp": {},
                 "tls": {"files": {"m.conf": MOSQUITTO % "certfile {certificates}/server.pem\nkeyfile {certificates}/server.key"}},
-                "ws": {"files": {"m.conf": MOSQUITTO % "protocol websockets"}},
+                # Without another listener 2.0.11 ends: it counts those for WebSocket as none.
+                "ws": {"files": {"m.conf": MOSQUITTO % "protocol websockets" + "listener {second} 127.0.0.1\n"}},
             },
             version_words=("-h",),
         ),

@@ -9,7 +9,7 @@ import plot
 
 # Of each kind of row: the figures of its cell, in words and in order.
 CELLS = {
-    "traffic": [("rate", "{}/s"), ("cpu", "{}")],
+    "traffic": [("rate", "{}/s"), ("cpu", "{}"), ("churned", "{} changes/s")],
     "wildcard": [("rate", "{}/s"), ("cpu", "{}"), ("bytes", "{} B each"), ("setup", "{} s to subscribe")],
     "latency": [("p50", "{}"), ("p99", "{}"), ("p999", "{} µs"), ("cpu", "{}")],
     "durable": [("ack50", "PUBACK {}"), ("ack99", "{} µs"), ("rate", "{}/s")],
@@ -36,7 +36,7 @@ def publish(out):
     text = [heading(about), LEGEND]
     for chosen in dict.fromkeys(line["set"] for line in lines):
         data = Data([line for line in lines if line["set"] == chosen])
-        text += [f"## {chosen}\n", data.table(), data.beside(), data.wrong()]
+        text += [f"## {chosen}\n", data.table(), data.beside(), data.growth(), data.wrong()]
         for name, svg in data.plots(chosen):
             (out / f"{name}.svg").write_text(svg)
             text.append(f"Plot: {name}.svg\n")
@@ -63,6 +63,8 @@ def values(report):
     process, latency, acknowledged = report.get("broker_process"), report.get("latency_us"), report.get("acknowledged_us")
     if traffic:
         found["rate"] = traffic["delivered_per_second"]
+        if "churned_per_second" in traffic:
+            found["churned"] = traffic["churned_per_second"]
     if retained:
         found |= {"rate": retained["delivered_per_second"], "stored": retained["stored_per_second"]}
     if connections:
@@ -93,7 +95,7 @@ def number(value):
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if abs(value) >= 10 * size or (unit == "M" and abs(value) >= size):
             return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
 
 
 class Data:
@@ -132,22 +134,47 @@ class Data:
         """Ratios to the ceiling, or to the first broker where there is none."""
         reference = "ceiling" if "ceiling" in self.brokers else self.brokers[0]
         others = [broker for broker in self.brokers if broker not in (reference, "fdatasync")]
-        if not others:
+        rows = [row for row in self.kinds if row not in self.places and (row, reference) in self.runs]
+        if not others or not rows:
             return ""
         text = f"Beside {reference}, in the same round: median (least–most).\n\n" + header(["", *others])
-        for row, kind in self.kinds.items():
-            if (row, reference) in self.runs:
-                text += cells([title(row), *(self.ratios(row, kind, broker, reference) for broker in others)])
+        for row in rows:
+            text += cells([title(row), *(self.ratios(row, (row, broker), (row, reference)) for broker in others)])
+        for row in rows:
+            if (row, "fdatasync") in self.runs:
+                found = [self.ratios(row, (row, broker), (row, "fdatasync")) for broker in others]
+                text += cells([f"{row}, beside one fdatasync", *found])
         return text
 
-    def ratios(self, row, kind, broker, reference):
-        own, first = self.runs.get((row, broker), {}), self.runs[row, reference]
+    def growth(self):
+        """Of each series its last row beside its first."""
+        if not self.places:
+            return ""
+        text = "How it grows: the last of a series beside its first, in the same round: median (least–most).\n\n" + header(["", *self.brokers])
+        for series, rows in self.series().items():
+            words = []
+            for broker in self.brokers:
+                measured = [row for row in rows if (row, broker) in self.runs]
+                words.append(self.ratios(rows[0], (measured[-1], broker), (measured[0], broker)) if len(measured) > 1 else "-")
+            text += cells([f"{series}, {number(self.places[rows[0]])} to {number(self.places[rows[-1]])}", *words])
+        return text
+
+    def series(self):
+        found = {}
+        for row in self.places:
+            found.setdefault(row.split("=")[0], []).append(row)
+        return found
+
+    def ratios(self, row, one, other):
+        """Of the runs of `one`, row and broker, to those of `other` in the same round."""
+        own, first = self.runs.get(one, {}), self.runs.get(other, {})
         words = []
-        for figure in RATIOS[kind]:
+        for figure in RATIOS[self.kinds[row]]:
             rounds = [number for number in own if first.get(number, {}).get(figure, 0) > 0 and figure in own[number]]
             found = [own[number][figure] / first[number][figure] for number in rounds]
             if found:
-                words.append(f"{figure} {statistics.median(found):.3g}× ({min(found):.3g}–{max(found):.3g})")
+                spread = f" ({min(found):.3g}–{max(found):.3g})" if len(found) > 1 else ""
+                words.append(f"{figure} {statistics.median(found):.3g}×{spread}")
         return ", ".join(words) or "-"
 
     def wrong(self):
@@ -165,9 +192,7 @@ class Data:
             panels = [(PANELS["cpu"], "cpu"), (PANELS["rate"], "rate"), ("p99 in µs, by the clock", "p99")]
             panels = [panel for panel in panels if any(self.bar(row, broker, panel[1]) for row in bars for broker in self.brokers)]
             yield chosen, plot.bars(chosen, bars, self.brokers, panels, self.bar)
-        series = dict.fromkeys(row.split("=")[0] for row in self.places)
-        for name in series:
-            rows = [row for row in self.places if row.split("=")[0] == name]
+        for name, rows in self.series().items():
             panels = []
             for figure, words in PANELS.items():
                 lines = {broker: [(self.places[row], self.median(row, broker, figure)) for row in rows] for broker in self.brokers}
@@ -194,9 +219,10 @@ def complaints(line):
 
 
 def title(row):
-    """What a scenario file says of itself."""
-    file = Path(__file__).parent.parent / f"{row.split(' ')[0]}.toml"
-    if not file.exists():
+    """What a scenario file says of itself, where the row is that file as it is."""
+    name, _, transport = row.partition(" ")
+    file = Path(__file__).parent.parent / f"{name}.toml"
+    if transport not in ("", "tls", "ws") or not file.exists():
         return row
     about = re.search(r'about = "(.*)"', file.read_text())
     return f"{row}: {about.group(1)}" if about else row

@@ -12,7 +12,7 @@ def bars(title, rows, brokers, panels, value_of):
     names, width = 150, 330
     height = 60 + group * len(rows) + 20
     total = names + (width + 40) * len(panels)
-    svg = [STYLE.format(total, height), text(10, 18, title, size=15), legend(brokers, 10, 36)]
+    svg = [STYLE.format(total, height), text(10, 18, title, size=15), legend(brokers, brokers, 10, 36)]
     for index, row in enumerate(rows):
         svg.append(text(names - 8, 60 + group * index + group / 2, row, anchor="end"))
     for number, (words, figure) in enumerate(panels):
@@ -35,7 +35,9 @@ def bars(title, rows, brokers, panels, value_of):
 def lines(title, panels, brokers):
     """A line for each broker; panels beside each other."""
     width, height, margin = 340, 300, 60
-    svg = [STYLE.format((width + margin) * len(panels) + 20, height + 110), text(10, 18, title, size=15), legend(brokers, 10, 36)]
+    svg = [STYLE.format((width + margin) * len(panels) + 20, height + 110), text(10, 18, title, size=15)]
+    there = [broker for broker in brokers if any(broker in found for _, found in panels)]
+    svg.append(legend(there, brokers, 10, 36))
     for number, (words, found) in enumerate(panels):
         left = margin + (width + margin) * number
         points = [point for line_points in found.values() for point in line_points]
@@ -87,8 +89,8 @@ def colour(brokers, broker):
     return COLOURS[brokers.index(broker) % len(COLOURS)]
 
 
-def legend(brokers, x, y):
-    return "".join(text(x + 100 * place, y, f"■ {broker}", fill=colour(brokers, broker)) for place, broker in enumerate(brokers))
+def legend(there, brokers, x, y):
+    return "".join(text(x + 100 * place, y, f"■ {broker}", fill=colour(brokers, broker)) for place, broker in enumerate(there))
 
 
 def line(x1, y1, x2, y2, stroke):

@@ -105,8 +105,8 @@ def workers():
     ]
 
 
-def sweep(series, scenario, key, values, flags=(), kind="traffic"):
-    flags = [*flags, "--warm-up", "0.5", "-d", "2"]
+def sweep(series, scenario, key, values, flags=(), kind="traffic", seconds=2):
+    flags = [*flags, "--warm-up", "0.5", "-d", str(seconds)]
     return [Row(f"{series}={value}", scenario, [*flags, f"--{key}", str(value)], kind=kind, x=value) for value in values]
 
 
@@ -118,7 +118,7 @@ def growth():
     for kind in ("exact", "plus", "hash"):
         rows += sweep(f"filters-{kind}", "wildcard", "filters", tens, ["--filter-kind", kind], kind="wildcard")
     rows += sweep("retained", "retained", "messages", tens, ["-q", "1"], kind="retained")
-    rows += sweep("connections", "idle", "connections", connections, ["--sources", "8"], kind="idle")
+    rows += sweep("connections", "idle", "connections", connections, ["--sources", "8"], kind="idle", seconds=15)
     rows += sweep("levels", "pairs", "levels", [0, 1, 5, 10, 20])
     rows += sweep("payload", "pairs", "payload", [64, 256, 1_024, 4_096, 16_384, 65_536, 204_800], ["--in-flight", "50"])
     return rows + churn() + [file("wildcard-1m")]
@@ -130,10 +130,10 @@ def churn():
 
 
 SETS = {
-    "peers": Set("every throughput, latency and memory figure, beside the peers; 8 minutes a round", PEERS, peers),
-    "short": Set("the rows of the README's table; 4 minutes a round", PEERS, short),
+    "peers": Set("every throughput, latency and memory figure, beside the peers; 10 minutes a round", PEERS, peers),
+    "short": Set("the rows of the table of the README, and connections, wildcards, retained messages; 4 minutes a round", PEERS, short),
     "growth": Set(
-        "subscribers, subscriptions, retained messages, connections, levels, payloads, churn; 10 minutes a round", ["ceiling", "sundew", "mosquitto"], growth
+        "subscribers, subscriptions, retained messages, connections, levels, payloads, churn; 12 minutes a round", ["ceiling", "sundew", "mosquitto"], growth
     ),
     "churn": Set("publishing while subscriptions come and go; 1 minute a round", ["ceiling", "sundew", "mosquitto"], churn),
     "tls": Set("pairs, handshakes and idle connections over TLS; 2 minutes a round", ["sundew", "mosquitto", "nats"], tls),
