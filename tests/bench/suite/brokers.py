@@ -43,6 +43,8 @@ set_tcp_nodelay true
 log_type error
 """
 
+MOSQUITTO_TLS = "certfile {certificates}/server.pem\nkeyfile {certificates}/server.key"
+
 RUMQTTD = """\
 id = 0
 [router]
@@ -98,6 +100,7 @@ def all_of(sundew):
     """Every broker, and every way to start Sundew."""
     serve = [sundew, "--listen", "127.0.0.1:{port}"]
     tls = {"command": [sundew, "-c", "{folder}/sundew.toml"], "files": {"sundew.toml": SUNDEW_TLS}}
+    both = {"command": tls["command"], "files": {"sundew.toml": '[[listeners]]\naddress = "127.0.0.1:{port}"\n' + SUNDEW_TLS.replace("{port}", "{second}")}}
     websocket = {"command": [sundew, "--listen", "ws://127.0.0.1:{port}"]}
 
     def variant(name, words=(), **environment):
@@ -105,7 +108,7 @@ def all_of(sundew):
 
     return [
         Broker("ceiling", [sundew, "bench", "--ceiling", "{port}"], variant_of="sundew"),
-        Broker("sundew", serve, environment=SUNDEW, transports={"tcp": {}, "tls": tls, "ws": websocket}),
+        Broker("sundew", serve, environment=SUNDEW, transports={"tcp": {}, "tls": tls, "both": both, "ws": websocket}),
         variant("no-store", SUNDEW__STORAGE__ENABLED="false"),
         variant("interval"),
         variant("always", SUNDEW__STORAGE__SYNC="always"),
@@ -117,7 +120,8 @@ def all_of(sundew):
             files={"m.conf": MOSQUITTO % ""},
             transports={
                 "tcp": {},
-                "tls": {"files": {"m.conf": MOSQUITTO % "certfile {certificates}/server.pem\nkeyfile {certificates}/server.key"}},
+                "tls": {"files": {"m.conf": MOSQUITTO % MOSQUITTO_TLS}},
+                "both": {"files": {"m.conf": MOSQUITTO % ("listener {second} 127.0.0.1\n" + MOSQUITTO_TLS)}},
                 # Without another listener 2.0.11 ends: it counts those for WebSocket as none.
                 "ws": {"files": {"m.conf": MOSQUITTO % "protocol websockets" + "listener {second} 127.0.0.1\n"}},
             },
@@ -191,7 +195,7 @@ def certificates(sundew, scratch):
 
 @contextlib.contextmanager
 def started(broker, transport, folder, certificates):
-    """The broker's process and URL; it is ended at the end."""
+    """The broker's process and its URLs by transport; it is ended at the end."""
     difference = broker.transports.get(transport)
     if difference is None:
         raise NotStarted(f"{broker.name} is not measured over {transport}")
@@ -214,8 +218,9 @@ def started(broker, transport, folder, certificates):
         )
     try:
         wait_for(process, port, folder)
-        scheme = {"tcp": "mqtt", "tls": "mqtts", "ws": "ws"}[transport]
-        yield process, f"{scheme}://127.0.0.1:{port}{difference.get('path', '')}"
+        scheme = {"tcp": "mqtt", "both": "mqtt", "tls": "mqtts", "ws": "ws"}[transport]
+        url = f"{scheme}://127.0.0.1:{port}{difference.get('path', '')}"
+        yield process, {"tcp": url, "tls": f"mqtts://127.0.0.1:{second}"} if transport == "both" else {transport: url}
     finally:
         process.terminate()
         try:

@@ -12,6 +12,7 @@ CELLS = {
     "traffic": [("rate", "{}/s"), ("cpu", "{}"), ("churned", "{} changes/s")],
     "wildcard": [("rate", "{}/s"), ("cpu", "{}"), ("bytes", "{} B each"), ("setup", "{} s to subscribe")],
     "latency": [("p50", "{}"), ("p99", "{}"), ("p999", "{} µs"), ("cpu", "{}")],
+    "quiet": [("p50", "{}"), ("p99", "{}"), ("p999", "{} µs")],
     "durable": [("ack50", "PUBACK {}"), ("ack99", "{} µs"), ("rate", "{}/s")],
     "connect": [("rate", "{}/s"), ("cpu", "{}")],
     "idle": [("bytes", "{} B each"), ("cpu", "{}")],
@@ -19,7 +20,7 @@ CELLS = {
 }
 # What is compared within a round, and what a plot shows.
 RATIOS = {
-    "traffic": ["cpu", "rate"], "wildcard": ["cpu", "rate"], "latency": ["p50", "p99", "cpu"], "durable": ["ack50", "rate"],
+    "traffic": ["cpu", "rate"], "wildcard": ["cpu", "rate"], "latency": ["p50", "p99", "cpu"], "quiet": ["p50", "p99"], "durable": ["ack50", "rate"],
     "connect": ["cpu", "rate"], "idle": ["bytes", "cpu"], "retained": ["cpu", "rate", "bytes"],
 }
 PANELS = {"cpu": "CPU seconds of the broker for a million", "rate": "a second", "bytes": "bytes each"}
@@ -206,7 +207,9 @@ class Data:
 
     def bar(self, row, broker, figure):
         """In a closed loop latency is the loop's own; by the clock the rate is."""
-        is_by_the_clock = self.kinds[row] == "latency"
+        is_by_the_clock = self.kinds[row] in ("latency", "quiet")
+        if figure == "cpu" and self.kinds[row] == "quiet":
+            return None  # that of the others
         if figure == "p99" and not is_by_the_clock or figure == "rate" and is_by_the_clock:
             return None
         return self.median(row, broker, figure)

@@ -21,11 +21,15 @@ class Row:
     name: str
     scenario: str
     flags: list = dataclasses.field(default_factory=list)
-    # Which figures it is about: "traffic", "latency", "durable", "connect", "idle", "retained" or "wildcard".
+    # Which figures it is about: "traffic", "latency", "quiet", "durable", "connect", "idle", "retained" or "wildcard".
     kind: str = "traffic"
     transport: str = "tcp"
     # Where it stands in a plot.
     x: float = None
+    # What `sundew bench` does to the same broker meanwhile, over TLS or not, and seconds until that is under way.
+    beside: list = None
+    beside_over: str = "tcp"
+    beside_wait: float = 1
     # What is measured of the machine beside it, given a folder.
     probe: object = None
     seconds_max: int = 180
@@ -124,6 +128,23 @@ def growth():
     return rows + churn() + [file("wildcard-1m")]
 
 
+def quiet():
+    """One pair, a hundred messages a second, while others are loud."""
+
+    def row(name, **more):
+        flags = ["--publishers", "1", "--rate", "100", "-q", "0", "--warm-up", "0.5", "-d", "4"]
+        return Row(name, "latency", flags, kind="quiet", transport="both", **more)
+
+    return [
+        row("alone"),
+        row("beside a flood", beside=["pairs", "--publishers", "1", "--in-flight", "0", "-d", "60"]),
+        row("beside 8 pairs, QoS 1", beside=["pairs", "-q", "1", "-d", "60"]),
+        row("beside connections", beside=["connect", "--connections", "17000"], beside_wait=0),
+        row("beside TLS handshakes", beside=["connect", "--connections", "15000"], beside_over="tls"),
+        row("beside 20 replays of a million", beside=["retained", "--messages", "1000000", "--subscribers", "20"], beside_wait=5),
+    ]
+
+
 def churn():
     """SUBSCRIBE and UNSUBSCRIBE a second, beside pairs."""
     return sweep("churn", "pairs", "churn", [0, 1_000, 10_000])
@@ -139,6 +160,7 @@ SETS = {
     "tls": Set("pairs, handshakes and idle connections over TLS; 2 minutes a round", ["sundew", "mosquitto", "nats"], tls),
     "websocket": Set("pairs over WebSocket; 1 minute a round", ["sundew", "mosquitto", "nats"], websocket),
     "kept": Set("sessions and retained messages on disk, and one sync of the device; 1 minute a round", ["no-store", "interval", "always"], kept),
+    "quiet": Set("the latency of a quiet pair while others are loud; 2 minutes a round", ["sundew", "mosquitto"], quiet),
     "workers": Set("pairs on one worker and on two; 1 minute a round", ["one-worker", "two-workers"], workers),
 }
 
