@@ -382,7 +382,7 @@ metrics! {
     limit_token_checks: Counter "limits_reached", "limit" = "token_checks";
     /// Times a limit was reached: sessions.
     limit_sessions: Counter "limits_reached", "limit" = "sessions";
-    /// Times a limit was reached: connections or sessions of one tenant.
+    /// Times a limit was reached: connections, sessions, subscriptions or retained messages of one tenant.
     limit_tenants: Counter "limits_reached", "limit" = "tenants";
     /// Times a limit was reached: subscriptions of a session.
     limit_subscriptions: Counter "limits_reached", "limit" = "subscriptions";

@@ -12,13 +12,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::enhanced::ScramSeed;
 use super::password::{PasswordFile, PasswordHash};
-use super::tenants::{TenantLimits, Tenants};
+use super::tenants::{Tenant, TenantLimits, Tenants};
 use super::way::{Asked, Asker, Question, Shown, TOKEN_METHOD, Way, begins_like_token, looks_like_token};
 use super::{Access, Answer, Answers, AuthStep, Authenticator, Identity, Refusal, Verdict};
 use crate::protocol::ids::Token;
 use crate::protocol::mount::Mount;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::version::Version;
+use crate::router::RetainedLimits;
 use crate::scram::Mechanism;
 use crate::session::peer::{Peer, PeerCertificate};
 use crate::session::request::ConnectRequest;
@@ -383,6 +384,22 @@ impl Authenticator for Chain {
 
     fn tenant_limits(&self, mount: Mount<'_>) -> TenantLimits {
         self.tenants().limits_of(mount)
+    }
+
+    fn retained_shares(&self) -> Vec<(Box<str>, RetainedLimits)> {
+        let tenants = self.tenants();
+        let bounded = tenants.list().iter().filter(|tenant| {
+            let limits = &tenant.limits;
+            limits.retained_messages_max != usize::MAX || limits.retained_bytes_max != usize::MAX
+        });
+        let share = |tenant: &Tenant| {
+            let limits = RetainedLimits {
+                messages_max: tenant.limits.retained_messages_max,
+                bytes_max: tenant.limits.retained_bytes_max,
+            };
+            (tenant.mount.clone(), limits)
+        };
+        bounded.map(share).collect()
     }
 
     fn stands(&self, user_name: Option<&str>, stamp: u64, peer: &Peer) -> bool {

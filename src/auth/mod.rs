@@ -29,6 +29,7 @@ use crate::protocol::mount::Mount;
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::topic::{TopicFilter, TopicName};
+use crate::router::RetainedLimits;
 use crate::session::connection::Connection;
 use crate::session::enhanced::Exchange;
 use crate::session::peer::Peer;
@@ -147,6 +148,12 @@ pub trait Authenticator: Send + Sync {
     fn tenant_limits(&self, mount: Mount<'_>) -> TenantLimits {
         let _ = mount;
         TenantLimits::UNLIMITED
+    }
+
+    /// Mount points below which only so much may be retained: messages, and their bytes. None may begin with another. Asked at the start, and
+    /// when [`Authenticator::generation`] has moved.
+    fn retained_shares(&self) -> Vec<(Box<str>, RetainedLimits)> {
+        Vec::new()
     }
 
     /// Whether a client would still be let in, for what it was let in for then.

@@ -32,6 +32,12 @@ pub struct TenantLimits {
     pub connections_max: usize,
     /// Sessions, with and without a connection.
     pub sessions_max: usize,
+    /// Subscriptions of its sessions.
+    pub subscriptions_max: usize,
+    /// Retained messages below its mount point, whoever published them.
+    pub retained_messages_max: usize,
+    /// Their bytes, counted as [`Message::cost_bytes`](crate::protocol::message::Message::cost_bytes).
+    pub retained_bytes_max: usize,
 }
 
 impl TenantLimits {
@@ -39,6 +45,9 @@ impl TenantLimits {
     pub const UNLIMITED: Self = Self {
         connections_max: usize::MAX,
         sessions_max: usize::MAX,
+        subscriptions_max: usize::MAX,
+        retained_messages_max: usize::MAX,
+        retained_bytes_max: usize::MAX,
     };
 }
 

@@ -54,6 +54,9 @@ impl Worker {
 
     #[cold]
     pub(super) fn look_at_access_again(&mut self, now: Time) {
+        if self.me == WorkerId(0) {
+            self.broker.share_retained();
+        }
         let keys = self.residents.connections.iter().map(|(key, _)| ConnectionKey(key));
         for key in keys.collect::<Vec<_>>() {
             self.settle_access(key);

@@ -263,6 +263,11 @@ impl Worker {
                         self.will_decided(key, is_allowed, now);
                         self.residents.touch(key);
                     }
+                } else if !connection.subscribing.is_none() {
+                    if connection.questions.release(token.sequence) {
+                        self.go_on_subscribing(key, answer, now);
+                        self.residents.touch(key);
+                    }
                 } else if connection.questions.complete(token.sequence, is_allowed) {
                     self.residents.touch(key);
                 }

@@ -164,6 +164,7 @@ impl Broker {
             seed: parts.seed,
             options,
         });
+        broker.share_retained();
         broker.store.attach(Arc::new(storing::Events::new(&broker)));
         broker.authenticator.attach(Arc::new(access::LateAnswers::new(&broker)));
         broker

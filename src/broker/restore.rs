@@ -99,6 +99,9 @@ impl Worker {
                     identifier: restored.identifier,
                 };
                 subscriptions.subscribe(parsed, subscription.of(session, &resident.session.status));
+                if let Some(mount) = resident.session.client_id.mount() {
+                    self.broker.registry.tenants.add_subscription(mount, usize::MAX);
+                }
                 if restored.wants_retained && self.broker.options.retain_available {
                     resident.walks.push_back(RetainedWalk {
                         is_anew: true,

@@ -190,6 +190,9 @@ impl Worker {
         };
         drop(retained);
         match error {
+            RetainedError::TenantMessages { .. } | RetainedError::TenantBytes { .. } => {
+                self.metrics().limit_tenants.increment();
+            }
             RetainedError::Bytes { .. } => self.metrics().limit_retained_bytes.increment(),
             _ => self.metrics().limit_retained_messages.increment(),
         }
@@ -264,16 +267,27 @@ impl Reach<'_> {
     ) -> Member {
         let mut none = Member::CanNot;
         let mut is_full = false;
+        let choice = Choice {
+            publisher: fanned.publication.publisher,
+            topic: fanned.publication.topic.as_str(),
+            qos: fanned.publication.qos,
+            random: next_random(self.random),
+            excluded: &tried,
+        };
+        // Where several could not take it, it is not chosen anew among all for each of them.
+        let mut chosen = if tried.len() > 1 { None } else { group.choose(&choice) };
+        let mut others = None;
         loop {
-            let choice = Choice {
-                publisher: fanned.publication.publisher,
-                topic: fanned.publication.topic.as_str(),
-                qos: fanned.publication.qos,
-                random: next_random(self.random),
-                excluded: &tried,
-            };
-            let Some(member) = group.choose(&choice) else {
-                return none;
+            let member = match chosen.take() {
+                Some(member) => member,
+                None => {
+                    let qos = fanned.publication.qos;
+                    let others = others.get_or_insert_with(|| group.others(qos, &tried, self.me));
+                    match others.next() {
+                        Some(member) => member,
+                        None => return none,
+                    }
+                }
             };
             if member.session.worker != self.me {
                 // What it cannot take is not promised: nobody here could take the promise back.

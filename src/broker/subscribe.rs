@@ -14,7 +14,7 @@ use crate::delivery::residents::Residents;
 use crate::delivery::retained_walk::RetainedWalk;
 use crate::protocol::ids::{ConnectionKey, SessionKey, SlotKey, Ticket};
 use crate::protocol::packet::{Packet, RetainHandling, SubAck, Subscribe, SubscriptionOptions, UnsubAck, Unsubscribe};
-use crate::protocol::property::PropertyId;
+use crate::protocol::property::{PropertiesBuf, PropertyId};
 use crate::protocol::qos::QoS;
 use crate::protocol::reason::ReasonCode;
 use crate::protocol::time::Time;
@@ -22,6 +22,7 @@ use crate::protocol::topic::TopicFilter;
 use crate::session::connection::Watch;
 use crate::session::held::Reply;
 use crate::session::state::Subscription;
+use crate::session::subscribing::Subscribing;
 use crate::session::violation::Violation;
 use crate::storage::{Record, Standing};
 
@@ -39,19 +40,64 @@ impl Worker {
             self.end_connection(key, Ending::Violation(violation), now);
             return Flow::Done;
         }
-        // Every question is asked before anything takes effect: the packet may be handled again from its start.
+        // Every question is asked before anything takes effect. Where one has to wait the packet is kept, and not handled again from its start
+        // for each answer.
         let mut allowed: SmallVec<[bool; 8]> = SmallVec::new();
         for (filter, _) in &subscribe.filters {
             match self.may_subscribe(key, *filter, now) {
                 Answer::Ready(is_allowed) => allowed.push(is_allowed),
-                Answer::Pending => return Flow::Wait,
+                Answer::Pending => {
+                    if let Some(connection) = self.residents.connections.get_mut(key.0) {
+                        *connection.subscribing = Subscribing::new(subscribe, &allowed);
+                    }
+                    return Flow::Done;
+                }
             }
         }
+        self.subscribe_allowed(key, subscribe, &allowed, now);
+        Flow::Done
+    }
+
+    /// An answer about one of the filters of a SUBSCRIBE that waits for it; `None`: whoever was asked did not answer.
+    pub(super) fn go_on_subscribing(&mut self, key: ConnectionKey, answer: Option<bool>, now: Time) {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
+        let Some(mut subscribing) = connection.subscribing.take() else {
+            return;
+        };
+        subscribing.answers.push(answer == Some(true));
+        subscribing.is_unanswered |= answer.is_none();
+        while let Some(filter) = subscribing.next() {
+            match self.may_subscribe(key, filter, now) {
+                Answer::Ready(is_allowed) => subscribing.answers.push(is_allowed),
+                Answer::Pending => {
+                    if let Some(connection) = self.residents.connections.get_mut(key.0) {
+                        *connection.subscribing = *subscribing;
+                    }
+                    return;
+                }
+            }
+        }
+        if let Some(connection) = self.residents.connections.get_mut(key.0)
+            && subscribing.is_unanswered
+        {
+            connection.questions.set_unanswered();
+        }
+        let mut properties = PropertiesBuf::new();
+        self.subscribe_allowed(key, &subscribing.packet(&mut properties), &subscribing.answers, now);
+        if let Some(connection) = self.residents.connections.get_mut(key.0) {
+            connection.questions.finish();
+        }
+    }
+
+    /// SUBSCRIBE of which is known what is allowed.
+    fn subscribe_allowed(&mut self, key: ConnectionKey, subscribe: &Subscribe<'_>, allowed: &[bool], now: Time) {
         self.metrics().subscribe_received.increment();
         self.submit_new_session(key);
         let identifier = subscribe.properties.u32(PropertyId::SubscriptionIdentifier);
         let mut reasons = Vec::with_capacity(subscribe.filters.len());
-        for ((filter, options), is_allowed) in subscribe.filters.iter().zip(allowed) {
+        for ((filter, options), is_allowed) in subscribe.filters.iter().zip(allowed.iter().copied()) {
             reasons.push(match self.may_be_granted(key, *filter, is_allowed, now) {
                 Ok(maximum_qos) => {
                     let maximum_qos = maximum_qos.min(self.watch(key, *filter));
@@ -59,7 +105,7 @@ impl Worker {
                         qos: options.qos.min(maximum_qos),
                         ..*options
                     };
-                    self.add_subscription(key, *filter, options, identifier)
+                    self.add_subscription(key, *filter, options, identifier, now)
                 }
                 Err(reason) => reason,
             });
@@ -78,7 +124,6 @@ impl Worker {
         if let Some(slot) = slot {
             self.continue_delivery(slot, now);
         }
-        Flow::Done
     }
 
     /// What other workers record for a session must stand behind the record of the session itself: it goes to the store before anybody can
@@ -113,15 +158,10 @@ impl Worker {
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return Answer::Ready(false);
         };
-        if let Some(answer) = connection.questions.next_answer() {
-            return Answer::Ready(answer);
-        }
         let who = Access::of(connection);
         let answer = self.broker.authorizer.subscribe(&who, filter, token);
-        match answer {
-            // Kept in case a later filter of the packet has to wait.
-            Answer::Ready(is_allowed) => connection.questions.answered(is_allowed),
-            Answer::Pending => self.wait_for_answer(key, token, now),
+        if answer == Answer::Pending {
+            self.wait_for_answer(key, token, now);
         }
         answer
     }
@@ -189,6 +229,7 @@ impl Worker {
         filter: TopicFilter<'_>,
         options: SubscriptionOptions,
         identifier: Option<u32>,
+        now: Time,
     ) -> ReasonCode {
         let limits = &self.broker.options;
         let connection = self.residents.connections.get(key.0);
@@ -210,6 +251,12 @@ impl Worker {
             self.residents.metrics.limit_subscriptions.increment();
             return ReasonCode::QuotaExceeded;
         }
+        let client_id = &resident.session.client_id;
+        if is_new && !self.broker.takes_subscription(client_id) {
+            self.residents.metrics.limit_tenants.increment();
+            self.log.tenant_full(client_id, "tenants.subscriptions_max", now);
+            return ReasonCode::QuotaExceeded;
+        }
         let subscription = Subscription { options, identifier };
         let session = SessionKey {
             worker: self.me,
@@ -221,13 +268,8 @@ impl Worker {
             .session
             .subscriptions
             .insert(filter.as_str().into(), subscription);
-        if let Some(connection) = resident
-            .connection
-            .and_then(|key| self.residents.connections.get_mut(key.0))
-            && let Some(review) = connection.review.get_mut()
-        {
-            review.decide(filter.as_str(), true);
-            connection.decisions.clear();
+        if let Some(connection) = self.residents.connections.get_mut(key.0) {
+            connection.note_granted(filter.as_str());
         }
         let wants_retained = match options.retain_handling {
             RetainHandling::Send => true,
@@ -284,6 +326,10 @@ impl Worker {
         for filter in &unsubscribe.filters {
             let existed = resident.session.subscriptions.remove(filter.as_str()).is_some();
             if existed {
+                self.broker
+                    .registry
+                    .tenants
+                    .remove_subscription(&resident.session.client_id);
                 subscriptions.unsubscribe(*filter, session);
                 if let Some(number) = stored {
                     journal.record(&Record::SubscriptionEnded(number, filter.as_str()));
@@ -343,6 +389,10 @@ impl Worker {
         };
         let mut subscriptions = write(&self.broker.subscriptions);
         for (filter, _) in resident.session.subscriptions.drain() {
+            self.broker
+                .registry
+                .tenants
+                .remove_subscription(&resident.session.client_id);
             if let Ok(filter) = TopicFilter::kept(&filter) {
                 subscriptions.unsubscribe(filter, session);
             }
@@ -355,5 +405,98 @@ const fn granted(qos: QoS) -> ReasonCode {
         QoS::AtMostOnce => ReasonCode::Success,
         QoS::AtLeastOnce => ReasonCode::GrantedQos1,
         QoS::ExactlyOnce => ReasonCode::GrantedQos2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::auth::Authorizer;
+    use crate::broker::mail::Outcome;
+    use crate::broker::worker::Status;
+    use crate::broker::{Broker, BrokerOptions, Parts};
+    use crate::protocol::ids::{PacketId, Token, WorkerId};
+    use crate::protocol::topic::TopicName;
+    use crate::protocol::version::Version;
+    use crate::session::peer::tests::peer;
+
+    /// Answers every question later.
+    #[derive(Default)]
+    struct Later(Mutex<Vec<(Token, String)>>);
+
+    impl Authorizer for Later {
+        fn publish(&self, _: &Access<'_>, _: TopicName<'_>, _: QoS, _: bool, _: Token) -> Answer<bool> {
+            Answer::Ready(true)
+        }
+
+        fn subscribe(&self, _: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool> {
+            self.0.lock().unwrap().push((token, filter.as_str().to_owned()));
+            Answer::Pending
+        }
+    }
+
+    fn encoded(packet: &Packet<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(packet, Version::V311, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// However many filters a packet has: it is read once, and each of them is asked about once.
+    #[test]
+    fn a_packet_whose_filters_are_asked_about_is_not_read_again_for_each_answer() {
+        const FILTERS: usize = 2000;
+        let now = Time(1_000_000);
+        let later = Arc::new(Later::default());
+        let parts = Parts {
+            authorizer: Arc::clone(&later) as _,
+            ..Parts::default()
+        };
+        let broker = Broker::new(BrokerOptions::default(), 1, parts);
+        let mut worker = Worker::new(broker, WorkerId(0), now);
+        let key = worker.open(peer(), now.plus_secs(10), now);
+        worker.receive(key, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c", now);
+        let texts: Vec<_> = (0..FILTERS).map(|number| format!("f/{number}")).collect();
+        let options = SubscriptionOptions {
+            qos: QoS::AtLeastOnce,
+            ..SubscriptionOptions::default()
+        };
+        let filters = texts.iter().map(|text| (TopicFilter::parse(text).unwrap(), options));
+        let subscribe = encoded(&Packet::Subscribe(Subscribe {
+            packet_id: PacketId::FIRST,
+            properties: Default::default(),
+            filters: filters.collect(),
+        }));
+        let ping = [0xC0, 0];
+        let bytes = [&subscribe[..], &ping].concat();
+        let output = |worker: &mut Worker| worker.output(key).unwrap().chunks().flatten().count();
+        let before = output(&mut worker);
+        assert_eq!(
+            worker.receive(key, &bytes, now),
+            subscribe.len(),
+            "what is behind it waits"
+        );
+        for number in 0..FILTERS {
+            assert_eq!(worker.status(key), Status::Waiting);
+            assert_eq!(output(&mut worker), before);
+            let asked = later.0.lock().unwrap().clone();
+            assert_eq!((asked.len(), &asked[number].1), (number + 1, &texts[number]));
+            worker.complete(asked[number].0, Outcome::Allowed(number % 2 == 0), now);
+        }
+        assert_eq!(worker.status(key), Status::Open);
+        let sent: Vec<u8> = worker.output(key).unwrap().chunks().flatten().copied().collect();
+        let reasons = (0..FILTERS).map(|number| match number % 2 {
+            0 => ReasonCode::GrantedQos1,
+            _ => ReasonCode::NotAuthorized,
+        });
+        let suback = encoded(&Packet::SubAck(SubAck {
+            packet_id: PacketId::FIRST,
+            properties: Default::default(),
+            reasons: reasons.collect(),
+        }));
+        assert_eq!(sent[before..], suback);
+        assert_eq!(worker.receive(key, &ping, now), ping.len());
+        assert_eq!(later.0.lock().unwrap().len(), FILTERS);
     }
 }

@@ -5,9 +5,11 @@
 
 use dashmap::DashMap;
 use hashbrown::HashSet;
+use tracing::warn;
 
-use super::endings::Ending;
+use super::endings::{Ending, EventLog};
 use super::worker::{Flow, Worker};
+use super::{Broker, read, write};
 use crate::auth::tenants::TenantLimits;
 use crate::auth::{Access, Refusal};
 use crate::protocol::ids::{ClientId, ConnectionKey};
@@ -31,6 +33,8 @@ pub struct TenantCount {
     pub connections: usize,
     /// Sessions, with and without a connection.
     pub sessions: usize,
+    /// Subscriptions of its sessions.
+    pub subscriptions: usize,
 }
 
 impl TenantCounts {
@@ -68,9 +72,55 @@ impl TenantCounts {
         self.remove(mount, |count| &mut count.sessions);
     }
 
+    pub(super) fn add_subscription(&self, mount: Mount<'_>, max: usize) -> bool {
+        self.add(mount, max, |count| &mut count.subscriptions)
+    }
+
+    /// One of a session of this client is not there any more.
+    pub(super) fn remove_subscription(&self, client_id: &ClientId) {
+        if let Some(mount) = client_id.mount() {
+            self.remove(mount, |count| &mut count.subscriptions);
+        }
+    }
+
     /// Each tenant that has something, by its mount point, with how much.
     pub fn iter(&self) -> impl Iterator<Item = (Box<str>, TenantCount)> {
         self.0.iter().map(|entry| (entry.key().clone(), *entry.value()))
+    }
+}
+
+impl Broker {
+    /// Counts a subscription of a client; false, and nothing is counted, if its tenant has as many as it may.
+    pub(super) fn takes_subscription(&self, client_id: &ClientId) -> bool {
+        client_id.mount().is_none_or(|mount| {
+            let max = self.authenticator.tenant_limits(mount).subscriptions_max;
+            self.registry.tenants.add_subscription(mount, max)
+        })
+    }
+
+    /// Tells the retained store how much may be below which mount point.
+    pub(super) fn share_retained(&self) {
+        let shares = self.authenticator.retained_shares();
+        let is_known = read(&self.retained).has_shares(&shares);
+        if !is_known {
+            write(&self.retained).set_shares(shares);
+        }
+    }
+}
+
+/// Told once a minute for each client.
+impl EventLog {
+    pub(super) fn tenant_full(&mut self, client_id: &ClientId, limit: &str, now: Time) {
+        let Some(repeated) = self.record(&(client_id.key(), limit), now) else {
+            return;
+        };
+        warn!(
+            tenant = client_id.mount().map(Mount::as_str),
+            client = client_id.as_str(),
+            limit,
+            repeated = (repeated > 0).then_some(repeated),
+            "tenant has all it may have"
+        );
     }
 }
 

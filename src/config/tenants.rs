@@ -31,6 +31,9 @@ pub(super) fn tenants(config: &Config) -> Vec<Tenant> {
             limits: TenantLimits {
                 connections_max: written.connections_max.to_usize(),
                 sessions_max: written.sessions_max.to_usize(),
+                subscriptions_max: written.subscriptions_max.to_usize(),
+                retained_messages_max: written.retained_messages_max.to_usize(),
+                retained_bytes_max: written.retained_bytes_max.to_usize(),
             },
         })
         .collect();

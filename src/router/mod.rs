@@ -16,6 +16,7 @@ pub mod generation;
 pub mod matched;
 pub mod retained;
 pub mod shared;
+mod shares;
 pub mod status;
 mod subscribers;
 pub mod trie;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use super::shares::Shares;
 use super::walk::{Walk, sort_key};
 use crate::protocol::message::Message;
 use crate::protocol::time::Time;
@@ -40,6 +41,24 @@ pub enum RetainedError {
         /// The limit.
         messages_max: usize,
     },
+    /// Its tenant has as many as it may.
+    #[error(
+        "{messages_max} messages are retained of this tenant already, as many as allowed (tenants.retained_messages_max)"
+    )]
+    TenantMessages {
+        /// The limit.
+        messages_max: usize,
+    },
+    /// Its tenant would have more bytes than it may.
+    #[error(
+        "{bytes} bytes of messages are retained of this tenant already, and {bytes_max} are allowed (tenants.retained_bytes_max)"
+    )]
+    TenantBytes {
+        /// What is retained now.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// The message would exceed [`RetainedLimits::bytes_max`].
     #[error("{bytes} bytes of messages are retained already, and {bytes_max} are allowed")]
     Bytes {
@@ -68,6 +87,8 @@ pub struct Retained {
     bytes: usize,
     /// Messages without a publisher, the broker's own (`$SYS`): few, and counted against no limit.
     own_messages: usize,
+    /// What of all others is below mount points that have bounds.
+    shares: Shares,
     /// Counts changes, so that a store can tell their order.
     order: u64,
 }
@@ -124,6 +145,24 @@ impl Retained {
         self.bytes
     }
 
+    /// Whether these bounds hold below mount points.
+    pub fn has_shares(&self, shares: &[(Box<str>, RetainedLimits)]) -> bool {
+        self.shares.are(shares)
+    }
+
+    /// Sets bounds for what is below mount points, and counts what is there: in a store of a million messages that takes a tenth of a second. What is
+    /// there stays, even if it is more.
+    pub fn set_shares(&mut self, shares: Vec<(Box<str>, RetainedLimits)>) {
+        self.shares = Shares::new(shares);
+        if self.shares.is_empty() {
+            return;
+        }
+        let messages = self.slots.iter().flatten();
+        for message in messages.filter(|message| message.publisher.is_some()) {
+            self.shares.add(message.topic().as_str(), message.cost_bytes());
+        }
+    }
+
     /// Changes the bounds. What is there stays, even if it is more.
     pub fn set_limits(&mut self, limits: RetainedLimits) {
         self.limits = limits;
@@ -153,6 +192,17 @@ impl Retained {
                 bytes: self.bytes,
                 bytes_max: self.limits.bytes_max,
             });
+        }
+        if !self.shares.is_empty() {
+            let old = found
+                .and_then(|slot| self.message(slot))
+                .filter(|old| old.publisher.is_some());
+            let old = old.map(|old| old.cost_bytes());
+            match (is_own, old) {
+                (false, old) => self.shares.replace(topic.as_str(), old, cost)?,
+                (true, Some(old)) => self.shares.remove(topic.as_str(), old),
+                (true, None) => {}
+            }
         }
         self.bytes = self.bytes - old_cost + cost;
         let slot = match found {
@@ -185,6 +235,9 @@ impl Retained {
             self.by_expiry.remove(&(at, slot));
         }
         self.bytes -= message.cost_bytes();
+        if message.publisher.is_some() {
+            self.shares.remove(topic.as_str(), message.cost_bytes());
+        }
         self.free.push(slot);
         Some(message)
     }

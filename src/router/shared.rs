@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use foldhash::fast::FixedState;
+use hashbrown::HashSet;
 
 use super::matched::Receiver;
 use super::status::SessionStatus;
 use super::subscribers::{Subscriber, Subscribers};
-use crate::protocol::ids::SessionKey;
+use crate::protocol::ids::{SessionKey, WorkerId};
 use crate::protocol::qos::QoS;
 
 /// How a shared group chooses the member that receives a message.
@@ -128,6 +129,39 @@ impl SharedGroup {
             self.cursor.store(chosen, Ordering::Relaxed);
         }
         Some(&self.members[chosen])
+    }
+
+    /// All who can be asked when the chosen member could not take a message, each once: in the order of [`SharedGroup::choose`], but of those who
+    /// are equally good the ones on the worker `here` first, so that a message does not go from worker to worker for each member.
+    pub fn others<'g>(
+        &'g self,
+        qos: QoS,
+        excluded: &[SessionKey],
+        here: WorkerId,
+    ) -> impl Iterator<Item = &'g Receiver> + use<'g> {
+        let excluded: HashSet<SessionKey, FixedState> = excluded.iter().copied().collect();
+        let start = self.cursor.load(Ordering::Relaxed) % self.members.len().max(1);
+        let mut places: Vec<_> = (start..self.members.len()).chain(0..start).collect();
+        places.retain(|place| {
+            let member = &self.members[*place];
+            let may_wait = member.status.is_online() || qos.min(member.qos).is_acknowledged();
+            may_wait && !excluded.contains(&member.session)
+        });
+        places.sort_by_cached_key(|place| {
+            let member = &self.members[*place];
+            let in_flight = match self.strategy {
+                Strategy::LeastInFlight => member.status.in_flight(),
+                _ => 0,
+            };
+            let (is_full, is_online) = (member.status.is_full(), member.status.is_online());
+            (is_full, !is_online, member.session.worker != here, in_flight)
+        });
+        places.into_iter().map(move |place| {
+            if self.strategy == Strategy::Sticky {
+                self.cursor.store(place, Ordering::Relaxed);
+            }
+            &self.members[place]
+        })
     }
 
     /// Where to start looking.

@@ -18,6 +18,7 @@ use super::peer::Peer;
 use super::rare::{Empty, Rare};
 use super::request::ConnectRequest;
 use super::review::Review;
+use super::subscribing::Subscribing;
 use super::topic_alias::{InboundAliases, OutboundAliases};
 use super::will::Will;
 use crate::protocol::ids::{ClientId, SlotKey, Ticket, WorkerId};
@@ -135,6 +136,8 @@ pub struct Connection {
     pub is_under_review: bool,
     /// Where that stands, and what it may not receive by it.
     pub review: Rare<Review>,
+    /// A SUBSCRIBE about whose filters somebody is asked.
+    pub subscribing: Rare<Subscribing>,
     /// The will, until DISCONNECT removes it.
     pub will: Option<Will>,
     /// Silence that ends the connection, milliseconds: one and a half times the keep alive; 0 for never.
@@ -201,6 +204,7 @@ impl Connection {
             has_connack: false,
             is_under_review: false,
             review: Rare::default(),
+            subscribing: Rare::default(),
             will: None,
             silence_max_ms: 0,
             keep_alive_ms: 0,
@@ -252,6 +256,14 @@ impl Connection {
     #[cold]
     pub fn mount_hides(&self, topic: TopicName<'_>) -> Option<usize> {
         self.mount()?.hidden_bytes(topic.as_str())
+    }
+
+    /// A filter was subscribed to: where what its session subscribes to was looked at again, that is known now.
+    pub fn note_granted(&mut self, filter: &str) {
+        if let Some(review) = self.review.get_mut() {
+            review.decide(filter, true);
+            self.decisions.clear();
+        }
     }
 
     /// True while so much waits for a slow store that nothing more is read.

@@ -17,6 +17,7 @@ pub mod rare;
 pub mod request;
 pub mod review;
 pub mod state;
+pub mod subscribing;
 pub mod topic_alias;
 pub mod unreleased;
 pub mod violation;

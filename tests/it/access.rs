@@ -19,6 +19,7 @@ use crate::client::Client;
 use crate::wire::{Connect, Publish, Will};
 
 mod bans;
+mod groups;
 mod matrix;
 mod random;
 mod retained;

@@ -20,6 +20,7 @@ use crate::broker::{BOTH, Broker, story_with};
 use crate::client::Client;
 use crate::wire::{Connect, Publish, Will, subscribe};
 
+mod limits;
 mod random;
 mod version5;
 
@@ -376,6 +377,7 @@ fn a_tenant_takes_no_more_than_it_may_and_nobody_else_feels_it() {
     options.tenants[0].limits = TenantLimits {
         connections_max: 2,
         sessions_max: 3,
+        ..TenantLimits::UNLIMITED
     };
     story_with(with(&options), BOTH, |broker, version| {
         let full = if version.has_properties() { 0x97 } else { 3 };

@@ -21,5 +21,12 @@ section! {
         connections_max: Limit = Limit::UNLIMITED, in Limit(1) => Limit::UNLIMITED;
         /// Sessions of all its clients, with and without a connection. Cost: none.
         sessions_max: Limit = Limit::UNLIMITED, in Limit(1) => Limit::UNLIMITED;
+        /// Subscriptions of all its sessions; those beyond are refused (0x97, older: 0x80). Cost: none.
+        subscriptions_max: Limit = Limit::UNLIMITED, in Limit(1) => Limit::UNLIMITED;
+        /// Retained messages below its mount point, whoever publishes them; those beyond are refused (0x97, older: disconnected), and what is
+        /// there stays. Cost: none.
+        retained_messages_max: Limit = Limit::UNLIMITED, in Limit(1) => Limit::UNLIMITED;
+        /// The same in bytes: topics, payloads and properties, with about 200 for each message. Cost: none.
+        retained_bytes_max: Limit = Limit::UNLIMITED, in Limit(1) => Limit::UNLIMITED;
     }
 }

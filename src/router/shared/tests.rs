@@ -279,3 +279,26 @@ fn workers_that_choose_at_the_same_time_share_the_round() {
         assert_eq!(turns.iter().filter(|turn| **turn == member).count(), 1000);
     }
 }
+
+/// Each once, the good ones first, and of equals those who are near; none who had it already.
+#[test]
+fn when_the_chosen_member_could_not_all_others_are_tried_once() {
+    for strategy in [Strategy::RoundRobin, Strategy::Random, Strategy::LeastInFlight] {
+        let scene = Scene::new(strategy, 1000);
+        scene.statuses[3].set_full(true);
+        scene.statuses[5].set_online(false);
+        let matched = scene.matched();
+        let group = &matched.groups[0];
+        let excluded = [session(1), session(2)];
+        let order = |qos, here| {
+            let others = group.others(qos, &excluded, WorkerId(here));
+            others.map(|member| member.session.key.slot).collect::<Vec<_>>()
+        };
+        let tried = order(QoS::AtLeastOnce, 0);
+        let mut all = tried.clone();
+        all.sort_unstable();
+        assert_eq!(all, (0..1000).filter(|one| ![1, 2].contains(one)).collect::<Vec<_>>());
+        assert_eq!(tried[996..], [5, 3], "away, then full");
+        assert!(!order(QoS::AtMostOnce, 0).contains(&5));
+    }
+}
