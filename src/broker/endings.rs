@@ -219,13 +219,13 @@ impl Worker {
             if !self.broker.options.delivery.outbox.queue_qos0_offline {
                 outbox.forget_unacknowledged();
             }
-            self.residents.paging.count(outbox, &self.residents.metrics);
         }
         resident.session.outbound.forget_unkept();
         resident.session.status.set_online(false);
         let expires_at = resident.session.expiry_from(now);
         resident.session.expires_at = expires_at;
         let is_over = !resident.session.is_persistent();
+        self.residents.count_queue(slot);
         if let Some(client_id) = client_id {
             self.forget_in_tenant(&client_id);
         }

@@ -8,6 +8,7 @@
 mod access;
 mod acknowledge;
 mod authenticate;
+mod back_pressure;
 pub mod bans;
 pub mod clients;
 mod connack;
@@ -38,6 +39,7 @@ pub mod worker;
 use std::sync::{Arc, Mutex, RwLock};
 
 use crate::auth::{AllowAll, AllowAnonymous, Authenticator, Authorizer};
+use crate::delivery::congestion::Congestion;
 use crate::delivery::mailbox::Mailboxes;
 use crate::metrics::WorkerMetrics;
 use crate::protocol::ids::{ClientId, WorkerId};
@@ -69,6 +71,8 @@ pub struct Broker {
     pub authorizer: Arc<dyn Authorizer>,
     /// Who is kept out for a while.
     pub bans: bans::BanTable,
+    /// How many queues are so long that publishers should wait.
+    pub(crate) congestion: Congestion,
     /// How much memory the process may use, and does.
     pub memory: memory::MemoryBudget,
     /// What must survive goes here.
@@ -156,6 +160,7 @@ impl Broker {
             authenticator: parts.authenticator,
             authorizer: parts.authorizer,
             bans: bans::BanTable::new(options.bans.clone()),
+            congestion: Congestion::default(),
             memory: memory::MemoryBudget::new(options.memory_bytes_max),
             store: parts.store,
             numbers: Arc::new(Numbers::after(last_session, last_message)),

@@ -82,6 +82,10 @@ impl Worker {
             }
         };
         let topic = named.topic();
+        if self.residents.congestion.is_new && publish.packet_id.is_some() && self.holds_back(key, publish, topic, now)
+        {
+            return Flow::Wait;
+        }
         let Some((connection, resident)) = self.residents.pair(key) else {
             return Flow::Done;
         };

@@ -58,6 +58,8 @@ impl Rates {
     pub(super) fn forget(&mut self, key: ConnectionKey) {
         if self.is_on {
             self.of.remove(&key.0);
+        }
+        if !self.paused.is_empty() {
             self.paused.remove(&key.0);
         }
     }
@@ -65,7 +67,7 @@ impl Rates {
     /// True while a connection is not read.
     #[inline]
     pub(super) fn is_paused(&self, key: ConnectionKey) -> bool {
-        self.is_on && self.paused.contains_key(&key.0)
+        !self.paused.is_empty() && self.paused.contains_key(&key.0)
     }
 }
 
@@ -75,7 +77,7 @@ impl Worker {
     pub(super) fn limit_rate(&mut self, key: ConnectionKey, publish: &Publish<'_>, now: Time) -> Option<Flow> {
         let connection = self.residents.connections.get(key.0)?;
         let rate = connection.peer.rules.publish_rate?;
-        if connection.questions.has_answers() {
+        if connection.questions.has_answers() || self.back_pressure.was_paused(key) {
             return None; // it was counted when it came
         }
         if self.rates.paused.get(&key.0).is_some_and(|until| *until > now) {
@@ -105,11 +107,16 @@ impl Worker {
             }
             // An older client cannot be told that a message is not accepted: it has to wait.
             RatePolicy::Drop | RatePolicy::Delay => {
-                self.rates.paused.insert(key.0, free_at);
-                self.remind(key, free_at);
+                self.pause(key, free_at);
                 Some(Flow::Wait)
             }
         }
+    }
+
+    /// Nothing more is read of a connection until then.
+    pub(super) fn pause(&mut self, key: ConnectionKey, until: Time) {
+        self.rates.paused.insert(key.0, until);
+        self.remind(key, until);
     }
 
     /// A reminder of a connection came. One that is paused is read again when it is time; its silence meanwhile is our doing.

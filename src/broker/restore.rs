@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::timers::Reminder;
 use super::worker::Worker;
 use super::write;
+use crate::delivery::congestion::tell_status;
 use crate::delivery::outbox::{Entry, StoredDelivery};
 use crate::delivery::paging::report_lost;
-use crate::delivery::residents::{Resident, Residents, tell_status};
+use crate::delivery::residents::{Resident, Residents};
 use crate::delivery::retained_walk::RetainedWalk;
 use crate::protocol::ids::{ClientId, SessionKey, SlotKey};
 use crate::protocol::time::Time;
@@ -135,6 +136,7 @@ impl Worker {
             paging,
             options,
             metrics,
+            congestion,
             ..
         } = &mut self.residents;
         let Some(resident) = sessions.get_mut(slot) else {
@@ -155,7 +157,7 @@ impl Worker {
             }
             paging.count(outbox, metrics);
         }
-        tell_status(resident, &options.outbox);
+        tell_status(resident, &options.outbox, congestion);
     }
 }
 

@@ -73,6 +73,7 @@ pub struct Worker {
     pub(super) legacies: super::paging::Legacies,
     pub(super) access_seen: super::access::AccessGenerations,
     pub(super) rates: super::rates::Rates,
+    pub(super) back_pressure: super::back_pressure::BackPressure,
     pub(super) strangers: super::limits::Strangers,
     pub(super) reviews: super::review::Reviews,
 }
@@ -166,12 +167,14 @@ impl Worker {
             legacies: super::paging::Legacies::default(),
             access_seen: broker.access_generations(),
             rates: super::rates::Rates::default(),
+            back_pressure: super::back_pressure::BackPressure::default(),
             strangers: super::limits::Strangers::new(
                 broker.options.unauthenticated_bytes_max / broker.mailboxes.workers(),
             ),
             reviews: super::review::Reviews::default(),
             broker,
         };
+        worker.residents.congestion = worker.broker.congestion.share();
         worker.restore(now);
         worker
     }
@@ -257,6 +260,10 @@ impl Worker {
             self.residents.journal.is_quick = standing == Standing::Sound && self.broker.store.is_quick();
         }
         self.must_ask_room = self.is_refusing || self.is_memory_spent();
+        self.residents.congestion.is_new = self.residents.congestion.is_any();
+        if !self.residents.congestion.is_new {
+            self.back_pressure.forget_all();
+        }
         let (decode, decode_stranger) = (self.decode, self.decode_stranger);
         let (mut taken, mut is_done, mut is_stranger) = (0, false, false);
         while let Some(connection) = self.residents.connections.get_mut(key.0) {
@@ -463,6 +470,7 @@ impl Worker {
     pub fn remove(&mut self, key: ConnectionKey) {
         self.residents.connections.remove(key.0);
         self.rates.forget(key);
+        self.back_pressure.forget(key);
     }
 
     /// The next moment at which [`Worker::expire`] has something to do.

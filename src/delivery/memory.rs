@@ -2,8 +2,9 @@
 //!
 //! Nothing here costs anything while there is enough: the bounds of the worker are other ones while there is not.
 
+use super::congestion::tell_status;
 use super::outbox::OutboxOptions;
-use super::residents::{DeliveryOptions, Residents, tell_status};
+use super::residents::{DeliveryOptions, Residents};
 
 /// How much of the memory budget is left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +47,7 @@ impl Residents {
             paging,
             metrics,
             options,
+            congestion,
             ..
         } = self;
         for (key, resident) in sessions.iter_mut() {
@@ -60,7 +62,7 @@ impl Residents {
                 }
                 paging.count(outbox, metrics);
             }
-            tell_status(resident, &options.outbox);
+            tell_status(resident, &options.outbox, congestion);
         }
     }
 }

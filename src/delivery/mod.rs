@@ -1,6 +1,7 @@
 //! Layer 4: from "who wants it" to "his queue", and from the queue to the connection's output.
 
 pub mod buffers;
+pub mod congestion;
 pub mod fan_out;
 pub mod frames;
 pub mod mailbox;

@@ -22,6 +22,9 @@ use crate::protocol::topic::TopicName;
 use crate::session::delivery::{Delivery, DeliveryKey};
 use crate::session::rare::Empty;
 
+/// Bytes that may wait in memory for one session, while that is short, before its publishers wait.
+const MEMORY_BYTES_SHORT: usize = 64 << 10;
+
 /// What happens to QoS 1 and 2 deliveries at the bound. QoS 0 always drops its oldest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Overflow {
@@ -173,6 +176,18 @@ impl Outbox {
                 || self.acknowledged.len() >= options.messages_max
                 || self.bytes >= options.bytes_max
                 || self.memory_bytes >= options.unstored_bytes_max)
+    }
+
+    /// True when so much waits that publishers should wait, too: seven eighths of a bound, or, while memory is short, more than a little.
+    pub fn is_above_mark(&self, options: &OutboxOptions) -> bool {
+        let mark = |bound: usize| bound - bound / 8;
+        let memory_bytes_mark = match options.memory {
+            MemoryState::Ample => mark(options.unstored_bytes_max),
+            MemoryState::Short | MemoryState::Spent => MEMORY_BYTES_SHORT.min(mark(options.unstored_bytes_max)),
+        };
+        self.acknowledged.len() >= mark(options.messages_max)
+            || self.bytes >= mark(options.bytes_max)
+            || self.memory_bytes >= memory_bytes_mark
     }
 
     /// Takes a delivery that was acknowledged to its publisher before this outbox was asked: by a publisher on another worker, which

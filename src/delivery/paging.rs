@@ -15,6 +15,7 @@ use std::collections::VecDeque;
 
 use tracing::error;
 
+use super::congestion::tell_status;
 use super::outbox::{Load, Loaded, Outbox};
 use super::residents::{DeliveryOptions, Resident, Residents};
 use super::stored;
@@ -166,6 +167,7 @@ impl Residents {
     /// Takes a session out, with what waits for it.
     pub fn remove_session(&mut self, key: SlotKey) -> Option<Resident> {
         let mut resident = self.sessions.remove(key)?;
+        self.congestion.forget(&resident);
         if let Some(mut rest) = resident.outbox.take() {
             rest.clear();
             self.paging.count(&mut rest, &self.metrics);
@@ -175,12 +177,12 @@ impl Residents {
 
     /// A queue has changed otherwise.
     pub fn count_queue(&mut self, key: SlotKey) {
-        if let Some(outbox) = self
-            .sessions
-            .get_mut(key)
-            .and_then(|resident| resident.outbox.get_mut())
-        {
+        let Some(resident) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if let Some(outbox) = resident.outbox.get_mut() {
             self.paging.count(outbox, &self.metrics);
+            tell_status(resident, &self.options.outbox, &mut self.congestion);
         }
     }
 }

@@ -7,6 +7,7 @@ use crossbeam_utils::CachePadded;
 use tracing::{info, warn};
 
 use super::buffers::Buffers;
+use super::congestion::{Congestion, tell_status};
 use super::memory::MemoryState;
 use super::outbox::{Offered, Outbox, OutboxOptions};
 use super::paging::Paging;
@@ -132,6 +133,8 @@ pub struct Residents {
     pub held: HeldConnections,
     /// Where the contents of waiting deliveries are.
     pub paging: Paging,
+    /// Whose queues are so long that publishers should wait.
+    pub congestion: Congestion,
     /// Spare output buffers.
     pub buffers: Buffers,
     /// What was dropped for a delivery that is being queued.
@@ -164,6 +167,7 @@ impl Residents {
             journal,
             held: HeldConnections::new(),
             paging: Paging::default(),
+            congestion: Congestion::default(),
             buffers: Buffers::default(),
             lost: Vec::new(),
         }
@@ -232,7 +236,7 @@ impl Residents {
         if qos.is_acknowledged() && is_stored {
             self.paging.look_at(key, &mut resident.outbox, &self.options);
         }
-        tell_status(resident, &self.options.outbox);
+        tell_status(resident, &self.options.outbox, &mut self.congestion);
         note_stall(key, resident, now, &mut self.stalled);
         let lost = match offered {
             Offered::Queued => return offered,
@@ -361,19 +365,12 @@ impl Residents {
             self.paging.read_ahead(key, &mut resident.outbox, &self.options);
         }
         self.paging.count(&mut resident.outbox, &self.metrics);
-        tell_status(resident, &self.options.outbox);
+        tell_status(resident, &self.options.outbox, &mut self.congestion);
         note_stall(key, resident, now, &mut self.stalled);
         if let Some(dropped) = resident.outbox.take_drops(&self.options.outbox) {
             info!(client = resident.session.client_id.as_str(), dropped, "queue drained");
         }
     }
-}
-
-/// Lets other workers know how a session stands.
-pub fn tell_status(resident: &Resident, options: &OutboxOptions) {
-    let waiting = usize::from(resident.session.outbound.in_flight()) + resident.outbox.len();
-    resident.session.status.set_in_flight(waiting as u32);
-    resident.session.status.set_full(resident.outbox.is_full(options));
 }
 
 /// Set in [`Delivery::copy`] of a retained message for a new subscription; below it, its packet identifier. The bit above is a shared group's.

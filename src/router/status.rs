@@ -10,6 +10,7 @@ use crate::protocol::ids::SessionNumber;
 pub struct SessionStatus {
     online: AtomicBool,
     full: AtomicBool,
+    above_mark: AtomicBool,
     in_flight: AtomicU32,
     number: AtomicU64,
 }
@@ -33,6 +34,18 @@ impl SessionStatus {
     #[inline]
     pub fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed)
+    }
+
+    /// True while its publishers should wait: it is kept, and its queue is nearly as long as it may be.
+    #[inline]
+    pub fn is_above_mark(&self) -> bool {
+        self.above_mark.load(Ordering::Relaxed)
+    }
+
+    /// By the owner: the queue is above its mark, or no more.
+    #[inline]
+    pub fn set_above_mark(&self, is_above: bool) {
+        self.above_mark.store(is_above, Ordering::Relaxed);
     }
 
     /// Messages sent to the client and not acknowledged, plus those that wait in the outbox.
