@@ -384,6 +384,7 @@ section! {
         unstored_bytes_max: Bytes = Bytes(64 << 20), in Bytes(1024) => Bytes(1 << 40);
         /// When the queue is full, messages at QoS 1 and 2 are: `"refuse"`d to their publisher (0x97), or dropped, the oldest
         /// or the newest, or the session's client is disconnected. Cost of each: see there; drops are counted and logged.
+        /// Before, from seven eighths on, who publishes only to kept sessions with such queues is not read for a second at most.
         policy: QueuePolicy = QueuePolicy::Refuse;
         /// Bytes that were handed to a connection and that its client has not read; what is more waits in the queue.
         /// Cost: memory, for each client that does not read.

@@ -1,13 +1,16 @@
 //! More than the broker can take: what happens is what the options say, and who has nothing to do with it does not notice.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use sundew::broker::Parts;
 use sundew::protocol::version::Version;
+use sundew::server::ServerOptions;
 
 use crate::abuse::{bound, median_round_trip, resident_kib};
+use crate::broker::{BOTH, story_with};
 use crate::client::{Client, PATIENCE};
 use crate::command_line::{self, free_port, sundew};
-use crate::wire::{Connect, Publish};
+use crate::wire::{self, Connect, PUBACK, Packet, Publish};
 
 const KIB: usize = 1024;
 
@@ -76,4 +79,82 @@ fn memory_is_bounded_by_its_budget_and_what_was_acknowledged_arrives() {
     while publisher.try_publish(message(0)) != 0 {
         assert!(begin.elapsed() < PATIENCE, "there is room again");
     }
+}
+
+/// A client that reads nothing until its queue is nearly full, a publisher that sends as fast as it can and a policy that refuses: nothing is
+/// refused, as the publisher is made to wait.
+#[test]
+fn a_publisher_waits_for_a_slow_client_that_is_kept() {
+    const COUNT: usize = 10_000;
+    let set = |options: &mut ServerOptions, _: &mut Parts| {
+        options.broker.delivery.outbox.messages_max = 4000;
+        options.broker.delivery.in_flight_max = 100;
+        options.broker.receive_maximum = u16::MAX;
+    };
+    story_with(set, BOTH, |broker, version| {
+        let (mut slow, _) = broker.connect(version, &Connect::lasting("slow", version));
+        slow.subscribe("t", 1);
+        let connect = Connect {
+            client_id: "publisher",
+            keep_alive: 1,
+            ..Connect::default()
+        };
+        let (mut publisher, _) = broker.connect(version, &connect);
+        let publishing = std::thread::spawn(move || {
+            // Long, so that one read of the broker is few of them.
+            let message = |number: usize| Publish::new("t", format!("{number:0>500}"), 1).id(number as u16 + 1);
+            for first in (0..COUNT).step_by(100) {
+                let some: Vec<_> = (first..first + 100).flat_map(|n| message(n).encode(version)).collect();
+                publisher.send(&some);
+            }
+            for number in 0..COUNT {
+                let ack = publisher.await_ack(PUBACK, number as u16 + 1);
+                assert_eq!(ack.reason, 0, "of message {number}");
+            }
+            publisher.expect_ping_answered();
+        });
+        let begin = Instant::now();
+        while broker.server.broker().metrics.sum().publishers_paused == 0 {
+            assert!(begin.elapsed() < PATIENCE, "nobody is made to wait");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        for number in 0..COUNT {
+            slow.expect_text("t", &format!("{number:0>500}"));
+        }
+        publishing.join().unwrap();
+    });
+}
+
+/// It does not read before it has sent everything: to wait for it would be to wait for ever.
+#[test]
+fn a_client_that_publishes_to_itself_is_never_made_to_wait() {
+    const COUNT: u16 = 5_000;
+    let set = |options: &mut ServerOptions, _: &mut Parts| {
+        options.broker.delivery.outbox.messages_max = 1000;
+        options.broker.delivery.in_flight_max = 10;
+        options.broker.receive_maximum = u16::MAX;
+    };
+    story_with(set, BOTH, |broker, version| {
+        let (mut client, _) = broker.connect(version, &Connect::lasting("c", version));
+        client.subscribe("t", 1);
+        for number in 0..COUNT {
+            client.send(&Publish::new("t", number.to_string(), 1).id(number + 2).encode(version));
+        }
+        let (mut acked, mut accepted, mut got) = (0, 0, 0);
+        while acked < COUNT || (version.has_properties() && got < accepted) {
+            match client.receive() {
+                Packet::PubAck(ack) => {
+                    acked += 1;
+                    accepted += u16::from(ack.reason == 0);
+                }
+                Packet::Publish(message) => {
+                    got += 1;
+                    client.send(&wire::ack(PUBACK, message.packet_id));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert!(accepted >= 1000 && got >= 10, "{accepted} and {got}");
+        assert_eq!(broker.server.broker().metrics.sum().publishers_paused, 0);
+    });
 }

@@ -1,8 +1,16 @@
 //! `$SYS`: the names that mosquitto's monitors read.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::broker::{ALL, BOTH, story_with};
+use sundew::auth::{Access, Answer, Authorizer};
+use sundew::protocol::ids::Token;
+use sundew::protocol::qos::QoS;
+use sundew::protocol::topic::{TopicFilter, TopicName};
+
+use crate::broker::{ALL, BOTH, V311, story_with};
+use crate::client::PATIENCE;
 use crate::wire::{Connect, Publish, Will};
 
 /// Names that existing monitors look for.
@@ -132,6 +140,49 @@ fn without_an_interval_there_is_no_sys() {
             client.subscribe("$SYS/#", 0);
             std::thread::sleep(std::time::Duration::from_millis(1_200));
             client.expect_ping_answered();
+        },
+    );
+}
+
+/// Somebody blocks a worker (here: an authoriser that takes its time). Everybody on it waits so long, and that can be seen.
+#[test]
+fn how_late_a_worker_is_can_be_read() {
+    struct Slow;
+    impl Authorizer for Slow {
+        fn publish(&self, _: &Access<'_>, topic: TopicName<'_>, _: QoS, _: bool, _: Token) -> Answer<bool> {
+            if topic.as_str() == "slow" {
+                std::thread::sleep(BLOCKED);
+            }
+            Answer::Ready(true)
+        }
+
+        fn subscribe(&self, _: &Access<'_>, _: TopicFilter<'_>, _: Token) -> Answer<bool> {
+            Answer::Ready(true)
+        }
+    }
+    const BLOCKED: Duration = Duration::from_millis(700);
+    story_with(
+        |options, parts| {
+            options.broker.sys_interval_secs = 1;
+            parts.authorizer = Arc::new(Slow);
+        },
+        V311,
+        |broker, version| {
+            let mut client = broker.client("c", version);
+            client.subscribe("$SYS/broker/workers/+/lag_peak_micros", 0);
+            client.publish(Publish::new("slow", "x", 1));
+            let begin = Instant::now();
+            loop {
+                let message = client.expect_publish();
+                // A worker looks every half second: of 700 ms it is late by 200 at least.
+                if message.text().parse::<u64>().unwrap() >= 150_000 {
+                    break;
+                }
+                assert!(begin.elapsed() < PATIENCE, "nobody is late");
+            }
+            let totals = broker.server.broker().metrics.sum();
+            assert!(totals.lag_peak_micros >= 150_000 && totals.lag_samples > 0);
+            assert!(totals.lag_micros >= 150_000, "{}", totals.lag_micros);
         },
     );
 }
