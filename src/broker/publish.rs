@@ -82,10 +82,6 @@ impl Worker {
             }
         };
         let topic = named.topic();
-        if self.residents.congestion.is_new && publish.packet_id.is_some() && self.holds_back(key, publish, topic, now)
-        {
-            return Flow::Wait;
-        }
         let Some((connection, resident)) = self.residents.pair(key) else {
             return Flow::Done;
         };
@@ -225,6 +221,7 @@ impl Worker {
         Ok(named)
     }
 
+    /// Whether a client may publish that; pending also where it has to wait for its receivers.
     fn may_publish(
         &mut self,
         key: ConnectionKey,
@@ -232,6 +229,10 @@ impl Worker {
         topic: TopicName<'_>,
         now: Time,
     ) -> Answer<bool> {
+        if self.residents.congestion.is_new && publish.packet_id.is_some() && self.holds_back(key, publish, topic, now)
+        {
+            return Answer::Pending;
+        }
         let token = self.token(key);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return Answer::Ready(false);
