@@ -12,7 +12,7 @@ use super::reload::Reloaded;
 use crate::backends::access::Fingerprint;
 use crate::session::peer::ListenerRules;
 use crate::transport::listener::{ListenError, ListenerShared};
-use crate::transport::tls::{self, TlsError};
+use crate::transport::tls::{Revocations, TlsError};
 
 /// Days before the end of a certificate on which that is told.
 const DAYS: [i64; 4] = [30, 14, 7, 1];
@@ -96,19 +96,8 @@ impl Watched {
     fn read_again(&mut self, looks: Vec<Fingerprint>, told: &mut Reloaded) -> bool {
         let before = mem::replace(&mut self.read, looks);
         let listener = self.listener.name();
-        let list = self.listener.options().tls.as_ref();
-        let list = list.and_then(|tls| tls.client_crl.as_deref());
-        let in_listener = |source| ListenError::Tls {
-            listener: listener.to_owned(),
-            source,
-        };
-        let read = list.map(tls::revoked).transpose().map_err(in_listener);
-        let read = read.and_then(|revoked| {
-            self.listener.reload_tls()?;
-            Ok(revoked.unwrap_or_default())
-        });
-        let revoked = match read {
-            Ok(revoked) => revoked,
+        let revocations = match self.listener.reload_tls() {
+            Ok(revocations) => revocations,
             Err(error) => {
                 // Too many open files, a device that is away for a moment: the file will not look different when that is over.
                 let was_failing = mem::replace(&mut self.is_failing, is_passing(&error));
@@ -125,14 +114,39 @@ impl Watched {
         self.is_failing = false;
         for certificate in self.listener.certificates() {
             let (file, serial) = (certificate.chain.display(), &certificate.serial);
-            let end = OffsetDateTime::from_unix_timestamp(certificate.not_after);
-            let until = end.map_or_else(|_| "?".to_owned(), |end| end.date().to_string());
+            let until = date(certificate.not_after);
             info!(listener, %file, serial, until, "certificates read again, for new connections");
             told.taken.push(format!(
                 "listener {listener}: {file} read again: serial {serial}, until {until}"
             ));
         }
-        self.rules.revoked.replace(revoked)
+        self.tell_lists(&revocations, now());
+        self.rules.revoked.replace(revocations.revoked)
+    }
+
+    /// A list that has ended still counts, and should be told about: what was revoked since is not in it.
+    fn tell_lists(&self, revocations: &Revocations, now: i64) {
+        let Some(file) = self
+            .listener
+            .options()
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.client_crl.as_ref())
+        else {
+            return;
+        };
+        let (listener, file, revoked) = (self.listener.name(), file.display(), revocations.revoked.len());
+        for end in &revocations.ends {
+            match *end {
+                None => {
+                    warn!(listener, %file, revoked, "this revocation list counts, but when it ends is not known: it cannot be read")
+                }
+                Some(end) if end < now => {
+                    warn!(listener, %file, revoked, since = date(end), "this revocation list has ended, and counts until there is a new one");
+                }
+                Some(end) => info!(listener, %file, revoked, until = date(end), "revocation list read again"),
+            }
+        }
     }
 
     fn tell_ends(&mut self, now: i64) {
@@ -166,6 +180,12 @@ const fn is_passing(error: &ListenError) -> bool {
             ..
         }
     )
+}
+
+/// A moment in seconds since 1970, for people.
+fn date(seconds: i64) -> String {
+    let moment = OffsetDateTime::from_unix_timestamp(seconds);
+    moment.map_or_else(|_| "?".to_owned(), |moment| moment.date().to_string())
 }
 
 /// Seconds since 1970.

@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
+use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -17,7 +18,7 @@ use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 use super::classify::{NotMqtt, classify, is_connect};
 use super::listener::{Accepted, ListenerShared, Slot};
 use super::options::{ListenerOptions, WebSocketOptions};
-use super::peer::{Address, Peer};
+use super::peer::{Address, ClientCertificate, Peer};
 use super::proxy_protocol::{self, ProxyError};
 use super::socket::Socket;
 use super::stream::Stream;
@@ -272,9 +273,9 @@ async fn read_proxy_header(
         peer.proxy = Some(std::mem::replace(&mut peer.address, Address::Ip(source)));
     }
     if header.client_common_name.is_some() || header.server_name.is_some() {
-        let certificate = header.client_common_name.map(|name| super::peer::ClientCertificate {
+        let certificate = header.client_common_name.map(|name| ClientCertificate {
             common_name: Some(name),
-            ..super::peer::ClientCertificate::default()
+            ..ClientCertificate::default()
         });
         let server_name = header.server_name;
         peer.tls = Some(Box::new(super::peer::TlsPeer {
@@ -307,7 +308,14 @@ async fn handshake(
         Poll::Pending => handshake.await,
     };
     let tls = tls.map_err(handshake_failure)?;
-    peer.tls = Some(Box::new(tls::peer(tls.get_ref().1)));
+    let told = tls::peer(tls.get_ref().1);
+    // A session that is resumed brings the certificate of its beginning, which nobody has looked at since.
+    let has_ended =
+        |certificate: &ClientCertificate| certificate.not_after < OffsetDateTime::now_utc().unix_timestamp();
+    if told.certificate.as_ref().is_some_and(has_ended) {
+        return Err(RefusedReason::Handshake("cert_expired".to_owned()));
+    }
+    peer.tls = Some(Box::new(told));
     Ok(tls.into())
 }
 

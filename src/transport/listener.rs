@@ -22,7 +22,7 @@ use super::classify::NotMqtt;
 use super::options::{ListenAddress, ListenerOptions};
 use super::peer::{Address, Peer};
 use super::socket::Socket;
-use super::tls::{self, LoadedCertificate};
+use super::tls::{self, Loaded, LoadedCertificate, Revocations};
 use crate::protocol::repeat::Repeats;
 use crate::protocol::time::Time;
 use crate::session::network::source;
@@ -64,8 +64,7 @@ pub struct ListenerShared {
     options: ListenerOptions,
     connections: AtomicUsize,
     /// For new connections; swapped when certificates are renewed.
-    tls: Option<RwLock<Arc<ServerConfig>>>,
-    certificates: Mutex<Vec<LoadedCertificate>>,
+    tls: Option<RwLock<Loaded>>,
     refusals: Mutex<Repeats>,
     /// Where they are counted.
     addresses: Option<Mutex<Addresses>>,
@@ -249,8 +248,8 @@ impl ListenerShared {
         let loaded = options
             .tls
             .as_ref()
-            .map(|tls| tls::server_config(tls, options.websocket.is_some()));
-        let (config, certificates) = loaded.transpose().map_err(error)?.unzip();
+            .map(|tls| tls::server_config(tls, options.websocket.is_some(), None));
+        let loaded = loaded.transpose().map_err(error)?;
         let addresses = Addresses::new(
             options.connections_per_address_max,
             options.connect_rate_per_address_max,
@@ -259,8 +258,7 @@ impl ListenerShared {
             addresses: addresses.map(Mutex::new),
             options,
             connections: AtomicUsize::new(0),
-            tls: config.map(RwLock::new),
-            certificates: Mutex::new(certificates.unwrap_or_default()),
+            tls: loaded.map(RwLock::new),
             refusals: Mutex::new(Repeats::new(REFUSALS_WINDOW_MS, REFUSALS_KEYS_MAX)),
             started: Instant::now(),
         })
@@ -279,34 +277,39 @@ impl ListenerShared {
         Self::new(options).map(Arc::new)
     }
 
-    /// Reads certificates, keys and revocation lists again. New connections use them; on an error nothing changes.
+    /// Reads certificates, keys and revocation lists again, and says which certificates of clients are revoked now. New connections use them; on
+    /// an error nothing changes. Only one thread at a time does so.
     ///
     /// # Errors
     /// [`ListenError::Tls`].
-    pub fn reload_tls(&self) -> Result<(), ListenError> {
-        if let (Some(current), Some(options)) = (&self.tls, &self.options.tls) {
-            let loaded = tls::server_config(options, self.options.websocket.is_some());
-            let error = |source| ListenError::Tls {
-                listener: self.options.name.clone(),
-                source,
-            };
-            let (config, certificates) = loaded.map_err(error)?;
-            *current.write().unwrap_or_else(PoisonError::into_inner) = config;
-            *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates;
-        }
-        Ok(())
+    pub fn reload_tls(&self) -> Result<Revocations, ListenError> {
+        let (Some(current), Some(options)) = (&self.tls, &self.options.tls) else {
+            return Ok(Revocations::default());
+        };
+        let before = current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let loaded = tls::server_config(options, self.options.websocket.is_some(), Some(&before));
+        let loaded = loaded.map_err(|source| ListenError::Tls {
+            listener: self.options.name.clone(),
+            source,
+        })?;
+        let revocations = loaded.revocations().clone();
+        *current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        Ok(revocations)
     }
 
     /// The certificates in use, to watch their end.
     pub fn certificates(&self) -> Vec<LoadedCertificate> {
-        self.certificates.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.of_tls(|loaded| loaded.certificates.clone()).unwrap_or_default()
     }
 
     /// The TLS configuration of new connections, if this listener has TLS.
     pub(super) fn tls(&self) -> Option<Arc<ServerConfig>> {
-        self.tls
-            .as_ref()
-            .map(|config| Arc::clone(&config.read().unwrap_or_else(PoisonError::into_inner)))
+        self.of_tls(|loaded| Arc::clone(&loaded.config))
+    }
+
+    fn of_tls<T>(&self, take: impl FnOnce(&Loaded) -> T) -> Option<T> {
+        let loaded = self.tls.as_ref()?.read().unwrap_or_else(PoisonError::into_inner);
+        Some(take(&loaded))
     }
 
     /// See [`Repeats::record`].

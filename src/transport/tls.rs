@@ -3,25 +3,24 @@
 //! rustls with the aws-lc-rs provider, TLS 1.2 and 1.3. Everything a [`ServerConfig`] depends on is fixed when it is
 //! built: a changed certificate or revocation list means a new one, which a listener takes over for new connections.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{CipherSuite, RootCertStore, ServerConfig, SignatureAlgorithm};
-use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
-use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::options::{CertificateFiles, TlsOptions, TlsVersion};
 use super::peer::{ClientCertificate, TlsPeer};
-use crate::session::peer::CertificateId;
 
 mod names;
+mod revocation;
+
+pub use revocation::Revocations;
 
 /// What rustls can limit records to, in bytes with their header.
 const FRAGMENT_SIZE: std::ops::RangeInclusive<usize> = 32..=16_389;
@@ -84,14 +83,45 @@ pub enum TlsError {
     },
 }
 
-/// Reads the files of `options` and makes the configuration of a listener, WebSocket or not.
+/// What the files of a listener say.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// For new connections.
+    pub config: Arc<ServerConfig>,
+    /// The certificates in use.
+    pub certificates: Vec<LoadedCertificate>,
+    /// Which clients are trusted.
+    trust: Trust,
+}
+
+/// Which certificates of clients are trusted.
+#[derive(Clone, Debug)]
+struct Trust {
+    authorities: RootCertStore,
+    revocations: Revocations,
+}
+
+impl Loaded {
+    /// Which certificates of clients are revoked.
+    pub const fn revocations(&self) -> &Revocations {
+        &self.trust.revocations
+    }
+
+    /// Where the same clients are trusted, those who were here resume their sessions: the keys of their tickets, which change by themselves
+    /// every six hours, stay. Who resumes shows no certificate, so where anything is different about whom we trust they go.
+    fn tickets_for(&self, trust: &Trust) -> Option<Arc<dyn ProducesTickets>> {
+        let is_same = self.trust.authorities.roots == trust.authorities.roots
+            && self.trust.revocations.revoked == trust.revocations.revoked;
+        is_same.then(|| Arc::clone(&self.config.ticketer))
+    }
+}
+
+/// Reads the files of `options` and makes the configuration of a listener, WebSocket or not. `before` is what the same listener had until
+/// now.
 ///
 /// # Errors
 /// [`TlsError`]; a listener that has a configuration keeps it.
-pub fn server_config(
-    options: &TlsOptions,
-    websocket: bool,
-) -> Result<(Arc<ServerConfig>, Vec<LoadedCertificate>), TlsError> {
+pub fn server_config(options: &TlsOptions, websocket: bool, before: Option<&Loaded>) -> Result<Loaded, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let certificates = Certificates::load(&options.certificates, &provider)?;
     let loaded = certificates
@@ -110,9 +140,20 @@ pub fn server_config(
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions)
         .map_err(|error| unusable(error.to_string()))?;
+    let mut trust = Trust {
+        authorities: RootCertStore::empty(),
+        revocations: Revocations::default(),
+    };
     let builder = match &options.client_ca {
         None => builder.with_no_client_auth(),
-        Some(file) => builder.with_client_cert_verifier(client_verifier(options, file, provider)?),
+        Some(file) => {
+            add_authorities(&mut trust.authorities, file)?;
+            if let Some(file) = &options.client_crl {
+                trust.revocations = Revocations::read(file)?;
+            }
+            let verifier = client_verifier(options, file, trust.authorities.clone(), provider)?;
+            builder.with_client_cert_verifier(verifier)
+        }
     };
     let mut config = builder.with_cert_resolver(Arc::new(certificates));
     if options
@@ -122,8 +163,11 @@ pub fn server_config(
         return Err(TlsError::FragmentSize);
     }
     config.max_fragment_size = options.fragment_size_max;
-    // Reconnecting clients resume without a signature; the keys live and change with this configuration.
-    config.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| unusable(error.to_string()))?;
+    // Reconnecting clients resume without a signature.
+    config.ticketer = match before.and_then(|before| before.tickets_for(&trust)) {
+        Some(tickets) => tickets,
+        None => aws_lc_rs::Ticketer::new().map_err(|error| unusable(error.to_string()))?,
+    };
     config.send_tls13_tickets = 1;
     if options.alpn {
         config.alpn_protocols = vec![if websocket {
@@ -132,7 +176,11 @@ pub fn server_config(
             b"mqtt".to_vec()
         }];
     }
-    Ok((Arc::new(config), loaded))
+    Ok(Loaded {
+        config: Arc::new(config),
+        certificates: loaded,
+        trust,
+    })
 }
 
 /// Everything that is wrong with the files of `options`, not only the first of it.
@@ -147,10 +195,10 @@ pub fn check(options: &TlsOptions) -> Vec<TlsError> {
         wrong.extend(add_authorities(&mut RootCertStore::empty(), file).err());
     }
     if let Some(file) = &options.client_crl {
-        wrong.extend(read_revocation_lists(file).err());
+        wrong.extend(Revocations::read(file).err());
     }
     if wrong.is_empty() {
-        wrong.extend(server_config(options, false).err());
+        wrong.extend(server_config(options, false, None).err());
     }
     wrong
 }
@@ -304,13 +352,12 @@ fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 fn client_verifier(
     options: &TlsOptions,
     authorities: &Path,
+    roots: RootCertStore,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
-    let mut roots = RootCertStore::empty();
-    add_authorities(&mut roots, authorities)?;
     let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
     if let Some(file) = &options.client_crl {
-        let lists = read_revocation_lists(file)?;
+        let lists = revocation::read_lists(file)?;
         // A list covers its own authority; intermediates without one stay usable.
         builder = builder
             .with_crls(lists)
@@ -327,57 +374,16 @@ fn client_verifier(
     })
 }
 
-/// Reads the revocation lists of a PEM file.
-fn read_revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let pem = read(file)?;
-    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&pem).collect();
-    let lists = lists.ok().filter(|lists| !lists.is_empty());
-    lists.ok_or_else(|| TlsError::Nothing {
-        file: file.to_owned(),
-        what: "revocation list",
-        advice: "it must hold a block that begins with -----BEGIN X509 CRL-----",
-    })
-}
-
-/// The certificates that a file of revocation lists names.
-///
-/// # Errors
-/// [`TlsError`].
-pub fn revoked(file: &Path) -> Result<HashSet<CertificateId>, TlsError> {
-    let mut revoked = HashSet::new();
-    for der in read_revocation_lists(file)? {
-        let (_, list) = CertificateRevocationList::from_der(&der).map_err(|error| TlsError::Unusable {
-            file: file.to_owned(),
-            reason: format!("not a usable revocation list: {error}"),
-        })?;
-        let issuer = list.issuer().as_raw();
-        revoked.extend(
-            list.iter_revoked_certificates()
-                .map(|one| id_of(issuer, one.raw_serial())),
-        );
-    }
-    Ok(revoked)
-}
-
-fn id_of(issuer: &[u8], serial: &[u8]) -> CertificateId {
-    // Its length goes first, so that no issuer runs into a serial number.
-    let digest = Sha256::new()
-        .chain_update((issuer.len() as u64).to_be_bytes())
-        .chain_update(issuer)
-        .chain_update(serial)
-        .finalize();
-    let mut id = CertificateId::default();
-    id.copy_from_slice(&digest[..16]);
-    id
-}
-
 fn client_certificate(der: &CertificateDer<'_>) -> Option<ClientCertificate> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     Some(ClientCertificate {
         common_name: names::common_name(&certificate),
         subject: names::subject(certificate.subject()),
         subject_der: certificate.subject().as_raw().to_vec(),
-        id: Some(id_of(certificate.issuer().as_raw(), certificate.raw_serial())),
+        id: Some(revocation::id_of(
+            revocation::content(certificate.issuer().as_raw()),
+            certificate.raw_serial(),
+        )),
         alternative_names: names::alternative_names(&certificate),
         serial: certificate.serial.to_str_radix(16),
         not_after: certificate.validity().not_after.timestamp(),

@@ -258,8 +258,8 @@ pub(crate) fn certificates(data: &[u8]) {
             let text = error.to_string();
             assert!(!text.is_empty() && !text.contains('\n'), "{text}");
         }
-        if let Ok(revoked) = tls::revoked(file) {
-            assert!(revoked.len() <= data.len());
+        if let Ok(revocations) = tls::Revocations::read(file) {
+            assert!(revocations.revoked.len() <= data.len());
         }
     });
 }

@@ -12,7 +12,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
 use rustls::pki_types::{PrivateKeyDer, ServerName, pem::PemObject as _};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 use sundew::broker::Parts;
 use sundew::protocol::version::Version;
 use sundew::server::ServerOptions;
@@ -102,8 +102,12 @@ impl Authority {
     }
 
     fn make(&self, kind: Kind) -> Made {
+        self.sign(&kind.params())
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Made {
         let key = KeyPair::generate().unwrap();
-        let made = kind.params().signed_by(&key, &self.issuer).unwrap();
+        let made = params.signed_by(&key, &self.issuer).unwrap();
         Made {
             certificate: made.pem(),
             key: key.serialize_pem(),
@@ -221,6 +225,67 @@ fn connected(config: ClientConfig, port: u16, version: Version, client_id: &str)
     client
 }
 
+/// Whether a client that was there before resumes its session; `None` where it gets no CONNACK.
+fn resumes(config: &ClientConfig, port: u16) -> Option<bool> {
+    let mut stream = open(config.clone(), "localhost", port);
+    stream.write_all(&Connect::default().encode(Version::V5)).ok()?;
+    stream.flush().ok()?;
+    stream.read_exact(&mut [0; 4]).ok()?;
+    Some(stream.conn.handshake_kind() == Some(HandshakeKind::Resumed))
+}
+
+/// A fleet that comes back after a certificate was renewed costs no signatures; who is not trusted any more cannot come back at all.
+#[test]
+fn sessions_are_resumed_over_a_reload_as_long_as_the_same_clients_are_trusted() {
+    for is_tls12 in [false, true] {
+        let authority = Authority::new();
+        let certificate = authority.make(Kind { serial: 1, ..GOOD });
+        let broker = Broker::start(1, authority.asking());
+        let config = authority.client(Some(&certificate), is_tls12);
+        let resumes = || resumes(&config, broker.port);
+        let reload = || assert!(reload(&broker));
+        assert_eq!([resumes(), resumes()], [Some(false), Some(true)]);
+        reload();
+        assert_eq!(resumes(), Some(true), "nothing has changed");
+        authority.serve_as(authority.server("localhost"));
+        reload();
+        assert_eq!(resumes(), Some(true), "another certificate of ours");
+        authority.revoke(&[99]);
+        reload();
+        assert_eq!([resumes(), resumes()], [Some(false), Some(true)], "somebody is revoked");
+        let trusted = fs::read(authority.path("ca.pem")).unwrap();
+        fs::write(authority.path("ca.pem"), Authority::new().issuer.pem()).unwrap();
+        reload();
+        assert_eq!(resumes(), None, "its authority is not trusted any more");
+        fs::write(authority.path("ca.pem"), trusted).unwrap();
+        reload();
+        assert_eq!([resumes(), resumes()], [Some(false), Some(true)], "it is again");
+        authority.revoke(&[1]);
+        reload();
+        assert_eq!(resumes(), None, "it is revoked itself");
+    }
+}
+
+#[test]
+fn a_session_is_not_resumed_when_its_certificate_has_ended() {
+    let authority = Authority::new();
+    let ends = OffsetDateTime::now_utc() + Days::seconds(3);
+    let mut params = GOOD.params();
+    params.not_after = ends;
+    let certificate = authority.sign(&params);
+    let broker = Broker::start(1, authority.asking());
+    let config = authority.client(Some(&certificate), false);
+    assert_eq!(
+        resumes(&config, broker.port),
+        Some(false),
+        "the machine is too slow for this story"
+    );
+    while OffsetDateTime::now_utc() <= ends + Days::seconds(1) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(resumes(&config, broker.port), None);
+}
+
 #[test]
 fn only_a_good_certificate_of_the_right_authority_gets_in() {
     let (authority, stranger) = (Authority::new(), Authority::new());
@@ -325,7 +390,7 @@ fn tls_1_1_and_older_are_refused() {
 fn a_certificate_that_is_revoked_while_its_client_is_connected() {
     let authority = Authority::new();
     let (one, other) = (
-        authority.make(Kind { serial: 1, ..GOOD }),
+        authority.make(Kind { serial: 200, ..GOOD }), // whose first bit is set, so that a byte goes before it
         authority.make(Kind { serial: 2, ..GOOD }),
     );
     for version in BOTH {
@@ -337,7 +402,7 @@ fn a_certificate_that_is_revoked_while_its_client_is_connected() {
         good.subscribe("a", 0);
         bad.publish(Publish::new("a", "x", 1));
         good.expect_text("a", "x");
-        authority.revoke(&[1]);
+        authority.revoke(&[200]);
         assert!(reload(&broker));
         if version.has_properties() {
             bad.expect_disconnect(0x87);
