@@ -356,6 +356,14 @@ metrics! {
     limit_connect_time: Counter "limits_reached", "limit" = "connect_time";
     /// Times a limit was reached: size of a received packet.
     limit_packet_size: Counter "limits_reached", "limit" = "packet_size";
+    /// Times a limit was reached: size of a will.
+    limit_will_bytes: Counter "limits_reached", "limit" = "will_bytes";
+    /// Times a limit was reached: length of a client id.
+    limit_client_id_bytes: Counter "limits_reached", "limit" = "client_id_bytes";
+    /// Times a limit was reached: length of a token.
+    limit_token_bytes: Counter "limits_reached", "limit" = "token_bytes";
+    /// Times a limit was reached: wills that wait for their delay; one more was published at once.
+    limit_pending_wills: Counter "limits_reached", "limit" = "pending_wills";
     /// Times a limit was reached: unacknowledged messages of a client (Receive Maximum).
     limit_receive_maximum: Counter "limits_reached", "limit" = "receive_maximum";
     /// Times a limit was reached: topic aliases of a client.

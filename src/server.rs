@@ -63,6 +63,8 @@ pub struct ServerOptions {
     pub access: Option<Arc<LiveAccess>>,
     /// How often the files of `access`, and certificates, are looked at; `None`: never. Default 250 ms.
     pub watch_interval: Option<Duration>,
+    /// What `sundew reload` does; default: users, rules and certificates are read again, and no configuration.
+    pub on_reload: Option<OnReload>,
 }
 
 impl Default for ServerOptions {
@@ -78,6 +80,7 @@ impl Default for ServerOptions {
             storage: None,
             access: None,
             watch_interval: Some(Duration::from_millis(250)),
+            on_reload: None,
         }
     }
 }
@@ -114,7 +117,7 @@ pub struct Server {
     /// Looks at the files of users and rules, and at certificates, as long as it is there.
     _watch: Option<FileWatch>,
     /// Listens to commands in the data directory, where there is one.
-    control: Option<Control>,
+    _control: Option<Control>,
 }
 
 impl Server {
@@ -148,7 +151,8 @@ impl Server {
             broker: Arc::clone(&broker),
             certificates,
         };
-        let control = directory.and_then(|directory| listen_to_commands(&directory, &reloader, clock));
+        let on_reload = options.on_reload;
+        let control = directory.and_then(|directory| listen_to_commands(&directory, &reloader, on_reload, clock));
         let (stop, stopped) = watch::channel(Stop::Running);
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker::handle()).unzip();
         let inside = Inside::new(handles.clone())?;
@@ -181,7 +185,7 @@ impl Server {
         Ok(Self {
             reloader,
             _watch: watch.transpose()?,
-            control,
+            _control: control,
             broker,
             clock,
             inside,
@@ -242,13 +246,6 @@ impl Server {
         &self.reloader
     }
 
-    /// What `sundew reload` does from now on; before it was to read users, rules and certificates, and no configuration.
-    pub fn on_reload(&self, reload: OnReload) {
-        if let Some(control) = &self.control {
-            control.on_reload(reload);
-        }
-    }
-
     /// Stops: clients are told and have until the drain time is over. True when all were gone by then.
     pub fn stop(mut self) -> bool {
         self.stop.send_replace(Stop::Draining);
@@ -277,12 +274,17 @@ impl Server {
 }
 
 /// Where nothing is kept, no command finds the broker.
-fn listen_to_commands(directory: &Path, reloader: &Reloader, clock: Clock) -> Option<Control> {
+fn listen_to_commands(
+    directory: &Path,
+    reloader: &Reloader,
+    on_reload: Option<OnReload>,
+    clock: Clock,
+) -> Option<Control> {
     let broker = &reloader.broker;
     let started = broker
         .store
         .keeps()
-        .then(|| Control::start(directory, reloader.clone(), clock))?;
+        .then(|| Control::start(directory, reloader.clone(), on_reload, clock))?;
     let warn = |error| {
         let path = directory.display();
         tracing::warn!(%error, "cannot listen in {path}: `sundew ban` and `sundew reload` will not find this broker");

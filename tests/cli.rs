@@ -23,6 +23,8 @@ mod bench;
 mod certificates_renewed;
 #[path = "cli/golden.rs"]
 mod golden;
+#[path = "cli/reloading.rs"]
+mod reloading;
 #[path = "cli/store.rs"]
 mod store;
 #[path = "cli/tenants.rs"]

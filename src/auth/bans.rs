@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 
 use foldhash::fast::RandomState;
 
+use super::way::TOKEN_TOO_LARGE;
 use crate::protocol::time::Time;
 use crate::session::network::{Network, source};
 
@@ -44,7 +45,7 @@ const GUESSES: &[&str] = &[
     "token_signature",
     "token_algorithm",
     "token_malformed",
-    "token_too_large",
+    TOKEN_TOO_LARGE,
     "backend_refused",
 ];
 

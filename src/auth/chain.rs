@@ -7,6 +7,7 @@
 //!
 //! Who begins enhanced authentication goes none of these ways but [`super::enhanced`], certificate or not.
 
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -168,6 +169,13 @@ impl Chain {
         self
     }
 
+    /// Whose clients are.
+    #[must_use]
+    pub fn with_tenants(mut self, tenants: Tenants) -> Self {
+        self.tenants = RwLock::new(Arc::new(tenants));
+        self
+    }
+
     /// Counts its generations there, where others move it, too: ways whose answers may be other ones than before.
     #[must_use]
     pub fn with_generation(mut self, generation: Arc<AtomicU64>) -> Self {
@@ -177,14 +185,25 @@ impl Chain {
 
     /// Replaces them; clients that were let in for what is not there any more are told to go.
     pub fn replace(&self, entrances: Entrances) {
-        *self.entrances.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(entrances);
+        let mut current = self.entrances.write().unwrap_or_else(PoisonError::into_inner);
+        let before = mem::replace(&mut *current, Arc::new(entrances));
         self.generation.fetch_add(1, Ordering::Release);
+        drop(current);
+        drop(before); // which may take long
     }
 
-    /// Replaces the tenants; clients that belong to another one now, or to none any more, are told to go.
-    pub fn replace_tenants(&self, tenants: Tenants) {
-        *self.tenants.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tenants);
+    /// Replaces the entrances, the tenants, whose clients are told to go where they belong to another one now, or to none any more, and
+    /// whatever else `and` replaces, as one: who has seen something of it and looks at the generations sees that they have moved, and whatever
+    /// he asks then is of the new ones.
+    pub fn replace_all(&self, entrances: Entrances, tenants: Tenants, and: impl FnOnce()) {
+        let mut all = self.entrances.write().unwrap_or_else(PoisonError::into_inner);
+        let mut whose = self.tenants.write().unwrap_or_else(PoisonError::into_inner);
+        and();
+        let before = mem::replace(&mut *all, Arc::new(entrances));
+        let belonged = mem::replace(&mut *whose, Arc::new(tenants));
         self.generation.fetch_add(1, Ordering::Release);
+        drop((all, whose));
+        drop((before, belonged));
     }
 
     /// The tenants as they are now.

@@ -392,3 +392,21 @@ impl Authorizer for AllowAll {
         false
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Is asked what clients may do, and never answers.
+    pub(crate) struct Silent;
+
+    impl Authorizer for Silent {
+        fn publish(&self, _: &Access<'_>, _: TopicName<'_>, _: QoS, _: bool, _: Token) -> Answer<bool> {
+            Answer::Pending
+        }
+
+        fn subscribe(&self, _: &Access<'_>, _: TopicFilter<'_>, _: Token) -> Answer<bool> {
+            Answer::Pending
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! **A rule that denies wins, wherever it stands; else one rule that allows is enough; else it is denied.** So the order of rules has no
 //! meaning but for which of them is named as the one that decided. Where nothing is configured, everything is allowed but `$SYS`.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -384,8 +385,11 @@ impl LiveRules {
     /// Replaces them. Every question from now on is answered by the new ones; what connections remember they forget with the next
     /// packet or letter of their worker.
     pub fn replace(&self, rules: Rules) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
-        self.generation.fetch_add(1, Ordering::Release);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let before = mem::replace(&mut *current, Arc::new(rules));
+        self.generation.fetch_add(1, Ordering::Release); // who sees the new ones sees this, too
+        drop(current);
+        drop(before);
     }
 }
 

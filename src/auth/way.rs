@@ -150,6 +150,8 @@ pub enum BackendEvent {
     Overloaded,
 }
 
+/// Why a client is refused whose token is longer than any that is taken.
+pub const TOKEN_TOO_LARGE: &str = "token_too_large";
 /// Shortest text that is taken for a piece of a token, bytes: nobody has such a password by chance.
 const TOKEN_BYTES_MIN: usize = 32;
 

@@ -4,6 +4,7 @@ mod asked;
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
+use std::mem;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,6 +86,8 @@ pub struct AccessProblem {
     pub line: Option<u32>,
     /// What, and what to do about it.
     pub message: String,
+    /// It may be over without a change of the file: too many open files, a device that is away for a moment.
+    pub is_passing: bool,
 }
 
 /// What the files say.
@@ -259,6 +262,8 @@ impl Reading<'_> {
                     file: path.to_owned(),
                     line: None,
                     message: format!("cannot read it: {error}; {hint}"),
+                    // A file that comes back looks different, and one that is no good stays so until it does.
+                    is_passing: error.raw_os_error().is_some() && error.kind() != io::ErrorKind::NotFound,
                 });
                 None
             }
@@ -271,6 +276,7 @@ fn of_line(path: &Path, problem: crate::auth::place::FileProblem) -> AccessProbl
         file: path.to_owned(),
         line: Some(problem.line),
         message: problem.message,
+        is_passing: false,
     }
 }
 
@@ -346,6 +352,8 @@ struct Watch {
     seen: Vec<Fingerprint>,
     /// When it was told that one of them had been emptied.
     told_empty: Vec<Fingerprint>,
+    /// That one cannot be read has been told, and is tried again.
+    is_failing: bool,
 }
 
 /// Why it does not begin.
@@ -395,7 +403,7 @@ impl LiveAccess {
         let mut chain =
             Chain::new(access.entrances, pool, seed.clone()).with_generation(Arc::clone(&backends.generation));
         chain = chain.with_scram(ScramSeed { secret, random });
-        chain.replace_tenants(access.tenants);
+        chain = chain.with_tenants(access.tenants);
         if options.hides_wrong_password {
             chain = chain.with_wrong_password(ReasonCode::NotAuthorized);
         }
@@ -408,6 +416,7 @@ impl LiveAccess {
                 read: looks.clone(),
                 seen: looks,
                 told_empty: Vec::new(),
+                is_failing: false,
                 options,
             }),
         })
@@ -458,33 +467,48 @@ impl LiveAccess {
             error!("users and rules stay as they were: {error}");
             return Err(error);
         }
-        let before = options.map(|options| std::mem::replace(&mut watch.options, options));
+        watch.is_failing = false; // who asks is told
+        let Some(options) = options else {
+            let now = watch.options.looks();
+            return self.read_again(&mut watch, now, false);
+        };
+        let (before, were_read) = (mem::replace(&mut watch.options, options), watch.read.clone());
         let now = watch.options.looks();
         // Who asks for it may have changed what a program says.
         self.backends.forget_answers();
         let read = self.read_again(&mut watch, now, false);
-        if let (true, Some(before)) = (read.is_err(), before) {
-            watch.options = before;
-            watch.read = watch.options.looks();
+        if read.is_err() {
+            // Of the files that go on counting nothing was taken over: what has changed in them is looked at as before.
+            (watch.options, watch.read) = (before, were_read);
         }
         read
     }
 
     /// `waits`: what changes while it is read is left for another time.
     fn read_again(&self, watch: &mut Watch, looks: Vec<Fingerprint>, waits: bool) -> Result<usize, ReloadError> {
-        watch.read = looks; // a file that is wrong is told about once
+        let before = mem::replace(&mut watch.read, looks); // a file that is wrong is told about once
         let read = watch.options.read_for(&self.seed, &self.backends);
         if waits && watch.options.looks() != watch.read {
             return Err(ReloadError::Changing);
         }
-        let access = read.map_err(|problems| {
-            let first = problems.first().map(ToString::to_string);
-            error!(
-                problems = problems.len(),
-                first, "users and rules stay as they were: a file is wrong"
-            );
-            ReloadError::Files(problems)
-        })?;
+        let was_failing = mem::take(&mut watch.is_failing);
+        let access = match read {
+            Ok(access) => access,
+            Err(problems) => {
+                watch.is_failing = problems.iter().any(|problem| problem.is_passing);
+                if watch.is_failing {
+                    watch.read = before; // it will not look different when that is over
+                }
+                if !(watch.is_failing && was_failing) {
+                    let first = problems.first().map(ToString::to_string);
+                    error!(
+                        problems = problems.len(),
+                        first, "users and rules stay as they were: a file is wrong"
+                    );
+                }
+                return Err(ReloadError::Files(problems));
+            }
+        };
         for warning in &access.warnings {
             warn!("{warning}");
         }
@@ -493,9 +517,8 @@ impl LiveAccess {
         info!(rules, "users and rules read again");
         self.backends.start(&access.issuers);
         log_tenants(self.chain.tenants().list(), access.tenants.list());
-        self.rules.replace(access.rules);
-        self.chain.replace_tenants(access.tenants);
-        self.chain.replace(access.entrances);
+        let replace_rules = || self.rules.replace(access.rules);
+        self.chain.replace_all(access.entrances, access.tenants, replace_rules);
         Ok(rules)
     }
 }

@@ -18,7 +18,7 @@ use super::jwks::JwksUrl;
 use super::pool::Pool;
 use crate::auth::chain::TOO_MANY_TOKEN_CHECKS;
 use crate::auth::grants::Grants;
-use crate::auth::way::{Asked, Asker, Question, Shown, Way, looks_like_token};
+use crate::auth::way::{Asked, Asker, Question, Shown, TOKEN_TOO_LARGE, Way, looks_like_token};
 use crate::auth::{Identity, Refusal, Verdict};
 use crate::protocol::reason::ReasonCode;
 use crate::session::request::ConnectRequest;
@@ -127,7 +127,7 @@ impl TokenFault {
     /// The word in the log.
     pub const fn why(self) -> &'static str {
         match self {
-            Self::TooLarge => "token_too_large",
+            Self::TooLarge => TOKEN_TOO_LARGE,
             Self::Malformed | Self::Moment(_) => "token_malformed",
             Self::Issuer => "token_issuer",
             Self::Audience => "token_audience",

@@ -52,6 +52,15 @@ impl Worker {
         }
     }
 
+    /// Users and rules were replaced while a client was asked about: the answer is by the new rules, and it may be none of the new users. Looks at
+    /// that first; false where it has to go.
+    #[cold]
+    pub(super) fn stays_after_reload(&mut self, key: ConnectionKey, now: Time) -> bool {
+        self.see_to_access(now);
+        let connection = self.residents.connections.get(key.0);
+        connection.is_some_and(|connection| matches!(connection.phase, Phase::Connected))
+    }
+
     #[cold]
     pub(super) fn look_at_access_again(&mut self, now: Time) {
         if self.me == WorkerId(0) {
@@ -221,6 +230,88 @@ impl Answers for LateAnswers {
     fn access_changed(&self) {
         if let Some(broker) = self.0.upgrade() {
             broker.access_changed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+    use crate::auth::{Answer, Authenticator, Authorizer, Identity};
+    use crate::broker::worker::Status;
+    use crate::broker::{BrokerOptions, Parts};
+    use crate::protocol::qos::QoS;
+    use crate::protocol::topic::TopicName;
+    use crate::session::peer::Peer;
+    use crate::session::peer::tests::peer;
+    use crate::session::request::ConnectRequest;
+
+    /// Users and rules are replaced in the moment in which something is asked: the new rules allow all, and the user is none any more.
+    #[derive(Default)]
+    struct Replaced(AtomicU64);
+
+    impl Authenticator for Replaced {
+        fn connect(&self, _: &ConnectRequest, _: &Peer, _: Token) -> Answer<Verdict> {
+            Answer::Ready(Verdict::Admit(Identity {
+                stamp: Some(1),
+                ..Identity::default()
+            }))
+        }
+
+        fn generation(&self) -> u64 {
+            self.0.load(Ordering::Relaxed)
+        }
+
+        fn stands(&self, _: Option<&str>, _: u64, _: &Peer) -> bool {
+            self.0.load(Ordering::Relaxed) == 0
+        }
+    }
+
+    impl Authorizer for Replaced {
+        fn publish(&self, _: &Access<'_>, _: TopicName<'_>, _: QoS, _: bool, _: Token) -> Answer<bool> {
+            self.0.store(1, Ordering::Relaxed);
+            Answer::Ready(true)
+        }
+
+        fn subscribe(&self, _: &Access<'_>, _: TopicFilter<'_>, _: Token) -> Answer<bool> {
+            self.0.store(1, Ordering::Relaxed);
+            Answer::Ready(true)
+        }
+
+        fn generation(&self) -> Option<u64> {
+            Some(self.0.load(Ordering::Relaxed))
+        }
+    }
+
+    #[test]
+    fn new_rules_allow_nothing_to_whom_the_new_users_do_not_know() {
+        // PUBLISH `t` with QoS 1; SUBSCRIBE to `t`: each behind a CONNECT that came in the same moment.
+        for packet in [
+            &b"\x32\x07\x00\x01t\x00\x01\x00x"[..],
+            b"\x82\x07\x00\x01\x00\x00\x01t\x00",
+        ] {
+            let now = Time(1_000_000);
+            let replaced = Arc::new(Replaced::default());
+            let parts = Parts {
+                authenticator: Arc::clone(&replaced) as _,
+                authorizer: replaced,
+                ..Parts::default()
+            };
+            let broker = Broker::new(BrokerOptions::default(), 1, parts);
+            let mut worker = Worker::new(broker, WorkerId(0), now);
+            let key = worker.open(peer(), now.plus_secs(10), now);
+            let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c";
+            worker.receive(key, &[connect, packet].concat(), now);
+            assert_eq!(worker.status(key), Status::Closing);
+            let sent: Vec<u8> = worker.output(key).unwrap().chunks().flatten().copied().collect();
+            assert!(
+                sent.ends_with(&[0xE0, 2, 0x87, 0]) || sent.ends_with(&[0xE0, 1, 0x87]),
+                "{sent:02x?}"
+            );
+            let metrics = worker.broker.metrics.sum();
+            assert_eq!((metrics.subscriptions, metrics.publish_received_qos1), (0, 0));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::endings::Ending;
 use super::worker::Worker;
 use crate::auth::chain::{TOO_MANY_CHECKS, TOO_MANY_TOKEN_CHECKS};
-use crate::auth::way::looks_like_token;
+use crate::auth::way::{TOKEN_TOO_LARGE, looks_like_token};
 use crate::auth::{Answer, AuthStep, Identity, Refusal, Verdict};
 use crate::protocol::ids::ConnectionKey;
 use crate::protocol::packet::{Auth, Packet, PacketType};
@@ -76,6 +76,12 @@ impl Worker {
             return self.end_connection(key, Ending::Violation(violation), now);
         }
         let begins = auth.reason == ReasonCode::ReAuthenticate;
+        if let Some(refusal) = self.ban_of_connected(key, now) {
+            return self.let_go(key, refusal.reason, refusal.why, now);
+        }
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            return;
+        };
         if begins {
             let expires_at = &mut connection.admission.expires_at;
             *expires_at = (*expires_at).min(now.plus_millis(AGAIN_MAX_MS));
@@ -133,6 +139,7 @@ impl Worker {
                     match refusal.why {
                         TOO_MANY_CHECKS => self.metrics().limit_password_checks.increment(),
                         TOO_MANY_TOKEN_CHECKS => self.metrics().limit_token_checks.increment(),
+                        TOKEN_TOO_LARGE => self.metrics().limit_token_bytes.increment(),
                         _ => {}
                     }
                     self.count_refusal(key, refusal.why, now);
@@ -145,6 +152,15 @@ impl Worker {
             }
             other => connection.phase = other,
         }
+    }
+
+    /// Whether a connected client that authenticates again is banned by now, as its user: it hears no more of what is right than who connects.
+    fn ban_of_connected(&self, key: ConnectionKey, now: Time) -> Option<Refusal> {
+        let connection = self.residents.connections.get(key.0)?;
+        if !matches!(connection.phase, Phase::Connected) {
+            return None; // what it says it is, is looked at when it has said so
+        }
+        self.check_ban(key, connection.user_name.as_deref(), now).err()
     }
 
     /// Refuses a client that wants to connect as a user who is banned.
@@ -192,7 +208,9 @@ impl Worker {
     fn let_go(&mut self, key: ConnectionKey, reason: ReasonCode, why: &'static str, now: Time) {
         let reason = match reason {
             // DISCONNECT has no such code (table 3-13).
-            ReasonCode::BadUserNameOrPassword | ReasonCode::BadAuthenticationMethod => ReasonCode::NotAuthorized,
+            ReasonCode::BadUserNameOrPassword | ReasonCode::BadAuthenticationMethod | ReasonCode::Banned => {
+                ReasonCode::NotAuthorized
+            }
             reason => reason,
         };
         self.end_connection(key, Ending::Refused(reason, why), now);
@@ -278,12 +296,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::auth::{Access, Authenticator, Authorizer};
+    use crate::auth::Authenticator;
+    use crate::auth::tests::Silent;
     use crate::broker::worker::Status;
     use crate::broker::{Broker, BrokerOptions, Parts};
     use crate::protocol::ids::{Token, WorkerId};
-    use crate::protocol::qos::QoS;
-    use crate::protocol::topic::{TopicFilter, TopicName};
     use crate::session::peer::Peer;
     use crate::session::peer::tests::peer;
     use crate::session::request::ConnectRequest;
@@ -297,19 +314,6 @@ mod tests {
                 lifetime_ms: Some(60_000),
                 ..Identity::default()
             }))
-        }
-    }
-
-    /// Is asked about wills, and never answers.
-    struct Silent;
-
-    impl Authorizer for Silent {
-        fn publish(&self, _: &Access<'_>, _: TopicName<'_>, _: QoS, _: bool, _: Token) -> Answer<bool> {
-            Answer::Pending
-        }
-
-        fn subscribe(&self, _: &Access<'_>, _: TopicFilter<'_>, _: Token) -> Answer<bool> {
-            Answer::Pending
         }
     }
 

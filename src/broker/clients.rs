@@ -82,6 +82,7 @@ impl Worker {
             return refuse(ReasonCode::UnsupportedProtocolVersion, "version_not_allowed");
         }
         if connect.client_id.len() > options.client_id_bytes_max {
+            self.metrics().limit_client_id_bytes.increment();
             return refuse(ReasonCode::ClientIdentifierNotValid, "client_id_too_long");
         }
         if connect.client_id.is_empty() {
@@ -98,6 +99,7 @@ impl Worker {
         }
         if let Some(will) = &connect.will {
             if will.payload.len() > options.will_bytes_max {
+                self.metrics().limit_will_bytes.increment();
                 return refuse(ReasonCode::PacketTooLarge, "limits.will_bytes_max");
             }
             if is_sys(will.topic) {

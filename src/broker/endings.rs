@@ -252,7 +252,11 @@ impl Worker {
         let is_at_limit = || self.broker.metrics.sum().wills_pending >= self.broker.options.pending_wills_max as u64;
         // A broker that keeps its sessions keeps what their clients asked to be delayed, too.
         let is_last_chance = self.is_draining && !self.residents.journal.is_on();
-        if will.delay_secs() == 0 || is_over || is_last_chance || is_at_limit() {
+        if will.delay_secs() == 0 || is_over || is_last_chance {
+            return self.publish_will(slot, &will, now);
+        }
+        if is_at_limit() {
+            self.metrics().limit_pending_wills.increment();
             return self.publish_will(slot, &will, now);
         }
         let due = now.plus_secs(will.delay_secs().into()).min(expires_at);

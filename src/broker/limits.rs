@@ -125,6 +125,41 @@ mod tests {
         packet
     }
 
+    /// Whatever else is done about it.
+    #[test]
+    fn every_limit_of_a_client_is_counted_when_it_is_reached() {
+        let mut worker = worker(|options| {
+            (options.client_id_bytes_max, options.will_bytes_max) = (1, 1);
+            options.delivery.outbox.messages_max = 1;
+            options.delivery.in_flight_max = 1;
+        });
+        let long_id = open(&mut worker);
+        worker.receive(long_id, b"\x10\x0f\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x02cd", NOW);
+        let large_will = open(&mut worker);
+        let connect = b"\x10\x16\x00\x04MQTT\x05\x06\x00\x3c\x00\x00\x01c\x00\x00\x01w\x00\x02xy";
+        worker.receive(large_will, connect, NOW);
+        let aliased = open(&mut worker);
+        let connect = b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c";
+        worker.receive(aliased, connect, NOW);
+        worker.receive(aliased, b"\x30\x08\x00\x01t\x03\x23\x03\xe8x", NOW);
+        let _silent = open(&mut worker);
+        worker.expire(NOW.plus_secs(10));
+        // One message is under way and not acknowledged, one waits: that is full.
+        let subscriber = open(&mut worker);
+        let subscribe = b"\x82\x07\x00\x01\x00\x00\x01t\x01";
+        worker.receive(subscriber, &[&connect[..], subscribe].concat(), NOW);
+        worker.receive(subscriber, &b"\x32\x07\x00\x01t\x00\x01\x00x".repeat(2), NOW);
+        let metrics = worker.metrics();
+        let counted = [
+            &metrics.limit_client_id_bytes,
+            &metrics.limit_will_bytes,
+            &metrics.limit_topic_aliases,
+            &metrics.limit_connect_time,
+            &metrics.limit_queue_messages,
+        ];
+        assert_eq!(counted.map(|metric| metric.get()), [1; 5]);
+    }
+
     #[test]
     fn what_strangers_hold_together_is_bounded_and_clients_that_hold_nothing_enter() {
         let mut worker = worker(|options| options.unauthenticated_bytes_max = 1 << 20);

@@ -77,6 +77,10 @@ impl Worker {
         let named = match self.check_publish(key, publish) {
             Ok(named) => named,
             Err(violation) => {
+                let aliases = self.broker.options.topic_alias_maximum;
+                if matches!(violation, Violation::TopicAlias(alias) if alias > aliases) {
+                    self.metrics().limit_topic_aliases.increment();
+                }
                 self.end_connection(key, Ending::Violation(violation), now);
                 return Flow::Done;
             }
@@ -253,6 +257,12 @@ impl Worker {
         let who = Access::of(connection);
         let authorizer = &self.broker.authorizer;
         let answer = authorizer.publish(&who, topic, publish.qos, publish.retain, token);
+        if matches!(answer, Answer::Ready(_)) && self.broker.access_generations() != self.access_seen {
+            return match self.stays_after_reload(key, now) {
+                true => self.may_publish(key, publish, topic, now),
+                false => Answer::Pending,
+            };
+        }
         match answer {
             Answer::Ready(is_allowed) if authorizer.remembers(&who) => {
                 connection.decisions.keep(question, topic.as_str(), is_allowed);

@@ -232,6 +232,7 @@ mod tests {
             "{sent:02x?}"
         );
     }
+
     #[test]
     fn user_properties_are_bytes_too() {
         let rate = PublishRate {

@@ -84,6 +84,7 @@ impl Worker {
                 }
             }
             Phase::Opening | Phase::Authenticating(_) | Phase::Admitted(_) => {
+                self.metrics().limit_connect_time.increment();
                 self.end_connection(key, Ending::ConnectTimeout, now);
             }
         }

@@ -160,6 +160,12 @@ impl Worker {
         };
         let who = Access::of(connection);
         let answer = self.broker.authorizer.subscribe(&who, filter, token);
+        if matches!(answer, Answer::Ready(_)) && self.broker.access_generations() != self.access_seen {
+            return match self.stays_after_reload(key, now) {
+                true => self.may_subscribe(key, filter, now),
+                false => Answer::Pending,
+            };
+        }
         if answer == Answer::Pending {
             self.wait_for_answer(key, token, now);
         }

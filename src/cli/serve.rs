@@ -14,7 +14,7 @@ use crate::{
     broker::Parts,
     config::{self, Config, Layers, Listen, Loaded, Problem, schema},
     logging::{self, LogGuard},
-    server::{Server, ServerOptions, StartError},
+    server::{Server, ServerOptions, StartError, reload::OnReload},
     storage::disk::OpenError,
     transport::{listener::ListenError, memory},
 };
@@ -98,6 +98,7 @@ fn serve(loaded: Loaded, layers: &Layers) -> Exit {
         }
     };
     let config = &loaded.config;
+    let on_reload = on_reload(Reloading::new(layers.clone(), &loaded));
     let access = match LiveAccess::start(config.access_options(), &config.hashing_options()) {
         Ok(access) => Arc::new(access),
         Err(error) => {
@@ -120,6 +121,7 @@ fn serve(loaded: Loaded, layers: &Layers) -> Exit {
         drain: config.shutdown.deadline,
         storage: config.storage_options(std::env::var_os("STATE_DIRECTORY")),
         access: Some(access),
+        on_reload: Some(on_reload.clone()),
         watch_interval: Some(config.auth.watch_interval).filter(|interval| !interval.is_zero()),
         ..ServerOptions::default()
     };
@@ -148,21 +150,24 @@ fn serve(loaded: Loaded, layers: &Layers) -> Exit {
     for warning in open_to_everybody(config) {
         tracing::warn!("{warning}");
     }
-    let signal = reload_until_stop(&mut signals, &server, layers, &loaded);
+    let signal = reload_until_stop(&mut signals, &server, &on_reload);
     stop(signals, server, signal, config.shutdown.deadline)
 }
 
-/// Reads again what counts at once, at SIGHUP and for `sundew reload`. Returns the signal that asks to stop.
-fn reload_until_stop(signals: &mut Signals, server: &Server, layers: &Layers, loaded: &Loaded) -> &'static str {
-    let reloading = Reloading::new(server.reloader().clone(), layers.clone(), loaded);
-    let reloading = Arc::new(Mutex::new(reloading));
-    let asked = Arc::clone(&reloading);
-    let read_again =
-        |reloading: &Mutex<Reloading>| reloading.lock().unwrap_or_else(PoisonError::into_inner).read_again();
-    server.on_reload(Box::new(move || read_again(&asked)));
+/// At SIGHUP and for `sundew reload`, one after the other.
+fn on_reload(reloading: Reloading) -> OnReload {
+    let reloading = Mutex::new(reloading);
+    OnReload(Arc::new(move |reloader| {
+        let mut reloading = reloading.lock().unwrap_or_else(PoisonError::into_inner);
+        reloading.read_again(reloader)
+    }))
+}
+
+/// Reads again what counts at once, at SIGHUP. Returns the signal that asks to stop.
+fn reload_until_stop(signals: &mut Signals, server: &Server, on_reload: &OnReload) -> &'static str {
     loop {
         match signals.wait() {
-            Signals::RELOAD => drop(read_again(&reloading)), // the log tells
+            Signals::RELOAD => drop(on_reload.0(server.reloader())), // the log tells
             signal => return signal,
         }
     }

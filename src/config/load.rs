@@ -8,6 +8,8 @@ use std::{
 
 use ::config::{ConfigError, Map, Source, Value};
 
+use crate::backends::access::Fingerprint;
+
 use super::{
     Config, Problem, Severity, check,
     option::{Reading, Setting},
@@ -117,6 +119,8 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
     /// The files it was read from.
     pub files: Vec<PathBuf>,
+    /// How these, and the folder of drop-ins, looked before they were read: see [`looks`].
+    pub looked: Vec<Fingerprint>,
     /// What they, the environment and flags say, for [`super::waiting`].
     pub written: Written,
 }
@@ -141,9 +145,10 @@ pub fn load(layers: &Layers) -> Result<Loaded, Vec<Problem>> {
 pub fn read_layers(layers: &Layers) -> Loaded {
     let mut problems = Problems::default();
     let mut builder = ::config::Config::builder();
-    let mut files = Vec::new();
+    let (mut files, mut looked) = (Vec::new(), Vec::new());
     let mut set_by: BTreeMap<String, String> = BTreeMap::new();
-    for (file, text) in read_files(layers.file.as_deref(), &mut problems) {
+    let folder = layers.file.as_deref().map(|file| Fingerprint::of(&drop_ins(file)));
+    for (file, look, text) in read_files(layers.file.as_deref(), &mut problems) {
         let source = TomlSource::parse(&file.display().to_string(), &text, &mut problems);
         for (path, place) in source.leaves() {
             if let Some(earlier) = set_by.insert(path.clone(), place.clone()) {
@@ -152,7 +157,9 @@ pub fn read_layers(layers: &Layers) -> Loaded {
         }
         builder = builder.add_source(source);
         files.push(file);
+        looked.push(look);
     }
+    looked.extend(folder);
     builder = builder.add_source(Variables {
         variables: layers.environment.clone(),
     });
@@ -183,6 +190,7 @@ pub fn read_layers(layers: &Layers) -> Loaded {
         config,
         warnings: problems.into_sorted(),
         files,
+        looked,
         written,
     }
 }
@@ -195,12 +203,23 @@ fn read(tree: Value, problems: &mut Problems) -> Config {
     config
 }
 
-/// The file and its drop-ins with their text, a BOM and CRLF included.
-fn read_files(file: Option<&Path>, problems: &mut Problems) -> Vec<(PathBuf, String)> {
+/// What the files of a configuration, and the folder of its drop-ins, look like.
+pub fn looks(files: &[PathBuf]) -> Vec<Fingerprint> {
+    let folder = files.first().map(|file| drop_ins(file));
+    files.iter().chain(&folder).map(|path| Fingerprint::of(path)).collect()
+}
+
+/// Where they are.
+fn drop_ins(file: &Path) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join("conf.d")
+}
+
+/// The file and its drop-ins with their text, a BOM and CRLF included, and how they looked before: what changes while it is read, or since, looks
+/// different.
+fn read_files(file: Option<&Path>, problems: &mut Problems) -> Vec<(PathBuf, Fingerprint, String)> {
     let Some(file) = file else { return Vec::new() };
     let mut paths = vec![file.to_owned()];
-    let folder = file.parent().unwrap_or(Path::new("")).join("conf.d");
-    if let Ok(entries) = fs::read_dir(&folder) {
+    if let Ok(entries) = fs::read_dir(drop_ins(file)) {
         let mut drop_ins: Vec<_> = entries
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))
             .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
@@ -210,8 +229,9 @@ fn read_files(file: Option<&Path>, problems: &mut Problems) -> Vec<(PathBuf, Str
     }
     let mut files = Vec::with_capacity(paths.len());
     for path in paths {
+        let look = Fingerprint::of(&path);
         match fs::read_to_string(&path) {
-            Ok(text) => files.push((path, text)),
+            Ok(text) => files.push((path, look, text)),
             Err(error) => {
                 let hint = match error.kind() {
                     std::io::ErrorKind::NotFound => "check the path, or leave it out to start with the defaults",

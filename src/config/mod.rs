@@ -19,7 +19,7 @@ pub mod value;
 pub mod waiting;
 mod ways;
 
-pub use load::{Layers, Listen, Loaded, load, read_layers};
+pub use load::{Layers, Listen, Loaded, load, looks, read_layers};
 pub use problem::{Problem, Severity};
 pub use schema::Config;
 

@@ -221,6 +221,7 @@ impl Residents {
             let expired = resident.outbox.drop_expired(now, lost_keys);
             self.metrics.dropped_expired.add(expired);
         }
+        let was_full = resident.session.status.is_full();
         let offered = if is_promised {
             resident
                 .outbox
@@ -238,6 +239,14 @@ impl Residents {
         }
         tell_status(resident, &self.options.outbox, &mut self.congestion);
         note_stall(key, resident, now, &mut self.stalled);
+        if offered != Offered::Queued || (!was_full && resident.session.status.is_full()) {
+            let is_long = resident.outbox.len() >= self.options.outbox.messages_max;
+            let limit = match is_long {
+                true => &self.metrics.limit_queue_messages,
+                false => &self.metrics.limit_queue_bytes,
+            };
+            limit.increment();
+        }
         let lost = match offered {
             Offered::Queued => return offered,
             Offered::QueuedAfterDropping(count) => u64::from(count),
@@ -360,6 +369,9 @@ impl Residents {
                 },
             };
             way.send(connection, &mut resident.session, delivery, is_new);
+        }
+        if connection.output.len() >= self.options.output_bytes_max {
+            self.metrics.limit_output_bytes.increment();
         }
         if resident.outbox.has_stored() {
             self.paging.read_ahead(key, &mut resident.outbox, &self.options);

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -177,26 +177,36 @@ pub(super) struct Control {
     is_over: Arc<AtomicBool>,
     /// Closed when the thread has ended. Behind a lock, so that a server may be shared between threads.
     end: Mutex<mpsc::Receiver<()>>,
-    on_reload: Arc<OnceLock<OnReload>>,
 }
 
 impl Control {
-    /// Bans whom an administrator has banned before, and listens in a data directory, which is this broker's own.
+    /// Bans whom an administrator has banned before, and listens in a data directory, which is this broker's own. Asked to read everything
+    /// again it does `on_reload`, or reads all files where there is none.
     ///
     /// # Errors
     /// The socket cannot be made, or the system gives no thread.
-    pub(super) fn start(directory: &Path, reloader: Reloader, clock: Clock) -> io::Result<Self> {
-        Self::start_with(PATIENCE, directory, reloader, clock)
+    pub(super) fn start(
+        directory: &Path,
+        reloader: Reloader,
+        on_reload: Option<OnReload>,
+        clock: Clock,
+    ) -> io::Result<Self> {
+        Self::start_with(PATIENCE, directory, reloader, on_reload, clock)
     }
 
-    fn start_with(patience: Duration, directory: &Path, reloader: Reloader, clock: Clock) -> io::Result<Self> {
-        let on_reload = Arc::new(OnceLock::new());
+    fn start_with(
+        patience: Duration,
+        directory: &Path,
+        reloader: Reloader,
+        on_reload: Option<OnReload>,
+        clock: Clock,
+    ) -> io::Result<Self> {
         let office = Office {
             file: BanFile::new(directory),
             broker: Arc::clone(&reloader.broker),
             clock,
             reloader,
-            on_reload: Arc::clone(&on_reload),
+            on_reload,
             patience,
         };
         office.restore();
@@ -216,13 +226,7 @@ impl Control {
             path,
             is_over,
             end: Mutex::new(end),
-            on_reload,
         })
-    }
-
-    /// Does this when it is asked to read everything again; only the first one counts.
-    pub(super) fn on_reload(&self, reload: OnReload) {
-        let _ = self.on_reload.set(reload); // there is one already
     }
 }
 
@@ -278,7 +282,7 @@ struct Office {
     broker: Arc<Broker>,
     clock: Clock,
     reloader: Reloader,
-    on_reload: Arc<OnceLock<OnReload>>,
+    on_reload: Option<OnReload>,
     /// For a request, and for its answer.
     patience: Duration,
 }
@@ -323,8 +327,11 @@ impl Office {
                 return Response::Bans(bans.iter().map(|ban| BanLine::of(ban, now)).collect());
             }
             Request::Reload => {
-                let reload = self.on_reload.get();
-                return Response::Reloaded(reload.map_or_else(|| self.reloader.files(), |reload| reload()));
+                let told = match &self.on_reload {
+                    Some(OnReload(reload)) => reload(&self.reloader),
+                    None => self.reloader.files(),
+                };
+                return Response::Reloaded(told);
             }
             Request::AddBan {
                 kind,

@@ -1,5 +1,6 @@
 //! What is read again while the broker runs: users, rules and certificates. By the watch, at SIGHUP, and for `sundew reload`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,14 @@ pub struct Reloaded {
 }
 
 /// What is done for `sundew reload`.
-pub type OnReload = Box<dyn Fn() -> Reloaded + Send + Sync>;
+#[derive(Clone)]
+pub struct OnReload(pub Arc<dyn Fn(&Reloader) -> Reloaded + Send + Sync>);
+
+impl fmt::Debug for OnReload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnReload")
+    }
+}
 
 impl Reloader {
     /// All files, and no other options.

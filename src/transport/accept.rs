@@ -53,6 +53,7 @@ pub(super) async fn accept(
         tracing::error!(listener = rules.name, %error, "cannot accept on this listener");
         return;
     }
+    listener.counts_in(local.metrics());
     let mut chooser = Chooser::new(&gate);
     let (rate, mut bucket) = (listener.shared().options().connect_rate_max, Bucket::default());
     let mut refused = 0u64;

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, UnixListener};
 
@@ -23,6 +24,7 @@ use super::options::{ListenAddress, ListenerOptions};
 use super::peer::{Address, Peer};
 use super::socket::Socket;
 use super::tls::{self, Loaded, LoadedCertificate, Revocations};
+use crate::metrics::Metrics;
 use crate::protocol::repeat::Repeats;
 use crate::protocol::time::Time;
 use crate::session::network::source;
@@ -56,6 +58,8 @@ pub struct Listener {
     without_descriptor: u64,
     /// Connections closed beyond `connections_max` since the last line in the log.
     beyond_limit: u64,
+    /// Where these are counted, once it accepts for a worker.
+    metrics: Option<Arc<CachePadded<Metrics>>>,
 }
 
 /// What the connections of one listener have in common.
@@ -111,6 +115,7 @@ impl Listener {
             reserve_given_up: false,
             without_descriptor: 0,
             beyond_limit: 0,
+            metrics: None,
         })
     }
 
@@ -127,6 +132,11 @@ impl Listener {
             };
         }
         Ok(())
+    }
+
+    /// Counts there what it closes.
+    pub fn counts_in(&mut self, metrics: Arc<CachePadded<Metrics>>) {
+        self.metrics = Some(metrics);
     }
 
     /// What the connections of this listener share.
@@ -197,6 +207,9 @@ impl Listener {
         }
         let Some(slot) = self.place.take_slot() else {
             self.beyond_limit += 1;
+            if let Some(metrics) = &self.metrics {
+                metrics.limit_connections.increment();
+            }
             if self.beyond_limit == 1 {
                 let max = self.shared.options.connections_max;
                 tracing::warn!(listener = name, addr = %peer.address, connections_max = max,

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 
 use super::accept::{self, Gate, Placement};
 use super::addresses::Beyond;
 use super::driver::Driver;
-use super::establish::{Established, Refused, establish, establish_plain, is_plain};
+use super::establish::{Established, Refused, RefusedReason, establish, establish_plain, is_plain};
 use super::listener::{Accepted, Listener, Slot};
 use super::memory::MemoryWatch;
 use super::parking::Parking;
@@ -346,7 +347,12 @@ impl Local {
     fn serve_or_log(self: Rc<Self>, established: Result<Established, Refused>, rules: Arc<ListenerRules>) {
         match established {
             Ok(established) => self.serve(established, rules),
-            Err(refused) => refused.log(),
+            Err(refused) => {
+                if matches!(refused.reason, RefusedReason::Timeout(_)) {
+                    self.count(|metrics| &metrics.limit_connect_time);
+                }
+                refused.log();
+            }
         }
     }
 
@@ -368,8 +374,13 @@ impl Local {
 
     /// Counts something.
     pub(super) fn count(&self, metric: impl Fn(&Metrics) -> &Metric) {
+        metric(&self.metrics()).increment();
+    }
+
+    /// This worker's own.
+    pub(super) fn metrics(&self) -> Arc<CachePadded<Metrics>> {
         let worker = self.broker.borrow();
-        metric(worker.broker().metrics.of(worker.id())).increment();
+        Arc::clone(worker.broker().metrics.of(worker.id()))
     }
 
     fn serve(self: Rc<Self>, established: Established, rules: Arc<ListenerRules>) {

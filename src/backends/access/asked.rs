@@ -81,6 +81,7 @@ impl Reading<'_> {
                         file: file.clone(),
                         line: None,
                         message,
+                        is_passing: false,
                     });
                 }
                 self.fixed(file, Keys::from_secret(&text, *is_base64, self.seed))?
@@ -99,6 +100,7 @@ impl Reading<'_> {
             file: path.to_owned(),
             line: None,
             message: message.clone(),
+            is_passing: false,
         }));
         Some(KeySource::Fixed(Arc::new(keys)))
     }
@@ -108,6 +110,7 @@ impl Reading<'_> {
             file: path.to_owned(),
             line: None,
             message,
+            is_passing: false,
         });
     }
 }

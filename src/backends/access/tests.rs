@@ -146,3 +146,57 @@ fn a_pipe_is_refused_at_once() {
     let said = said.recv_timeout(std::time::Duration::from_secs(10));
     assert_eq!(said.as_deref(), Ok("not a regular file"));
 }
+
+/// Entrances, tenants and rules are of one configuration for whoever looks at them between two equal readings of the generations.
+#[test]
+fn a_reload_replaces_all_at_once() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use crate::auth::tenants::TenantLimits;
+    use crate::auth::{Authenticator as _, Authorizer as _};
+
+    let options = AccessOptions {
+        listeners: vec![listener("mqtt", None)],
+        ..AccessOptions::default()
+    };
+    let live = LiveAccess::start(options, &HashingOptions::default()).unwrap();
+    let is_over = AtomicBool::new(false);
+    let of = |state: usize| {
+        let names = (0..state).map(|number| number.to_string().into_boxed_str());
+        let entrances: Entrances = names.clone().map(|name| (name, Entrance::default())).collect();
+        let tenants = names.map(|name| Tenant {
+            mount: name.clone(),
+            name,
+            listeners: Vec::new(),
+            users: Vec::new(),
+            certificates: Vec::new(),
+            limits: TenantLimits::UNLIMITED,
+        });
+        let list = AclFile::parse("acl", &"topic a\n".repeat(state)).unwrap().rules;
+        let rules = Rules::new(list, Scope::Everywhere, WideSubscriptions::default(), Vec::new());
+        (entrances, Tenants::new(tenants.collect()), rules)
+    };
+    let replace = |state| {
+        let (entrances, tenants, rules) = of(state);
+        live.chain()
+            .replace_all(entrances, tenants, || live.rules().replace(rules));
+    };
+    replace(1);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for turn in 0..20_000 {
+                replace(1 + turn % 3);
+            }
+            is_over.store(true, Ordering::Release);
+        });
+        let generations = || (live.chain().generation(), live.rules().generation());
+        while !is_over.load(Ordering::Acquire) {
+            let before = generations();
+            let rules = live.rules().current().list().len();
+            let (tenants, entrances) = (live.chain().tenants().list().len(), live.chain().current().len());
+            if generations() == before {
+                assert_eq!([rules, tenants], [entrances, entrances]);
+            }
+        }
+    });
+}

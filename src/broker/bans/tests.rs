@@ -1,12 +1,11 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::auth::{Access, Answer, AuthStep, Authenticator, Authorizer, Identity, Verdict};
+use crate::auth::tests::Silent;
+use crate::auth::{Answer, AuthStep, Authenticator, Identity, Verdict};
 use crate::broker::worker::Status;
 use crate::broker::{BrokerOptions, Parts};
 use crate::protocol::ids::Token;
-use crate::protocol::qos::QoS;
-use crate::protocol::topic::{TopicFilter, TopicName};
 use crate::session::peer::Peer;
 use crate::session::peer::tests::peer;
 use crate::session::request::ConnectRequest;
@@ -37,19 +36,6 @@ impl Authenticator for Slow {
     fn continue_with(&self, step: &mut AuthStep<'_>, _: Token) -> Answer<Verdict> {
         step.exchange.user_name = Some("u".into());
         Answer::Ready(Verdict::Continue(b"more"[..].into()))
-    }
-}
-
-/// Is asked about wills, and never answers.
-struct Silent;
-
-impl Authorizer for Silent {
-    fn publish(&self, _: &Access<'_>, _: TopicName<'_>, _: QoS, _: bool, _: Token) -> Answer<bool> {
-        Answer::Pending
-    }
-
-    fn subscribe(&self, _: &Access<'_>, _: TopicFilter<'_>, _: Token) -> Answer<bool> {
-        Answer::Pending
     }
 }
 
@@ -140,4 +126,58 @@ fn guesses_of_those_who_have_gone_count() {
     let key = connect(&mut worker, PASSWORD);
     assert_eq!(worker.status(key), Status::Closing);
     assert_eq!(sent(&mut worker, key)[3], 0x8A);
+}
+
+/// Whoever proves himself with `in` is user `u`; everything else is wrong.
+struct Proves;
+
+impl Authenticator for Proves {
+    fn connect(&self, _: &ConnectRequest, _: &Peer, _: Token) -> Answer<Verdict> {
+        panic!("the client names a method")
+    }
+
+    fn knows_method(&self, _: &str, _: &Peer) -> bool {
+        true
+    }
+
+    fn continue_with(&self, step: &mut AuthStep<'_>, _: Token) -> Answer<Verdict> {
+        Answer::Ready(if step.data == Some(b"in") { right() } else { wrong() })
+    }
+}
+
+#[test]
+fn guesses_of_who_authenticates_again_count_and_who_is_banned_then_goes() {
+    let parts = Parts {
+        authenticator: Arc::new(Proves),
+        ..Parts::default()
+    };
+    let mut worker = Worker::new(Broker::new(BrokerOptions::default(), 1, parts), WorkerId(0), NOW);
+    let again = |data: &[u8; 2]| [&b"\xF0\x0B\x19\x09\x15\x00\x01m\x16\x00\x02"[..], data].concat();
+    let goes = |worker: &mut Worker, key| {
+        assert_eq!(worker.status(key), Status::Closing);
+        let sent = sent(worker, key);
+        assert!(
+            sent.ends_with(&[0xE0, 2, 0x87, 0]) || sent.ends_with(&[0xE0, 1, 0x87]),
+            "{sent:02x?}"
+        );
+        worker.remove(key);
+    };
+    for _ in 0..9 {
+        let guesses = connect(&mut worker, METHOD);
+        assert_eq!(worker.status(guesses), Status::Open);
+        worker.receive(guesses, &again(b"no"), NOW);
+        goes(&mut worker, guesses);
+    }
+    let mut other = METHOD.to_vec();
+    *other.last_mut().unwrap() = b'd';
+    let stays = connect(&mut worker, &other);
+    worker.receive(stays, &again(b"in"), NOW);
+    assert_eq!(worker.status(stays), Status::Open, "nobody is banned yet");
+    let guesses = connect(&mut worker, METHOD);
+    worker.receive(guesses, &again(b"no"), NOW);
+    goes(&mut worker, guesses);
+    worker.receive(stays, &again(b"in"), NOW);
+    goes(&mut worker, stays);
+    let comes = connect(&mut worker, METHOD);
+    assert_eq!(sent(&mut worker, comes)[3], 0x8A);
 }

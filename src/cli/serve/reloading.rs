@@ -13,7 +13,6 @@ use crate::{
 
 /// What the broker that runs was told, to see what is different now.
 pub(super) struct Reloading {
-    reloader: Reloader,
     layers: Layers,
     /// The files of the configuration, and how they looked when they were read.
     files: Vec<PathBuf>,
@@ -25,11 +24,11 @@ pub(super) struct Reloading {
 }
 
 impl Reloading {
-    pub(super) fn new(reloader: Reloader, layers: Layers, loaded: &Loaded) -> Self {
+    /// A start may take long: what is edited meanwhile is different from what was read.
+    pub(super) fn new(layers: Layers, loaded: &Loaded) -> Self {
         Self {
-            reloader,
             layers,
-            looked: looks(&loaded.files),
+            looked: loaded.looked.clone(),
             files: loaded.files.clone(),
             started: loaded.written.clone(),
             waiting: Vec::new(),
@@ -37,21 +36,20 @@ impl Reloading {
     }
 
     /// Users and rules all or none; certificates by themselves: what is wrong with one keeps no other from being renewed.
-    pub(super) fn read_again(&mut self) -> Reloaded {
+    pub(super) fn read_again(&mut self, reloader: &Reloader) -> Reloaded {
         tracing::info!("reading users, rules and certificates again");
         let mut told = Reloaded::default();
-        let look = looks(&self.files);
-        if look == self.looked {
-            self.reloader.access(None, &mut told);
+        if config::looks(&self.files) == self.looked {
+            reloader.access(None, &mut told);
         } else {
-            self.read_configuration(look, &mut told);
+            self.read_configuration(reloader, &mut told);
         }
-        self.reloader.certificates(&mut told);
+        reloader.certificates(&mut told);
         told.waiting.clone_from(&self.waiting);
         told
     }
 
-    fn read_configuration(&mut self, look: Vec<Fingerprint>, told: &mut Reloaded) {
+    fn read_configuration(&mut self, reloader: &Reloader, told: &mut Reloaded) {
         let loaded = match config::load(&self.layers) {
             Ok(loaded) => loaded,
             Err(problems) => {
@@ -72,25 +70,9 @@ impl Reloading {
             tracing::warn!(options, "changed in the configuration, and wait for a restart");
         }
         // What was not taken over is looked at the next time.
-        if !self.reloader.access(Some(loaded.config.access_options()), told) {
+        if !reloader.access(Some(loaded.config.access_options()), told) {
             return;
         }
-        // What changes while it is read is read the next time.
-        self.looked = if loaded.files == self.files {
-            look
-        } else {
-            looks(&loaded.files)
-        };
-        self.files = loaded.files;
+        (self.files, self.looked) = (loaded.files, loaded.looked);
     }
-}
-
-/// What the files of the configuration, and the folder of its drop-ins, look like.
-fn looks(files: &[PathBuf]) -> Vec<Fingerprint> {
-    let drop_ins = files.first().and_then(|file| Some(file.parent()?.join("conf.d")));
-    files
-        .iter()
-        .chain(&drop_ins)
-        .map(|path| Fingerprint::of(path))
-        .collect()
 }

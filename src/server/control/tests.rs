@@ -31,7 +31,7 @@ fn bans_are_made_listed_and_lifted_over_a_socket_that_nobody_else_may_open_and_o
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let (broker, clock) = broker();
-    let control = Control::start(here, reloader(&broker), clock).unwrap();
+    let control = Control::start(here, reloader(&broker), None, clock).unwrap();
     assert_eq!(
         fs::metadata(here.join("control")).unwrap().permissions().mode() & 0o777,
         0o600
@@ -60,7 +60,7 @@ fn bans_are_made_listed_and_lifted_over_a_socket_that_nobody_else_may_open_and_o
     ));
 
     let (broker, clock) = self::broker();
-    let _control = Control::start(here, reloader(&broker), clock).unwrap();
+    let _control = Control::start(here, reloader(&broker), None, clock).unwrap();
     let Response::Bans(bans) = ask(here, &Request::ListBans).unwrap() else {
         panic!("bans")
     };
@@ -84,7 +84,7 @@ fn a_damaged_file_of_bans_is_put_aside_and_what_is_no_request_is_answered() {
     let here = folder.path();
     fs::write(here.join("bans.json"), "[{\"kind\": \"address\"").unwrap();
     let (broker, clock) = broker();
-    let _control = Control::start(here, reloader(&broker), clock).unwrap();
+    let _control = Control::start(here, reloader(&broker), None, clock).unwrap();
     assert!(here.join("bans.json.damaged").exists() && !here.join("bans.json").exists());
     let mut stream = UnixStream::connect(here.join("control")).unwrap();
     stream.write_all(b"bans, please\n").unwrap();
@@ -102,7 +102,7 @@ fn who_is_slow_holds_up_nobody_for_long() {
     let folder = tempfile::tempdir().unwrap();
     let here = folder.path();
     let (broker, clock) = broker();
-    let control = Control::start_with(Duration::from_millis(200), here, reloader(&broker), clock).unwrap();
+    let control = Control::start_with(Duration::from_millis(200), here, reloader(&broker), None, clock).unwrap();
     let mut slow = UnixStream::connect(here.join("control")).unwrap();
     let begin = Instant::now();
     let drip = std::thread::spawn(move || {
@@ -121,7 +121,7 @@ fn a_broker_that_stops_does_not_wait_for_who_says_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (broker, clock) = broker();
     let patience = Duration::from_secs(600);
-    let control = Control::start_with(patience, folder.path(), reloader(&broker), clock).unwrap();
+    let control = Control::start_with(patience, folder.path(), reloader(&broker), None, clock).unwrap();
     // More than its line has places.
     let _silent: Vec<_> = (0..16)
         .map(|_| UnixStream::connect(folder.path().join("control")).unwrap())

@@ -70,6 +70,8 @@ fn beyond_connections_max_new_connections_are_closed() {
     let address = listener.local_addresses()[0];
     runtime().block_on(async {
         listener.attach().unwrap();
+        let metrics = Arc::new(CachePadded::new(Metrics::default()));
+        listener.counts_in(Arc::clone(&metrics));
         let _first_client = TcpStream::connect(address).unwrap();
         let first = listener.accept().await;
         let mut second_client = TcpStream::connect(address).unwrap();
@@ -77,6 +79,7 @@ fn beyond_connections_max_new_connections_are_closed() {
         let waiting = tokio::time::timeout(Duration::from_millis(50), listener.accept()).await;
         assert!(waiting.is_err());
         assert_eq!(second_client.read(&mut [0]).unwrap(), 0);
+        assert_eq!(metrics.limit_connections.get(), 1);
         drop(first);
         let _third_client = TcpStream::connect(address).unwrap();
         listener.accept().await;
