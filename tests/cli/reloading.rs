@@ -15,6 +15,9 @@ fn a_file_that_cannot_be_read_for_a_moment_is_read_when_it_can() {
     let file = folder.path().join("users");
     assert_eq!(user("add", "alice", &file, "secret").0, 0);
     let mut serving = Serving::start(&config);
+    let port = serving.2.clone();
+    let publish = |name| sundew(&["pub", "-p", &port, "-u", name, "-P", "secret", "-t", "a", "-m", "x"]);
+    assert_eq!(publish("alice").0, 0, "all its threads are there");
     let process = Pid::from_child(&serving.0);
     let limit = |current| Rlimit {
         current: Some(current),
@@ -27,10 +30,7 @@ fn a_file_that_cannot_be_read_for_a_moment_is_read_when_it_can() {
     prlimit(Some(process), Resource::Nofile, limit(1024)).unwrap();
     let added = serving.line("user added");
     assert!(added.contains("user=\"bob\""), "{added}");
-    let publish = [
-        "pub", "-p", &serving.2, "-u", "bob", "-P", "secret", "-t", "a", "-m", "x",
-    ];
-    let (code, _, error) = sundew(&publish);
+    let (code, _, error) = publish("bob");
     assert_eq!(code, 0, "{error}");
 }
 
