@@ -151,8 +151,7 @@ impl Server {
             broker: Arc::clone(&broker),
             certificates,
         };
-        let on_reload = options.on_reload;
-        let control = directory.and_then(|directory| listen_to_commands(&directory, &reloader, on_reload, clock));
+        let control = directory.and_then(|at| listen_to_commands(&at, &reloader, options.on_reload, clock));
         let (stop, stopped) = watch::channel(Stop::Running);
         let (handles, inboxes): (Vec<_>, Vec<_>) = (0..workers).map(|_| worker::handle()).unzip();
         let inside = Inside::new(handles.clone())?;

@@ -77,11 +77,7 @@ impl Worker {
         let named = match self.check_publish(key, publish) {
             Ok(named) => named,
             Err(violation) => {
-                let aliases = self.broker.options.topic_alias_maximum;
-                if matches!(violation, Violation::TopicAlias(alias) if alias > aliases) {
-                    self.metrics().limit_topic_aliases.increment();
-                }
-                self.end_connection(key, Ending::Violation(violation), now);
+                self.end_for(violation, key, now);
                 return Flow::Done;
             }
         };
@@ -184,6 +180,15 @@ impl Worker {
             ReasonCode::Success
         };
         self.acknowledge(key, publish, reason, ticket);
+    }
+
+    #[cold]
+    fn end_for(&mut self, violation: Violation, key: ConnectionKey, now: Time) {
+        let aliases = self.broker.options.topic_alias_maximum;
+        if matches!(violation, Violation::TopicAlias(alias) if alias > aliases) {
+            self.metrics().limit_topic_aliases.increment();
+        }
+        self.end_connection(key, Ending::Violation(violation), now);
     }
 
     /// What is wrong with a PUBLISH in this connection; else its topic.

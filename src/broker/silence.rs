@@ -84,9 +84,14 @@ impl Worker {
                 }
             }
             Phase::Opening | Phase::Authenticating(_) | Phase::Admitted(_) => {
-                self.metrics().limit_connect_time.increment();
-                self.end_connection(key, Ending::ConnectTimeout, now);
+                self.end_unconnected(key, now);
             }
         }
+    }
+
+    /// It has not entered in time.
+    fn end_unconnected(&mut self, key: ConnectionKey, now: Time) {
+        self.metrics().limit_connect_time.increment();
+        self.end_connection(key, Ending::ConnectTimeout, now);
     }
 }
