@@ -21,6 +21,7 @@ use crate::wire::{Connect, Publish, Will};
 mod bans;
 mod groups;
 mod matrix;
+mod property;
 mod random;
 mod retained;
 mod sessions;

@@ -30,24 +30,24 @@ const OPEN: &str = "open/x";
 
 /// Somebody with claims in what he was let in by: `site`, `tenant`.
 #[derive(Clone, Copy)]
-struct Who {
-    user: &'static str,
+pub(super) struct Who {
+    pub(super) user: &'static str,
     client_id: &'static str,
     /// The name of his tenant, which is his password, too; empty for none.
     tenant: &'static str,
 }
 
-const MALLORY: Who = Who {
+pub(super) const MALLORY: Who = Who {
     user: "mallory",
     client_id: "m-1",
     tenant: "",
 };
-const GRETA: Who = Who {
+pub(super) const GRETA: Who = Who {
     user: "greta",
     client_id: "g-1",
     tenant: "",
 };
-const WATCHER: Who = Who {
+pub(super) const WATCHER: Who = Who {
     user: "watcher",
     client_id: "w",
     tenant: "",
@@ -61,7 +61,7 @@ const TENANTS: [(&str, &[Who]); 3] = [
 ];
 
 /// Believes names, and knows where everybody works.
-struct Believing;
+pub(super) struct Believing;
 
 impl Authenticator for Believing {
     fn connect(&self, request: &ConnectRequest, _: &Peer, _: Token) -> Answer<Verdict> {
@@ -196,7 +196,7 @@ impl Who {
         if self.user == "mallory" { "north" } else { "south" }
     }
 
-    fn connect(self) -> Connect<'static> {
+    pub(super) fn connect(self) -> Connect<'static> {
         Connect {
             client_id: self.client_id,
             user_name: Some(self.user),
@@ -205,8 +205,12 @@ impl Who {
         }
     }
 
-    const fn of(self, tenant: &'static str) -> Self {
+    pub(super) const fn of(self, tenant: &'static str) -> Self {
         Self { tenant, ..self }
+    }
+
+    pub(super) const fn tenant(self) -> &'static str {
+        self.tenant
     }
 
     /// Who has the same names somewhere else.
@@ -219,7 +223,7 @@ impl Who {
     }
 
     /// What his topic is called by those of no tenant.
-    fn full(self, topic: &str) -> String {
+    pub(super) fn full(self, topic: &str) -> String {
         let slash = if self.tenant.is_empty() { "" } else { "/" };
         [self.tenant, slash, topic].concat()
     }

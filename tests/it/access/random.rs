@@ -10,17 +10,22 @@ use crate::broker::{BOTH, Broker};
 use crate::wire::{PINGREQ, Packet, Publish};
 
 /// Numbers that look random and are the same each time (xorshift).
-struct Random(u64);
+pub(super) struct Random(u64);
 
 impl Random {
-    fn below(&mut self, bound: usize) -> usize {
+    /// Others for each seed.
+    pub(super) fn new(seed: u64) -> Self {
+        Self(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed))
+    }
+
+    pub(super) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 11) as usize % bound
     }
 
-    fn one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
+    pub(super) fn one_of<'a>(&mut self, all: &[&'a str]) -> &'a str {
         all[self.below(all.len())]
     }
 }
@@ -54,7 +59,7 @@ fn may_bob_receive(text: &str, topic: &str) -> bool {
 #[test]
 fn deliveries_are_those_that_the_rules_of_the_moment_allow() {
     for seed in 1..=12 {
-        let mut random = Random(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+        let mut random = Random::new(seed);
         let wide = [
             WideSubscriptions::Refuse,
             WideSubscriptions::Narrow,
