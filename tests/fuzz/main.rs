@@ -461,3 +461,56 @@ fn check_splits(packet: &Packet<'_>, version: Version, reader: Role, random: &mu
         .expect("a whole packet");
     assert_eq!((&read, consumed), (packet, length));
 }
+
+#[test]
+fn requests_on_the_control_socket_break_no_promise() {
+    for_every_seed(|random| {
+        const PIECES: &[&[u8]] = &[
+            b"\"list_bans\"",
+            b"\"reload\"",
+            b"{\"add_ban\":{\"kind\":\"address\",\"value\":\"10.0.0.0/8\",\"seconds\":null,\"note\":\"\"}}",
+            b"{\"add_ban\":{\"kind\":\"user\",\"value\":\"a\",\"seconds\":18446744073709551615,\"note\":\"n\"}}",
+            b"{\"lift_ban\":{\"kind\":\"client\",\"value\":\"\\u0000\"}}",
+            b"{\"done\":1}",
+            b"{\"bans\":[]}",
+            b"{\"reloaded\":{\"taken\":[\"a\"],\"refused\":[],\"waiting\":[]}}",
+            b"{\"failed\":\"\"}",
+            b"\n",
+        ];
+        let mut line = random.pick(PIECES).to_vec();
+        targets::control(&line);
+        mutate(random, &mut line);
+        targets::control(&line);
+        line.extend_from_slice(random.pick(PIECES));
+        targets::control(&line);
+    });
+}
+
+/// The list is that of the functions in `targets.rs`, but for what is read from a whole log only.
+#[test]
+fn every_target_has_a_wrapper_for_cargo_fuzz() {
+    let functions = include_str!("targets.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub(crate) fn "));
+    let names = functions
+        .filter_map(|function| function.split('(').next())
+        .filter(|name| *name != "log");
+    let mut names: Vec<_> = names.map(str::to_owned).collect();
+    names.sort();
+    let manifest = include_str!("cargo-fuzz/Cargo.toml");
+    let binaries = manifest
+        .split("[[bin]]")
+        .skip(1)
+        .filter_map(|binary| binary.split('"').nth(1));
+    let mut binaries: Vec<_> = binaries.map(str::to_owned).collect();
+    binaries.sort();
+    assert_eq!(binaries, names);
+    for name in names {
+        let file = format!(
+            "{}/tests/fuzz/cargo-fuzz/fuzz_targets/{name}.rs",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let wrapper = std::fs::read_to_string(&file).unwrap_or_else(|error| panic!("{file}: {error}"));
+        assert!(wrapper.contains(&format!("targets::{name}(")), "{file}");
+    }
+}

@@ -27,6 +27,7 @@ use sundew::protocol::topic::{TopicFilter, TopicName, matches};
 use sundew::protocol::version::Version;
 use sundew::scram::{self, ClientFirst, Credential, ITERATIONS_MIN, MESSAGE_BYTES_MAX, Mechanism, NONCE_BYTES};
 use sundew::server::BanLine;
+use sundew::server::control::{Request, Response};
 use sundew::storage::image::{Image, ImageOptions, Restored};
 use sundew::storage::record::{Record, records as framed};
 use sundew::transport::options::{CertificateFiles, TlsOptions};
@@ -443,6 +444,28 @@ pub(crate) fn properties(data: &[u8]) {
         copy.push(id, value);
     }
     assert!(copy.view().iter().eq(block.iter()));
+}
+
+/// Reads the bytes as what is asked through the control socket, and as what is answered: what is taken can be said again, and whom a ban is about is
+/// told or refused in words.
+#[allow(dead_code, reason = "some wrappers run one target only")]
+pub(crate) fn control(data: &[u8]) {
+    if let Ok(request) = serde_json::from_slice::<Request>(data) {
+        let written = serde_json::to_vec(&request).expect("it can be written");
+        assert_eq!(serde_json::from_slice::<Request>(&written).expect("and read"), request);
+        if let Request::AddBan { kind, value, .. } | Request::LiftBan { kind, value } = request
+            && let Err(message) = kind.subject(&value)
+        {
+            assert!(!message.is_empty());
+        }
+    }
+    if let Ok(response) = serde_json::from_slice::<Response>(data) {
+        let written = serde_json::to_vec(&response).expect("it can be written");
+        assert_eq!(
+            serde_json::from_slice::<Response>(&written).expect("and read"),
+            response
+        );
+    }
 }
 
 /// Whatever bytes a store takes for records: what is read of them can be written, and read again as the same; they add up to a state
