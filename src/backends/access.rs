@@ -468,14 +468,14 @@ impl LiveAccess {
             return Err(error);
         }
         watch.is_failing = false; // who asks is told
+        // Who asks for it may have changed what a program says.
+        self.backends.forget_answers();
         let Some(options) = options else {
             let now = watch.options.looks();
             return self.read_again(&mut watch, now, false);
         };
         let (before, were_read) = (mem::replace(&mut watch.options, options), watch.read.clone());
         let now = watch.options.looks();
-        // Who asks for it may have changed what a program says.
-        self.backends.forget_answers();
         let read = self.read_again(&mut watch, now, false);
         if read.is_err() {
             // Of the files that go on counting nothing was taken over: what has changed in them is looked at as before.
