@@ -34,8 +34,9 @@ impl Default for MatchCacheLimits {
 
 /// From topic to [`Matched`], for one worker and shared with none. A hit costs one hash, one comparison and two loads.
 ///
-/// Grows as topics come. When it is full, a new topic takes the place of one of four others: of one that is out of date, else of
-/// one that was not asked for lately.
+/// Grows as topics come. When it is full, a topic that comes again soon takes the place of one of four others: of one that is out of
+/// date, else of one that was not asked for lately. One that comes once is not worth a place: where every message has a topic of its own, to
+/// keep them all costs more than to ask the trie.
 #[derive(Debug)]
 pub struct MatchCache {
     generations: Arc<Generations>,
@@ -43,6 +44,10 @@ pub struct MatchCache {
     hasher: RandomState,
     /// Sets of [`WAYS`] entries; the number of sets is a power of two.
     ways: Vec<Option<Entry>>,
+    /// Of each set, a part of the hashes of its entries, 0 where there is none: a topic that is not kept is not looked for at four places.
+    tags: Vec<[u32; WAYS]>,
+    /// Of each set, the tag of the topic that was not kept last; empty while the cache can grow.
+    once: Vec<u32>,
     len: usize,
     receivers: usize,
     /// Where the search for something to drop goes on when there are too many receivers.
@@ -72,6 +77,8 @@ impl MatchCache {
             limits,
             hasher: RandomState::default(),
             ways: empty_ways(sets),
+            tags: vec![[0; WAYS]; sets],
+            once: Vec::new(),
             len: 0,
             receivers: 0,
             hand: 0,
@@ -136,24 +143,25 @@ impl MatchCache {
 
     /// Drops everything.
     pub fn clear(&mut self) {
-        self.ways = empty_ways(self.ways.len().min(WAYS) / WAYS);
+        let sets = self.tags.len().min(1);
+        (self.ways, self.tags, self.once) = (empty_ways(sets), vec![[0; WAYS]; sets], Vec::new());
         (self.len, self.receivers, self.hand) = (0, 0, 0);
         self.last = Arc::default();
     }
 
     fn find(&self, hash: u64, topic: &str) -> Option<usize> {
+        let set = self.set_of(hash);
+        let tags = self.tags.get(set)?;
         let is_it = |entry: &Entry| entry.hash == hash && &*entry.topic == topic;
-        self.set_of(hash).find(|at| self.ways[*at].as_ref().is_some_and(is_it))
+        (0..WAYS)
+            .filter(|way| tags[*way] == tag(hash))
+            .map(|way| set * WAYS + way)
+            .find(|at| self.ways[*at].as_ref().is_some_and(is_it))
     }
 
-    /// The places where a topic may be: none when the cache is off.
-    fn set_of(&self, hash: u64) -> std::ops::Range<usize> {
-        let sets = self.ways.len() / WAYS;
-        if sets == 0 {
-            return 0..0;
-        }
-        let first = (hash as usize & (sets - 1)) * WAYS;
-        first..first + WAYS
+    /// The set where a topic may be.
+    const fn set_of(&self, hash: u64) -> usize {
+        hash as usize & self.tags.len().saturating_sub(1)
     }
 
     #[cold]
@@ -163,20 +171,23 @@ impl MatchCache {
         // Read before the trie is asked: a change in between makes the entry look older than it is, never newer.
         let branch = self.generations.branch_of_topic(topic);
         let generation = self.generations.current(branch);
-        let matched = Arc::new(cold());
+        let matched = cold();
         let receivers = matched.receivers_len();
         if let Some(entry) = found.and_then(|at| self.ways[at].as_mut()) {
             self.receivers -= entry.matched.receivers_len();
-            (entry.generation, entry.matched) = (generation, matched);
-        } else if self.limits.topics_max == 0 || topic.len() > self.limits.topic_bytes_max {
-            self.last = matched;
+            (entry.generation, entry.matched) = (generation, Arc::new(matched));
+        } else if !self.is_worth_a_place(hash, topic) {
+            match Arc::get_mut(&mut self.last) {
+                Some(last) => *last = matched,
+                None => self.last = Arc::new(matched),
+            }
             return &self.last;
         } else {
             let entry = Entry {
                 hash,
                 generation,
                 topic: topic.into(),
-                matched,
+                matched: Arc::new(matched),
                 branch,
                 was_used: true,
             };
@@ -186,10 +197,34 @@ impl MatchCache {
         self.shed(hash, topic)
     }
 
+    /// True when a topic is to be kept: there is room, or it came before, not long ago. One in [`LET_IN`] is kept in any case, so that topics that come in turn,
+    /// each in the way of the next, are not kept out for ever.
+    fn is_worth_a_place(&mut self, hash: u64, topic: &str) -> bool {
+        let set = self.set_of(hash);
+        let Some(tags) = self.tags.get(set) else { return false };
+        if topic.len() > self.limits.topic_bytes_max {
+            return false;
+        }
+        if self.may_grow() || tags.contains(&0) || self.misses.is_multiple_of(LET_IN) {
+            return true;
+        }
+        self.once.resize(self.tags.len(), 0);
+        std::mem::replace(&mut self.once[set], tag(hash)) == tag(hash)
+    }
+
+    const fn may_grow(&self) -> bool {
+        let most = if self.limits.topics_max > WAYS {
+            self.limits.topics_max
+        } else {
+            WAYS
+        };
+        self.ways.len() * 2 <= most
+    }
+
     fn insert(&mut self, entry: Entry) {
         let mut at = self.place_for(entry.hash);
         let is_half_full = self.len * 2 >= self.ways.len();
-        if self.ways[at].is_some() && is_half_full && self.ways.len() * 2 <= self.limits.topics_max.max(WAYS) {
+        if self.ways[at].is_some() && is_half_full && self.may_grow() {
             self.grow();
             at = self.place_for(entry.hash);
         }
@@ -197,6 +232,7 @@ impl MatchCache {
     }
 
     fn put(&mut self, at: usize, entry: Entry) {
+        self.tags[at / WAYS][at % WAYS] = tag(entry.hash);
         match self.ways[at].replace(entry) {
             Some(old) => self.receivers -= old.matched.receivers_len(),
             None => self.len += 1,
@@ -205,33 +241,32 @@ impl MatchCache {
 
     /// A free place, else one whose entry can be missed best. Entries that were used lately get a second chance.
     fn place_for(&mut self, hash: u64) -> usize {
-        let set = self.set_of(hash);
+        let first = self.set_of(hash) * WAYS;
+        let mut set = first..first + WAYS;
         if let Some(free) = set.clone().find(|at| self.ways[*at].is_none()) {
             return free;
         }
         let generations = &self.generations;
         let mut is_stale = |entry: &Entry| entry.generation != generations.current(entry.branch);
-        if let Some(stale) = set
-            .clone()
-            .find(|at| self.ways[*at].as_ref().is_some_and(&mut is_stale))
-        {
+        if let Some(stale) = set.find(|at| self.ways[*at].as_ref().is_some_and(&mut is_stale)) {
             return stale;
         }
         // A place to start at that differs from time to time, so that not always the first one goes.
         let start = (self.misses as usize) % WAYS;
-        let in_turn = (0..WAYS).map(|step| set.start + (start + step) % WAYS);
+        let in_turn = (0..WAYS).map(|step| first + (start + step) % WAYS);
         for at in in_turn {
             match &mut self.ways[at] {
                 Some(entry) if entry.was_used => entry.was_used = false,
                 _ => return at,
             }
         }
-        set.start + start
+        first + start
     }
 
     fn grow(&mut self) {
         let sets = self.ways.len() / WAYS * 2;
         let old = std::mem::replace(&mut self.ways, empty_ways(sets));
+        self.tags = vec![[0; WAYS]; sets];
         (self.len, self.hand) = (0, 0);
         for entry in old.into_iter().flatten() {
             // A set is split in two, so there is room for all of it.
@@ -250,6 +285,7 @@ impl MatchCache {
             if Some(self.hand) != kept
                 && let Some(dropped) = self.ways[self.hand].take()
             {
+                self.tags[self.hand / WAYS][self.hand % WAYS] = 0;
                 self.len -= 1;
                 self.receivers -= dropped.matched.receivers_len();
             }
@@ -263,8 +299,15 @@ fn empty_ways(sets: usize) -> Vec<Option<Entry>> {
     std::iter::repeat_with(|| None).take(sets * WAYS).collect()
 }
 
+/// A part of a hash, and not the one that says which set; never 0.
+const fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32 | 1
+}
+
 /// Places where one topic may be.
 const WAYS: usize = 4;
+/// Of so many topics that come once, one is kept all the same.
+const LET_IN: u64 = 16;
 
 #[cfg(test)]
 mod tests;

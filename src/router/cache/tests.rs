@@ -97,6 +97,46 @@ fn it_stays_within_its_bounds_and_a_hot_topic_survives_a_flood_of_others() {
 }
 
 #[test]
+fn topics_that_come_once_do_not_push_out_those_that_come_again() {
+    let mut subscriptions = Subscriptions::default();
+    subscriptions.subscribe(filter("#"), subscriber(1));
+    let mut cache = cache(
+        &subscriptions,
+        MatchCacheLimits {
+            topics_max: 64,
+            ..MatchCacheLimits::default()
+        },
+    );
+    (0..1_000).for_each(|n| _ = asks(&mut cache, &subscriptions, &format!("old/{n}")));
+    assert_eq!(cache.len(), 64, "full");
+    let kept: Vec<String> = (0..1_000).map(|n| format!("old/{n}")).collect();
+    let kept: Vec<&String> = kept.iter().filter(|topic| cache.get(name(topic)).is_some()).collect();
+    (0..64).for_each(|n| _ = asks(&mut cache, &subscriptions, &format!("once/{n}")));
+    let lost = kept.iter().filter(|topic| cache.get(name(topic)).is_none()).count();
+    assert!(
+        lost <= 64 / LET_IN as usize,
+        "{lost} of 64 were lost to topics that came once"
+    );
+
+    assert_eq!(asks(&mut cache, &subscriptions, "twice"), 1);
+    let again = asks(&mut cache, &subscriptions, "twice") + asks(&mut cache, &subscriptions, "twice");
+    assert!(again <= 1, "it came again, and has a place");
+
+    // Those that take turns are, one after the other, let in all the same: all of the old ones are gone in the end.
+    for _ in 0..1_000 {
+        (0..64).for_each(|n| _ = asks(&mut cache, &subscriptions, &format!("new/{n}")));
+    }
+    let old = kept.iter().filter(|topic| cache.get(name(topic)).is_some()).count();
+    let new = (0..64)
+        .filter(|n| cache.get(name(&format!("new/{n}"))).is_some())
+        .count();
+    assert!(
+        new >= 40 && old + new <= 64,
+        "{new} of 64 new ones are kept, {old} old ones"
+    );
+}
+
+#[test]
 fn what_is_out_of_date_goes_first() {
     let mut subscriptions = Subscriptions::default();
     let of_a = subscriptions.generations().branch_of_topic("a");
