@@ -25,7 +25,7 @@ use crate::session::will::Will;
 use crate::storage::record::{
     Content, MessageRecord, Progress, SessionRecord, SubscriptionRecord, UnreleasedRecord, WillRecord,
 };
-use crate::storage::{Record, RetainedCursor, SnapshotId, Standing, StoreEvents};
+use crate::storage::{Record, RetainedCursor, RetainedPart, SnapshotId, Standing, StoreEvents};
 
 /// How long a client that was refused because the store cannot write is left waiting before its connection ends: it will try the same
 /// again at once. Milliseconds.
@@ -391,8 +391,10 @@ impl StoreEvents for Events {
         self.send(worker, StoreMail::SnapshotMore(snapshot));
     }
 
-    fn snapshot_retained(&self, cursor: &mut RetainedCursor, out: &mut Vec<u8>) -> bool {
-        let Some(broker) = self.0.upgrade() else { return false };
+    fn snapshot_retained(&self, cursor: &mut RetainedCursor, out: &mut Vec<u8>) -> RetainedPart {
+        let Some(broker) = self.0.upgrade() else {
+            return RetainedPart::Gone;
+        };
         let retained = read(&broker.retained);
         // What a topic has now is as new as the last change of all: older records of it do not count any more.
         let order = retained.order();
@@ -405,7 +407,7 @@ impl StoreEvents for Events {
                 break;
             }
             let Some(message) = retained.next_in_store(&mut cursor.0) else {
-                return false;
+                return RetainedPart::Last;
             };
             let view = message.view();
             if let Some(number) = message.number.filter(|_| !is_sys(view.topic)) {
@@ -416,7 +418,7 @@ impl StoreEvents for Events {
                 .encode(out);
             }
         }
-        true
+        RetainedPart::Some
     }
 
     fn loaded(&self, worker: WorkerId, session: SlotKey, messages: Vec<(MessageNumber, Option<Arc<Message>>)>) {

@@ -60,6 +60,17 @@ pub struct SnapshotPart {
     pub is_last: bool,
 }
 
+/// What [`StoreEvents::snapshot_retained`] has given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetainedPart {
+    /// Some, and there may be more.
+    Some,
+    /// The last ones.
+    Last,
+    /// Nothing: the broker is no more, and nobody knows what there was. A snapshot that has not got all of it says too little, and must not count.
+    Gone,
+}
+
 /// How a store stands. Read with every message that must survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -135,8 +146,8 @@ pub trait StoreEvents: Send + Sync {
     /// The store has taken a part and has room for another.
     fn snapshot_more(&self, worker: WorkerId, snapshot: SnapshotId);
 
-    /// Appends some retained messages to a snapshot, as records, behind those of the call before; `cursor` starts as the default. False when there are no more.
-    fn snapshot_retained(&self, cursor: &mut RetainedCursor, out: &mut Vec<u8>) -> bool;
+    /// Appends some retained messages to a snapshot, as records, behind those of the call before; `cursor` starts as the default.
+    fn snapshot_retained(&self, cursor: &mut RetainedCursor, out: &mut Vec<u8>) -> RetainedPart;
 
     /// Messages that a worker wanted for a session; `None` where one cannot be read any more.
     fn loaded(&self, worker: WorkerId, session: SlotKey, messages: Vec<(MessageNumber, Option<Arc<Message>>)>);

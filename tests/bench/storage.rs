@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use sundew::broker::Parts;
 use sundew::server::{Server, ServerOptions};
+use sundew::storage::disk::files::{Files, OsFiles};
 use sundew::storage::disk::{StorageOptions, SyncMode};
 use sundew::transport::options::ListenAddress;
 
@@ -194,19 +195,34 @@ fn start_again() {
             fill(&address, |_| "q/one".to_owned(), false);
         }
         drop(server); // as if it had been killed: there is a log to replay
-        println!("{name:>10} {:>12} {}", "log", child(directory.path()));
-        println!("{name:>10} {:>12} {}", "snapshot", child(directory.path()));
+        let least = if retain { MILLION } else { 0 };
+        println!("{name:>10} {:>12} {}", "log", child(directory.path(), least));
+        println!("{name:>10} {:>12} {}", "snapshot", child(directory.path(), least));
     }
 }
 
 /// Starts on a directory in a process of its own, and stops in order.
-fn child(directory: &Path) -> String {
+fn child(directory: &Path, retained_min: usize) -> String {
+    // A broker that is dropped gives its directory back when its store has ended, which may be a moment later.
+    while OsFiles::new(directory).lock().is_err() {
+        thread::sleep(Duration::from_millis(5));
+    }
     let program = std::env::current_exe().expect("this program");
     let output = std::process::Command::new(program)
         .args(["child".as_ref(), directory.as_os_str()])
         .output()
         .expect("it runs");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let retained = text
+        .split(' ')
+        .zip(text.split(' ').skip(1))
+        .find(|(_, word)| *word == "retained;");
+    let retained = retained.and_then(|(number, _)| number.parse::<usize>().ok());
+    assert!(
+        retained.is_some_and(|retained| retained >= retained_min),
+        "lost: {text}"
+    );
+    text
 }
 
 fn started(directory: &Path) {

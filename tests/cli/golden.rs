@@ -17,7 +17,7 @@ use sundew::storage::image::ImageOptions;
 use sundew::storage::record::{
     Content, Deliveries, DeliveryRecord, MessageRecord, Progress, Record, SessionRecord, SubscriptionRecord, WillRecord,
 };
-use sundew::storage::{Batch, RetainedCursor, SnapshotId, Store, StoreEvents};
+use sundew::storage::{Batch, RetainedCursor, RetainedPart, SnapshotId, Store, StoreEvents};
 
 use super::store::{copy_directory, lines, store};
 use super::*;
@@ -430,8 +430,8 @@ impl StoreEvents for Nobody {
 
     fn snapshot_more(&self, _worker: WorkerId, _snapshot: SnapshotId) {}
 
-    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, _out: &mut Vec<u8>) -> bool {
-        false
+    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, _out: &mut Vec<u8>) -> RetainedPart {
+        RetainedPart::Last
     }
 
     fn loaded(&self, _worker: WorkerId, _session: SlotKey, _messages: Vec<(MessageNumber, Option<Arc<Message>>)>) {}

@@ -16,7 +16,7 @@ use sundew::storage::disk::log::Now;
 use sundew::storage::disk::recover::{Gap, Place, RecoverError, RecoverMode, Recovered, Visitor, recover};
 use sundew::storage::disk::{DiskOptions, SyncMode};
 use sundew::storage::record::SessionRecord;
-use sundew::storage::{Batch, Record, RetainedCursor, SnapshotId, SnapshotPart, StoreEvents};
+use sundew::storage::{Batch, Record, RetainedCursor, RetainedPart, SnapshotId, SnapshotPart, StoreEvents};
 
 use crate::disk::{SimDisk, Survival};
 use crate::engine::{JobList, Waiting};
@@ -77,8 +77,8 @@ impl StoreEvents for Ears {
             .push_back(snapshot);
     }
 
-    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, _out: &mut Vec<u8>) -> bool {
-        false
+    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, _out: &mut Vec<u8>) -> RetainedPart {
+        RetainedPart::Last
     }
 
     fn loaded(&self, _worker: WorkerId, _session: SlotKey, _messages: Vec<(MessageNumber, Option<Arc<Message>>)>) {}

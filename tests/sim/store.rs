@@ -10,7 +10,9 @@ use sundew::protocol::time::Time;
 use sundew::storage::disk::SyncMode;
 use sundew::storage::image::{Image, ImageOptions, Restored};
 use sundew::storage::record::{self, Record};
-use sundew::storage::{Batch, RetainedCursor, SnapshotId, SnapshotPart, Standing, Store, StoreEvents, Stored};
+use sundew::storage::{
+    Batch, RetainedCursor, RetainedPart, SnapshotId, SnapshotPart, Standing, Store, StoreEvents, Stored,
+};
 
 use crate::fault::Fault;
 use crate::random::Random;
@@ -173,7 +175,11 @@ impl LogStore {
         let cursor = self.shelf().draft.as_mut().and_then(|draft| draft.retained.take());
         let Some(mut cursor) = cursor else { return };
         let mut bytes = Vec::new();
-        let has_more = events.snapshot_retained(&mut cursor, &mut bytes);
+        let has_more = match events.snapshot_retained(&mut cursor, &mut bytes) {
+            RetainedPart::Some => true,
+            RetainedPart::Last => false,
+            RetainedPart::Gone => unreachable!("the broker outlives its store here"),
+        };
         if let Some(draft) = &mut self.shelf().draft {
             draft.bytes.append(&mut bytes);
             draft.retained = has_more.then_some(cursor);

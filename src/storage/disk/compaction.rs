@@ -236,6 +236,13 @@ impl Engine {
                 self.compaction.finishing = Some(self.log.last_block());
                 self.jobs.give(Job::SyncSnapshot(id, file));
             }
+            Ok(Need::GiveUp) => {
+                self.drop_snapshot();
+                self.compaction.not_before = self.now.time.plus_millis(AGAIN_MILLIS);
+                if self.failure.is_some() {
+                    self.heal_failed(&io::Error::other("the broker has ended"));
+                }
+            }
         }
     }
 

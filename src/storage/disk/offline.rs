@@ -14,7 +14,7 @@ use super::store::{DiskStore, OpenError, Opened};
 use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
 use crate::protocol::message::Message;
 use crate::storage::image::{Image, ImageOptions, Report, Restored};
-use crate::storage::{RetainedCursor, SnapshotId, Store, StoreEvents};
+use crate::storage::{RetainedCursor, RetainedPart, SnapshotId, Store, StoreEvents};
 
 /// What was made of a store.
 #[derive(Debug)]
@@ -110,8 +110,8 @@ impl StoreEvents for Asks {
         self.send(Ask::More(snapshot));
     }
 
-    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, _out: &mut Vec<u8>) -> bool {
-        false // they are told with the sessions
+    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, _out: &mut Vec<u8>) -> RetainedPart {
+        RetainedPart::Last // they are told with the sessions
     }
 
     fn loaded(&self, _worker: WorkerId, _session: SlotKey, _messages: Vec<(MessageNumber, Option<Arc<Message>>)>) {}

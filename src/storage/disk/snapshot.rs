@@ -13,7 +13,7 @@ use super::files::{Files, StoreFile};
 use super::index::{FileIndex, NumberSet};
 use crate::protocol::ids::{MessageNumber, WorkerId};
 use crate::protocol::time::Time;
-use crate::storage::{RetainedCursor, SnapshotId, SnapshotPart, StoreEvents, record};
+use crate::storage::{RetainedCursor, RetainedPart, SnapshotId, SnapshotPart, StoreEvents, record};
 
 /// Bytes written between two looks at the log's queue, and between two pauses: some tens of microseconds, as a thread that has a core for
 /// longer is one that others wait for.
@@ -37,6 +37,8 @@ pub(super) enum Need {
     Sync,
     /// It is complete: a sync of its file, and of the log.
     Finish,
+    /// To be given up: what is missing will not come.
+    GiveUp,
 }
 
 /// See the module's text.
@@ -190,7 +192,9 @@ impl Snapshot {
                     return Ok(Need::Copy(numbers));
                 }
             } else if !self.is_retained_done {
-                self.pull_retained(events, stamp)?;
+                if !self.pull_retained(events, stamp)? {
+                    return Ok(Need::GiveUp);
+                }
             } else if self.workers_left > 0 || self.is_copying || self.is_syncing {
                 return Ok(Need::Wait);
             } else {
@@ -233,18 +237,23 @@ impl Snapshot {
         Ok(None)
     }
 
-    fn pull_retained(&mut self, events: &dyn StoreEvents, stamp: (Time, u64)) -> io::Result<()> {
+    /// False when there is nobody who could tell.
+    fn pull_retained(&mut self, events: &dyn StoreEvents, stamp: (Time, u64)) -> io::Result<bool> {
         let mut bytes = std::mem::take(&mut self.retained_buffer);
         bytes.clear();
         while bytes.len() < RETAINED_BYTES && !self.is_retained_done {
-            self.is_retained_done = !events.snapshot_retained(&mut self.retained, &mut bytes);
+            match events.snapshot_retained(&mut self.retained, &mut bytes) {
+                RetainedPart::Some => {}
+                RetainedPart::Last => self.is_retained_done = true,
+                RetainedPart::Gone => return Ok(false),
+            }
         }
         if !bytes.is_empty() {
             self.write_block(BlockKind::SnapshotPart, WorkerId(0), &bytes, stamp)?;
         }
         bytes.shrink_to(4 * RETAINED_BYTES);
         self.retained_buffer = bytes;
-        Ok(())
+        Ok(true)
     }
 
     fn write_block(&mut self, kind: BlockKind, worker: WorkerId, body: &[u8], stamp: (Time, u64)) -> io::Result<()> {

@@ -8,7 +8,7 @@ use crate::protocol::qos::QoS;
 use crate::protocol::topic::TopicName;
 use crate::storage::disk::{DiskOptions, DiskStore};
 use crate::storage::record::{Deliveries, DeliveryRecord, Progress, SessionRecord};
-use crate::storage::{Batch, RetainedCursor, SnapshotId, Store, StoreEvents};
+use crate::storage::{Batch, RetainedCursor, RetainedPart, SnapshotId, Store, StoreEvents};
 
 const MESSAGES: u64 = 100;
 const NONE: ImageOptions = ImageOptions { memory_bytes_max: 0 };
@@ -27,8 +27,8 @@ impl StoreEvents for Nobody {
 
     fn snapshot_more(&self, _worker: WorkerId, _snapshot: SnapshotId) {}
 
-    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, _out: &mut Vec<u8>) -> bool {
-        false
+    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, _out: &mut Vec<u8>) -> RetainedPart {
+        RetainedPart::Last
     }
 
     fn loaded(

@@ -153,6 +153,31 @@ fn a_snapshot_takes_the_place_of_the_log_before_it() {
 }
 
 #[test]
+fn a_snapshot_that_nobody_can_complete_does_not_take_the_place_of_the_log() {
+    let mut world = World::new(always());
+    world.write_marks(1..=5);
+    world.told.is_gone.store(true, std::sync::atomic::Ordering::Relaxed);
+    world.input(Input::Compact);
+    world.settle();
+    let (worker, id) = world.told.snapshots.lock().unwrap()[0];
+    // The workers had told everything before the broker went; of what is retained there is more that nobody tells now.
+    world.part(worker, id, mark(50), &[], true);
+    world.settle();
+    world.wait(2000);
+    let (seen, recovered) = read(&world.files, RecoverMode::RefuseDamage).unwrap();
+    assert_eq!((seen.marks, recovered.report.snapshot), (vec![1, 2, 3, 4, 5], None));
+    world.input(Input::Close { with_snapshot: false });
+    world.settle();
+    let (seen, _) = read(&world.files, RecoverMode::RefuseDamage).unwrap();
+    assert_eq!(seen.marks, [1, 2, 3, 4, 5]);
+    assert!(
+        world.files.names().iter().all(|name| name.starts_with("segment")),
+        "{:?}",
+        world.files.names()
+    );
+}
+
+#[test]
 fn a_log_that_fills_at_once_is_replaced_each_second_or_when_it_is_far_too_large() {
     let mut world = World::new(DiskOptions {
         sync: SyncMode::Os,

@@ -11,7 +11,7 @@ use super::super::store::{DiskStore, OpenError};
 use super::world::{Seen, mark, message, number};
 use crate::protocol::ids::{MessageNumber, SlotKey, WorkerId};
 use crate::protocol::message::Message;
-use crate::storage::{Batch, RetainedCursor, SnapshotId, SnapshotPart, Store, StoreEvents};
+use crate::storage::{Batch, RetainedCursor, RetainedPart, SnapshotId, SnapshotPart, Store, StoreEvents};
 
 /// A broker of one worker, which answers at once.
 #[derive(Default)]
@@ -56,9 +56,9 @@ impl StoreEvents for Broker {
 
     fn snapshot_more(&self, _worker: WorkerId, _snapshot: SnapshotId) {}
 
-    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, out: &mut Vec<u8>) -> bool {
+    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, out: &mut Vec<u8>) -> RetainedPart {
         out.extend(mark(78));
-        false
+        RetainedPart::Last
     }
 
     fn loaded(&self, _worker: WorkerId, _session: SlotKey, messages: Vec<(MessageNumber, Option<Arc<Message>>)>) {
@@ -215,8 +215,8 @@ impl StoreEvents for Slow {
 
     fn snapshot_more(&self, _worker: WorkerId, _snapshot: SnapshotId) {}
 
-    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, _out: &mut Vec<u8>) -> bool {
-        false
+    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, _out: &mut Vec<u8>) -> RetainedPart {
+        RetainedPart::Last
     }
 
     fn loaded(&self, _worker: WorkerId, _session: SlotKey, _messages: Vec<(MessageNumber, Option<Arc<Message>>)>) {}

@@ -1,6 +1,7 @@
 //! An engine, a broker that remembers what it was told, and jobs that are done when the story says so.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::super::block::StoreId;
@@ -18,7 +19,7 @@ use crate::protocol::qos::QoS;
 use crate::protocol::time::Time;
 use crate::protocol::topic::TopicName;
 use crate::storage::record::{Content, Deliveries, MessageRecord, Record};
-use crate::storage::{Batch, RetainedCursor, SnapshotId, SnapshotPart, StoreEvents};
+use crate::storage::{Batch, RetainedCursor, RetainedPart, SnapshotId, SnapshotPart, StoreEvents};
 
 /// What the broker was told.
 #[derive(Debug, Default)]
@@ -30,6 +31,8 @@ pub(super) struct Told {
     pub(super) loaded: Mutex<Vec<(MessageNumber, Option<Arc<Message>>)>>,
     /// Records that the retained store would give.
     pub(super) retained: Mutex<Vec<u64>>,
+    /// Nobody can tell any more.
+    pub(super) is_gone: AtomicBool,
 }
 
 impl StoreEvents for Told {
@@ -49,12 +52,19 @@ impl StoreEvents for Told {
         self.more.lock().unwrap().push((worker.0, snapshot));
     }
 
-    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, out: &mut Vec<u8>) -> bool {
+    fn snapshot_retained(&self, _cursor: &mut RetainedCursor, out: &mut Vec<u8>) -> RetainedPart {
+        if self.is_gone.load(Ordering::Relaxed) {
+            return RetainedPart::Gone;
+        }
         let mut retained = self.retained.lock().unwrap();
         if let Some(value) = retained.pop() {
             out.extend(mark(value));
         }
-        !retained.is_empty()
+        if retained.is_empty() {
+            RetainedPart::Last
+        } else {
+            RetainedPart::Some
+        }
     }
 
     fn loaded(&self, _worker: WorkerId, _session: SlotKey, messages: Vec<(MessageNumber, Option<Arc<Message>>)>) {
