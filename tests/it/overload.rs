@@ -1,5 +1,7 @@
 //! More than the broker can take: what happens is what the options say, and who has nothing to do with it does not notice.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sundew::broker::Parts;
@@ -7,7 +9,7 @@ use sundew::protocol::version::Version;
 use sundew::server::ServerOptions;
 
 use crate::abuse::{bound, median_round_trip, resident_kib};
-use crate::broker::{BOTH, story_with};
+use crate::broker::{BOTH, Broker, story_with};
 use crate::client::{Client, PATIENCE};
 use crate::command_line::{self, free_port, sundew};
 use crate::wire::{self, Connect, PUBACK, Packet, Publish};
@@ -157,4 +159,45 @@ fn a_client_that_publishes_to_itself_is_never_made_to_wait() {
         assert!(accepted >= 1000 && got >= 10, "{accepted} and {got}");
         assert_eq!(broker.server.broker().metrics.sum().publishers_paused, 0);
     });
+}
+
+/// Counted in what the broker reads of others while a quiet client waits, as time is another thing on every machine: some turns of who floods, not
+/// some dozens.
+#[test]
+fn a_quiet_client_waits_for_few_turns_of_one_who_floods() {
+    const ROUNDS: usize = 41;
+    let broker = Broker::start(1, |_, _| {});
+    let mut quiet = broker.client("quiet", Version::V311);
+    quiet.subscribe("quiet", 0);
+    let mut flooder = broker.client("flooder", Version::V311);
+    let is_over = Arc::new(AtomicBool::new(false));
+    let is_enough = Arc::clone(&is_over);
+    let flooding = std::thread::spawn(move || {
+        let flood = Publish::new("flood", "x", 0).encode(Version::V311).repeat(100_000);
+        while !is_enough.load(Ordering::Relaxed) {
+            flooder.send(&flood);
+        }
+    });
+    let received = || broker.server.broker().metrics.sum().bytes_received;
+    let begin = Instant::now();
+    while received() < 8 << 20 {
+        assert!(begin.elapsed() < PATIENCE, "no flood");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let mut read: Vec<_> = (0..ROUNDS)
+        .map(|round| {
+            let before = received();
+            quiet.publish(Publish::new("quiet", round.to_string(), 0));
+            quiet.expect_text("quiet", &round.to_string());
+            received() - before
+        })
+        .collect();
+    is_over.store(true, Ordering::Relaxed);
+    flooding.join().unwrap();
+    read.sort_unstable();
+    let median = read[ROUNDS / 2];
+    assert!(
+        median < 2 << 20,
+        "{median} bytes of the flood in a round trip; {read:?}"
+    );
 }
