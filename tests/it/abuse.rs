@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Socket, Type};
 use sundew::protocol::version::Version;
 use sundew::session::peer::{PublishRate, RatePolicy};
+use sundew::transport::certificates::{self, CertificatesOptions};
 
 use crate::broker::{BOTH, V311, story_with};
 use crate::client::{Client, PATIENCE};
@@ -280,6 +281,79 @@ fn a_crowd_that_does_not_enter_costs_little_memory_and_nobody_time() {
         .unwrap()
         .expect_ping_answered();
     drop((silent, unfinished));
+}
+
+/// 5,000 TLS handshakes that never end: most after half of the first message, some after the answer to it, which is what costs.
+#[test]
+fn handshakes_that_stay_half_open_cost_little_memory_and_nobody_time() {
+    const HALF: usize = 4500;
+    const ANSWERED: usize = 500;
+    rlimit::increase_nofile_limit((HALF + ANSWERED) as u64 + 2000).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = CertificatesOptions {
+        folder: folder.path().join("certs"),
+        ..CertificatesOptions::default()
+    };
+    certificates::make(&options).unwrap();
+    let (plain, tls) = (free_port(), free_port());
+    let config = folder.path().join("sundew.toml");
+    let text = format!(
+        "[[listeners]]\naddress = \"127.0.0.1:{plain}\"\n[[listeners]]\naddress = \"0.0.0.0:{tls}\"\nconnect_timeout = \"60s\"\n\
+         [listeners.tls]\ncertificate = \"certs/server.pem\"\nkey = \"certs/server.key\"\n\
+         [storage]\ndirectory = \"data\"\n[auth]\nallow_anonymous = true\n"
+    );
+    fs::write(&config, text).unwrap();
+    let broker = command_line::Broker::start(&mut sundew(&["-c", config.to_str().unwrap()]));
+    let (plain, tls): (u16, u16) = (plain.parse().unwrap(), tls.parse().unwrap());
+    let mut canary = enter(HERE, plain, Version::V311, "canary").unwrap();
+    canary.subscribe("canary", 0);
+    let calm = median_round_trip(&mut canary);
+    let before = resident_kib(broker.id());
+
+    let hello = client_hello();
+    let open = |number: usize, bytes: &[u8]| {
+        let from = Ipv4Addr::new(127, 3, (number / 200) as u8, (number % 200) as u8 + 1);
+        let mut stream = tcp_from(from, tls).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream
+    };
+    let half: Vec<_> = (0..HALF)
+        .map(|number| open(number, &hello[..hello.len() / 2]))
+        .collect();
+    let with_half = resident_kib(broker.id());
+    let crowded = median_round_trip(&mut canary);
+    let answered: Vec<_> = (HALF..HALF + ANSWERED).map(|number| open(number, &hello)).collect();
+    let computing = median_round_trip(&mut canary);
+    for mut stream in &answered {
+        stream.read_exact(&mut [0; 5]).unwrap(); // the answer begins
+    }
+    let after = resident_kib(broker.id());
+    assert!(
+        crowded <= bound(calm) && computing <= bound(calm),
+        "{calm:?} in calm, {crowded:?}, {computing:?}"
+    );
+    let each = with_half.saturating_sub(before) * 1024 / HALF;
+    let each_answered = after.saturating_sub(with_half) * 1024 / ANSWERED;
+    assert!(
+        each < 16 * 1024 && each_answered < 128 * 1024,
+        "{each} and {each_answered} bytes each"
+    );
+    drop((half, answered));
+}
+
+/// What a TLS client says first.
+fn client_hello() -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = "localhost".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
 }
 
 /// Wrong passwords as fast as they are refused, from addresses that are not banned.
