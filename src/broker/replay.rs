@@ -48,8 +48,10 @@ impl Worker {
         !self.walking.is_empty() || self.reviews.are_due()
     }
 
-    /// Goes on with walks that have used up their turn, and with reviews; true when some are left for the next.
+    /// Goes on with walks that have used up their turn, and with reviews; true when there was something to do, so that what came of it is to
+    /// be dispatched, also where nothing is left.
     pub fn continue_walks(&mut self, now: Time) -> bool {
+        let was_due = self.has_walks();
         self.continue_reviews(now);
         for _ in 0..self.walking.len() {
             let Some(slot) = self.walking.pop_front() else { break };
@@ -58,7 +60,8 @@ impl Worker {
                 self.continue_delivery(slot, now);
             }
         }
-        self.has_walks()
+        self.see_to_marked(now);
+        was_due || self.has_walks() || !self.residents.touched.is_empty()
     }
 
     /// Takes some retained messages for a session; false when there is no room, or none is left.
@@ -106,5 +109,73 @@ impl Worker {
         drop(retained);
         self.residents.metrics.retained_sent.add(taken as u64);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::task::Waker;
+
+    use super::*;
+    use crate::auth::{Access, Answer, Authorizer};
+    use crate::broker::{Broker, BrokerOptions, Parts};
+    use crate::protocol::ids::{Token, WorkerId};
+    use crate::protocol::topic::{TopicFilter, TopicName};
+    use crate::session::peer::tests::peer;
+
+    /// Wants to be asked again whenever its generation has moved, and has an answer at once.
+    #[derive(Default)]
+    struct Sure(AtomicU64);
+
+    impl Authorizer for Sure {
+        fn publish(&self, _: &Access<'_>, _: TopicName<'_>, _: QoS, _: bool, _: Token) -> Answer<bool> {
+            Answer::Ready(true)
+        }
+
+        fn subscribe(&self, _: &Access<'_>, _: TopicFilter<'_>, _: Token) -> Answer<bool> {
+            Answer::Ready(true)
+        }
+
+        fn asks_again(&self, _: &Access<'_>) -> bool {
+            true
+        }
+
+        fn generation(&self) -> Option<u64> {
+            Some(self.0.load(Ordering::Acquire))
+        }
+    }
+
+    /// It would lie in its output until something else comes.
+    #[test]
+    fn what_the_last_review_releases_is_told() {
+        let now = Time(1_000_000);
+        let sure = Arc::new(Sure::default());
+        let parts = Parts {
+            authorizer: Arc::clone(&sure) as _,
+            ..Parts::default()
+        };
+        let broker = Broker::new(BrokerOptions::default(), 1, parts);
+        let mut worker = Worker::new(broker, WorkerId(0), now);
+        let come = |worker: &mut Worker, client_id: u8| {
+            let key = worker.open(peer(), now.plus_secs(10), now);
+            let connect = [&b"\x10\x0d\x00\x04MQTT\x04\x00\x00\x00\x00\x01"[..], &[client_id]].concat();
+            worker.receive(key, &connect, now);
+            key
+        };
+        let subscriber = come(&mut worker, b's');
+        worker.receive(subscriber, b"\x82\x06\x00\x01\x00\x01a\x01", now);
+        let publisher = come(&mut worker, b'p');
+        sure.0.fetch_add(1, Ordering::AcqRel);
+        worker.receive_mail(Waker::noop(), now);
+        worker.receive(publisher, b"\x32\x06\x00\x01a\x00\x01x", now);
+        while worker.next_touched().is_some() {}
+        let length = |worker: &mut Worker| worker.output(subscriber).unwrap().len();
+        let before = length(&mut worker);
+        assert!(worker.has_walks());
+        assert!(worker.continue_walks(now), "there is something to dispatch");
+        assert_eq!(worker.next_touched(), Some(subscriber));
+        assert_eq!(length(&mut worker), before + 8);
+        assert!(!worker.continue_walks(now));
     }
 }

@@ -424,8 +424,8 @@ impl Local {
             self.mail_waker.borrow_mut().get_or_insert_with(|| cx.waker().clone());
             let now = self.clock.now();
             let has_mail = self.broker.borrow_mut().receive_mail(cx.waker(), now);
-            let has_walks = self.broker.borrow_mut().continue_walks(now);
-            if has_mail || has_walks {
+            let has_walked = self.broker.borrow_mut().continue_walks(now);
+            if has_mail || has_walked {
                 self.dispatch();
                 // Connections have their turn before the next batch.
                 cx.waker().wake_by_ref();
