@@ -104,11 +104,7 @@ pub(super) async fn accept(
 /// Whether it comes from a proxy: whom it brings is looked at when that is known.
 fn is_of_proxy(accepted: &Accepted) -> bool {
     let options = accepted.slot.listener().options();
-    let forwards = |ip| {
-        let websocket = options.websocket.as_ref();
-        websocket.is_some_and(|websocket| websocket.trusted_proxies.iter().any(|proxy| proxy.contains(ip)))
-    };
-    options.proxy_protocol.is_some() || accepted.peer.address.ip().is_some_and(forwards)
+    options.proxy_protocol.is_some() || options.forwards_for(&accepted.peer.address)
 }
 
 struct Chooser {

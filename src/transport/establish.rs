@@ -230,7 +230,8 @@ async fn steps(
     let options = listener.options();
     if options.proxy_protocol.is_some() {
         read_proxy_header(&mut socket, options, peer).await?;
-        if peer.proxy.is_some() && keeps_out(peer) {
+        // A WebSocket proxy behind this one says itself whom it brings.
+        if peer.proxy.is_some() && !options.forwards_for(&peer.address) && keeps_out(peer) {
             return Err(RefusedReason::KeptOut);
         }
     }

@@ -1,9 +1,10 @@
 //! What a listener can be told, with the default and the cost of each option.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::peer::Address;
 pub use crate::session::network::{Network, NetworkError};
 
 /// How one listener accepts connections.
@@ -49,6 +50,14 @@ pub struct ListenerOptions {
     /// Connections the kernel holds for us between its handshake and our accept. Default 4096 (capped by
     /// `net.core.somaxconn`): a fleet that returns after a power cut comes at once.
     pub backlog: u32,
+}
+
+impl ListenerOptions {
+    /// Whether who comes from `address` is a WebSocket proxy, which says itself whom it brings.
+    pub(super) fn forwards_for(&self, address: &Address) -> bool {
+        let trusts = |ip| self.websocket.as_ref().is_some_and(|websocket| websocket.trusts(ip));
+        address.ip().is_some_and(trusts)
+    }
 }
 
 impl Default for ListenerOptions {
@@ -177,6 +186,11 @@ impl WebSocketOptions {
         } else {
             MAX
         }) + HEADER
+    }
+
+    /// Whether `ip` is a reverse proxy whose word about its clients counts.
+    pub(super) fn trusts(&self, ip: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(ip))
     }
 }
 

@@ -205,7 +205,7 @@ fn whom_a_proxy_brings_is_looked_at_before_tls_and_before_a_request_is_answered(
         assert!(matches!(refused.reason, RefusedReason::KeptOut), "{refused}");
         assert_eq!(asked, ["203.0.113.7:40000"]);
 
-        // The place of an address is given back when it turns out to be that of another proxy.
+        // It turns out to be that of another proxy: only whom that one brings is looked at.
         let mut site = Site::new("ws");
         site.listener.proxy_protocol = Some(proxies);
         site.listener.connections_per_address_max = Some(1);
@@ -225,7 +225,10 @@ fn whom_a_proxy_brings_is_looked_at_before_tls_and_before_a_request_is_answered(
                 .write_all(&[&header[..], request.as_bytes()].concat())
                 .await
                 .unwrap();
-            let keeps_out = |peer: &Peer, slot: &mut Slot| slot.count_for(&peer.address).is_err();
+            let keeps_out = |peer: &Peer, slot: &mut Slot| {
+                assert_eq!(peer.address.to_string(), format!("{client_address}:0"));
+                slot.count_for(&peer.address).is_err()
+            };
             match establish(listener.accept().await, keeps_out).await {
                 Ok(server) => {
                     assert!(!is_kept_out, "{client_address}");
