@@ -211,6 +211,7 @@ impl Worker {
             ReasonCode::BadUserNameOrPassword | ReasonCode::BadAuthenticationMethod | ReasonCode::Banned => {
                 ReasonCode::NotAuthorized
             }
+            ReasonCode::ServerUnavailable => ReasonCode::ServerBusy,
             reason => reason,
         };
         self.end_connection(key, Ending::Refused(reason, why), now);
@@ -364,6 +365,10 @@ mod tests {
                     user_name: Some("another".into()),
                     ..Identity::default()
                 }),
+                Some(b"of") => Verdict::Refuse(Refusal {
+                    reason: ReasonCode::ServerUnavailable,
+                    why: "backend_failed",
+                }),
                 _ => Verdict::Continue(b"more"[..].into()),
             })
         }
@@ -401,6 +406,23 @@ mod tests {
         let sent: Vec<u8> = worker.output(key).unwrap().chunks().flatten().copied().collect();
         assert!(
             sent.ends_with(&[0xE0, 2, 0x87, 0]) || sent.ends_with(&[0xE0, 1, 0x87]),
+            "{sent:02x?}"
+        );
+    }
+
+    /// 0x88 is no code of DISCONNECT [MQTT-3.14.2-1].
+    #[test]
+    fn who_authenticates_again_where_nobody_answers_is_told_that_the_server_is_busy() {
+        let now = Time(1_000_000);
+        let mut worker = endless_worker(now);
+        let key = worker.open(peer(), now.plus_secs(10), now);
+        let connect = b"\x10\x17\x00\x04MQTT\x05\x02\x00\x00\x09\x15\x00\x01m\x16\x00\x02in\x00\x01c";
+        worker.receive(key, connect, now);
+        worker.receive(key, b"\xF0\x0B\x19\x09\x15\x00\x01m\x16\x00\x02of", now);
+        assert_eq!(worker.status(key), Status::Closing);
+        let sent: Vec<u8> = worker.output(key).unwrap().chunks().flatten().copied().collect();
+        assert!(
+            sent.ends_with(&[0xE0, 2, 0x89, 0]) || sent.ends_with(&[0xE0, 1, 0x89]),
             "{sent:02x?}"
         );
     }

@@ -52,10 +52,7 @@ impl Worker {
         let asked = connection.review.asked.as_ref().map(|asked| asked.since);
         if let Some(since) = connection.questions.waiting_since().or(asked) {
             if now.millis_since(since) >= ANSWER_MAX_MS {
-                let ending = Ending::Refused(
-                    ReasonCode::ServerUnavailable,
-                    "no answer from authentication or authorisation in time",
-                );
+                let ending = no_answer(&connection.phase);
                 return self.end_connection(key, ending, now);
             }
             connection.last_received = now; // it is we who let it wait
@@ -93,5 +90,65 @@ impl Worker {
     fn end_unconnected(&mut self, key: ConnectionKey, now: Time) {
         self.metrics().limit_connect_time.increment();
         self.end_connection(key, Ending::ConnectTimeout, now);
+    }
+}
+
+/// Whoever was asked about a client has not answered.
+const fn no_answer(phase: &Phase) -> Ending<'static> {
+    let reason = match phase {
+        Phase::Connected => ReasonCode::ServerBusy, // DISCONNECT has no 0x88 (table 3-13)
+        _ => ReasonCode::ServerUnavailable,
+    };
+    Ending::Refused(reason, "no answer from authentication or authorisation in time")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::auth::{Access, Answer, Authorizer};
+    use crate::broker::worker::Status;
+    use crate::broker::{Broker, BrokerOptions, Parts};
+    use crate::protocol::ids::{Token, WorkerId};
+    use crate::protocol::qos::QoS;
+    use crate::protocol::topic::{TopicFilter, TopicName};
+    use crate::session::peer::tests::peer;
+
+    /// Never answers.
+    struct Mute;
+
+    impl Authorizer for Mute {
+        fn publish(&self, _: &Access<'_>, _: TopicName<'_>, _: QoS, _: bool, _: Token) -> Answer<bool> {
+            Answer::Pending
+        }
+
+        fn subscribe(&self, _: &Access<'_>, _: TopicFilter<'_>, _: Token) -> Answer<bool> {
+            Answer::Pending
+        }
+    }
+
+    /// 0x88 is no code of DISCONNECT [MQTT-3.14.2-1].
+    #[test]
+    fn a_connected_client_whose_question_is_never_answered_is_told_that_the_server_is_busy() {
+        let mut now = Time(1_000_000);
+        let parts = Parts {
+            authorizer: Arc::new(Mute),
+            ..Parts::default()
+        };
+        let broker = Broker::new(BrokerOptions::default(), 1, parts);
+        let mut worker = Worker::new(broker, WorkerId(0), now);
+        let key = worker.open(peer(), now.plus_secs(10), now);
+        worker.receive(key, b"\x10\x0e\x00\x04MQTT\x05\x02\x00\x00\x00\x00\x01c", now);
+        worker.receive(key, b"\x82\x07\x00\x01\x00\x00\x01a\x01", now);
+        assert_eq!(worker.status(key), Status::Waiting);
+        now = now.plus_millis(ANSWER_MAX_MS);
+        worker.expire(now);
+        assert_eq!(worker.status(key), Status::Closing);
+        let sent: Vec<u8> = worker.output(key).unwrap().chunks().flatten().copied().collect();
+        assert!(
+            sent.ends_with(&[0xE0, 2, 0x89, 0]) || sent.ends_with(&[0xE0, 1, 0x89]),
+            "{sent:02x?}"
+        );
     }
 }
