@@ -517,8 +517,11 @@ impl LiveAccess {
         info!(rules, "users and rules read again");
         self.backends.start(&access.issuers);
         log_tenants(self.chain.tenants().list(), access.tenants.list());
+        // Kept until all is replaced: what it takes to drop many rules, nobody waits for who connects.
+        let rules_before = self.rules.current();
         let replace_rules = || self.rules.replace(access.rules);
         self.chain.replace_all(access.entrances, access.tenants, replace_rules);
+        drop(rules_before);
         Ok(rules)
     }
 }
