@@ -5,6 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 use tracing::warn;
 
+use super::endings::EventLog;
 use super::mail::{Mail, MemberDelivery, Outgoing};
 use super::sys::is_sys;
 use super::worker::{Worker, next_random};
@@ -14,6 +15,7 @@ use crate::delivery::frames::Fanned;
 use crate::delivery::residents::Residents;
 use crate::protocol::ids::{MessageNumber, PacketId, SessionKey, SessionNumber, Ticket, WorkerId};
 use crate::protocol::message::{Message, Publication};
+use crate::protocol::mount::Mount;
 use crate::protocol::time::Time;
 use crate::router::shared::{Choice, GroupName, SharedGroup};
 use crate::router::{Receiver, RetainedError, WorkerReceivers};
@@ -46,7 +48,7 @@ impl Worker {
             let mut message = publication.to_message();
             message.number = number;
             let message = kept.insert(Arc::new(message));
-            let Some(order) = self.retain(message) else {
+            let Some(order) = self.retain(message, now) else {
                 return (Routed::Refused, Ticket::DONE);
             };
             retained = Some(order).filter(|_| !is_sys(publication.topic));
@@ -179,7 +181,7 @@ impl Worker {
 
     /// Sets or, with an empty payload, clears a topic's retained message [MQTT-3.3.1-5] [MQTT-3.3.1-6], and gives the change its
     /// place in their order. `None` when there is no room.
-    fn retain(&mut self, message: &Arc<Message>) -> Option<u64> {
+    fn retain(&mut self, message: &Arc<Message>, now: Time) -> Option<u64> {
         let mut retained = write(&self.broker.retained);
         if message.payload().is_empty() {
             retained.clear(message.topic());
@@ -196,8 +198,22 @@ impl Worker {
             RetainedError::Bytes { .. } => self.metrics().limit_retained_bytes.increment(),
             _ => self.metrics().limit_retained_messages.increment(),
         }
-        warn!(topic = message.topic().as_str(), %error, "retained message refused");
+        let publisher = message.view().publisher.filter(|session| session.worker == self.me);
+        let resident = publisher.and_then(|session| self.residents.sessions.get(session.key));
+        let tenant = resident.and_then(|resident| resident.session.client_id.mount());
+        self.log.retained_refused(message, &error, tenant, now);
         None
+    }
+}
+
+/// Told once a minute for each limit and tenant; the counters tell the rest.
+impl EventLog {
+    fn retained_refused(&mut self, message: &Message, error: &RetainedError, tenant: Option<Mount<'_>>, now: Time) {
+        let tenant = tenant.map(Mount::as_str);
+        if let Some(repeated) = self.record(&("retained", std::mem::discriminant(error), tenant), now) {
+            let repeated = (repeated > 0).then_some(repeated);
+            warn!(tenant, topic = message.topic().as_str(), %error, repeated, "retained message refused");
+        }
     }
 }
 
@@ -348,5 +364,63 @@ impl Reach<'_> {
         outgoing.letters.push(mail);
         outgoing.bytes += bytes;
         *self.has_mail = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tracing::{Event, Metadata, Subscriber, span};
+
+    use super::*;
+    use crate::broker::{BrokerOptions, Parts};
+    use crate::router::RetainedLimits;
+    use crate::session::peer::tests::peer;
+
+    /// Counts what is told.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<AtomicU64>);
+
+    impl Subscriber for Lines {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target().ends_with("broker::route")
+        }
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+        fn enter(&self, _: &span::Id) {}
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[test]
+    fn a_flood_of_retained_messages_that_are_refused_is_a_line_a_minute() {
+        let now = Time(1_000_000);
+        let mut options = BrokerOptions::default();
+        options.retained = RetainedLimits {
+            messages_max: 1,
+            ..options.retained
+        };
+        let mut worker = Worker::new(Broker::new(options, 1, Parts::default()), WorkerId(0), now);
+        let key = worker.open(peer(), now.plus_secs(10), now);
+        worker.receive(key, b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01c", now);
+        let lines = Lines::default();
+        tracing::subscriber::with_default(lines.clone(), || {
+            for (expected, now) in [(1, now), (2, now.plus_secs(61))] {
+                for topic in b'A'..=b'Z' {
+                    worker.receive(key, &[0x31, 4, 0, 1, topic, b'x'], now);
+                }
+                assert_eq!(lines.0.load(Ordering::Relaxed), expected);
+            }
+        });
+        assert_eq!(worker.metrics().limit_retained_messages.get(), 2 * 26 - 2);
     }
 }
