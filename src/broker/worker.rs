@@ -379,14 +379,16 @@ impl Worker {
         }
     }
 
-    /// Whether a client has not entered yet.
-    pub fn is_entering(&self, key: ConnectionKey) -> bool {
-        let connection = self.residents.connections.get(key.0);
-        let phase = connection.map(|connection| &connection.phase);
-        matches!(
-            phase,
-            Some(Phase::Opening | Phase::Authenticating(_) | Phase::Admitted(_))
-        )
+    /// Whether a client waits for what is of use to nobody once it has gone: to enter, or an answer about its SUBSCRIBE.
+    pub fn waits_for_itself(&self, key: ConnectionKey) -> bool {
+        let Some(connection) = self.residents.connections.get(key.0) else {
+            return false;
+        };
+        match connection.phase {
+            Phase::Opening | Phase::Authenticating(_) | Phase::Admitted(_) => true,
+            Phase::Connected => connection.questions.is_waiting() && !connection.subscribing.is_none(),
+            Phase::Closing => false,
+        }
     }
 
     /// False while a connection has more to take than deliveries alone can be: acknowledgements and answers to pings are not queued by

@@ -166,15 +166,15 @@ impl Driver {
         Poll::Pending
     }
 
-    /// Looks whether a client that has not entered yet is still there, so that nobody checks passwords for, and keeps a place for, one that has
-    /// gone. Only where nothing is behind what waits: who has entered, or has sent more, may have gone and what it sent counts. Ready when
-    /// more has come.
+    /// Looks whether a client that has not entered yet, or whose SUBSCRIBE waits, is still there, so that nobody checks passwords for, asks about
+    /// and keeps a place for one that has gone. Only where nothing is behind what waits: who has sent more may have gone and what it sent
+    /// counts. Ready when more has come.
     ///
     /// # Errors
     /// It is not there any more: how.
     fn poll_stay(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
         let local = Rc::clone(&self.here.local);
-        if !self.unread.is_empty() || !local.broker.borrow().is_entering(self.here.key) {
+        if !self.unread.is_empty() || !local.broker.borrow().waits_for_itself(self.here.key) {
             return Poll::Pending;
         }
         let mut buffer = local.read_buffer.borrow_mut();

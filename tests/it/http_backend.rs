@@ -12,12 +12,13 @@ use sundew::backends::http::template::Template;
 use sundew::backends::http::{Call, HttpOptions};
 use sundew::backends::ways::HttpAsked;
 use sundew::broker::Parts;
+use sundew::protocol::property::PropertiesBuf;
 use sundew::protocol::version::Version;
 use sundew::server::ServerOptions;
 
 use crate::backend::{Backend, Request, Says, TIRED};
 use crate::broker::{BOTH, Broker, V5, story_with};
-use crate::wire::{Connect, Publish};
+use crate::wire::{self, Connect, Publish};
 
 mod kept;
 
@@ -241,10 +242,10 @@ fn as_many_questions_are_out_at_once_as_there_are_connections() {
 
 #[test]
 fn a_program_that_is_dead_or_lies_lets_nobody_in() {
-    let dead = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    // Bound, and never listening: nobody else can take its port meanwhile.
+    let dead_socket = tokio::net::TcpSocket::new_v4().unwrap();
+    dead_socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let dead = dead_socket.local_addr().unwrap();
     let liar = Backend::start(|request| match request.path.as_str() {
         "/page" => Some((200, "<html>Welcome to the airport</html>".into())),
         "/error" => Some((500, "ok".into())),
@@ -276,6 +277,59 @@ fn a_program_that_is_dead_or_lies_lets_nobody_in() {
             assert_eq!(anonymous.subscribe("a", 0), subscribed, "{url}");
         });
     }
+}
+
+/// What has come before SUBSCRIBE, or behind it, counts; the will is published as for whoever goes without DISCONNECT.
+#[test]
+fn a_program_is_not_asked_on_about_the_subscribe_of_a_client_that_has_gone() {
+    const FILTERS: usize = 30;
+    let backend = Backend::start(|request| {
+        let is_slow = request.body.contains("slow/");
+        std::thread::sleep(Duration::from_millis(if is_slow { 50 } else { 0 }));
+        Some((200, String::new()))
+    });
+    let mut http = options(None, Some(&backend.url("/acl")));
+    http.client.timeout = Duration::from_secs(10);
+    story_with(asking(http), BOTH, |broker, version| {
+        let slow_questions = || {
+            backend
+                .requests()
+                .iter()
+                .filter(|one| one.body.contains("slow/"))
+                .count()
+        };
+        let mut observer = broker.client("observer", version);
+        observer.subscribe("told/#", 1);
+        let subscribe = |names: &str, filters: usize| {
+            let filters: Vec<_> = (0..filters).map(|number| format!("slow/{names}/{number}")).collect();
+            let filters: Vec<_> = filters.iter().map(|filter| (filter.as_str(), 0)).collect();
+            wire::subscribe(version, 7, &PropertiesBuf::new(), &filters)
+        };
+        let before = slow_questions();
+        let leave = |client_id: &str, bytes: &[u8]| {
+            let will = wire::Will {
+                topic: "told/will",
+                payload: client_id.as_bytes(),
+                ..wire::Will::default()
+            };
+            let connect = Connect {
+                client_id,
+                will: Some(will),
+                ..Connect::default()
+            };
+            let (mut client, _) = broker.connect(version, &connect);
+            client.send(bytes);
+        };
+        let publish = |payload: &str| Publish::new("told/beside", payload, 0).encode(version);
+        leave("gone", &[publish("gone"), subscribe("gone", FILTERS)].concat());
+        observer.expect_text("told/beside", "gone");
+        observer.expect_text("told/will", "gone");
+        let asked = slow_questions() - before;
+        assert!(asked < FILTERS, "{asked} questions");
+        leave("more", &[subscribe("more", 3), publish("more")].concat());
+        observer.expect_text("told/beside", "more");
+        observer.expect_text("told/will", "more");
+    });
 }
 
 /// One that closes connections as it likes is asked on another one.
