@@ -161,6 +161,7 @@ impl Journal {
     }
 
     /// Records the message that was routed, with those who are to get it.
+    #[inline(always)] // so that the record is written from where its parts are, and never put together
     pub fn end_message(&mut self, message: &MessageRecord<'_>) -> Ticket {
         if !self.is_on {
             return Ticket::DONE;

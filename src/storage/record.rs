@@ -366,6 +366,7 @@ impl<'a> WillRecord<'a> {
 
 impl<'a> MessageRecord<'a> {
     /// A message that nobody is to get yet.
+    #[inline(always)]
     pub fn of(number: MessageNumber, publication: &Publication<'a>) -> Self {
         Self {
             number,
@@ -383,6 +384,7 @@ impl<'a> MessageRecord<'a> {
     }
 
     /// Appends it as a record, as if these were its deliveries.
+    #[inline]
     pub fn encode_with(&self, deliveries: Deliveries<'_>, out: &mut Vec<u8>) {
         let (content, start) = (&self.content, out.len());
         let (topic, properties) = (content.topic.as_bytes(), content.properties.as_bytes());

@@ -29,11 +29,13 @@ pub struct Content<'a> {
 const HAS_SOURCE: u8 = 1 << 3;
 
 impl<'a> Content<'a> {
+    #[inline(always)]
     pub(super) fn bits(&self) -> u8 {
         self.qos.bits() | u8::from(self.retain) << 2 | if self.source.is_some() { HAS_SOURCE } else { 0 }
     }
 
     /// What a publication says.
+    #[inline(always)]
     pub fn of(publication: &Publication<'a>) -> Self {
         Self {
             topic: publication.topic,
