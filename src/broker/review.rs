@@ -47,14 +47,19 @@ impl Worker {
             return;
         };
         let subscriptions = &resident.session.subscriptions;
-        let is_asked = !subscriptions.is_empty() && self.broker.authorizer.asks_again(&Access::of(connection));
+        // What waits of a filter that its client has ended is withheld or not, too.
+        let has_waiting = resident.session.outbound.in_flight() > 0 || !resident.outbox.is_empty();
+        let known = connection.review.get_mut().filter(|_| has_waiting);
+        let ended = known.map_or_else(Vec::new, |review| review.undecided_or_refused(subscriptions));
+        let is_empty = subscriptions.is_empty() && ended.is_empty();
+        let is_asked = !is_empty && self.broker.authorizer.asks_again(&Access::of(connection));
         if !is_asked && !connection.is_under_review {
             if !connection.review.is_none() {
                 connection.review = Default::default();
             }
             return;
         }
-        let filters = subscriptions.keys().filter(|_| is_asked);
+        let filters = subscriptions.keys().chain(&ended).filter(|_| is_asked);
         let known = connection.review.take();
         let (was_first, is_in_line) = known.as_ref().map_or((false, false), |review| {
             (review.is_first && connection.is_under_review, review.is_in_line)
@@ -139,7 +144,7 @@ impl Worker {
 
     /// An answer that a review waits for; `None`: whoever was asked did not answer. False where it is for something else.
     pub(super) fn reviewed(&mut self, key: ConnectionKey, request: u32, answer: Option<bool>, now: Time) -> bool {
-        let Some((connection, resident)) = self.residents.pair(key) else {
+        let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return false;
         };
         let Some(review) = connection.review.get_mut() else {
@@ -160,9 +165,9 @@ impl Worker {
             // What was said before holds.
             None => !review.refused_before.contains(&asked.filter),
         };
-        let is_there = resident.session.subscriptions.contains_key(&asked.filter);
+        // It may have been said anew meanwhile, in answer to a SUBSCRIBE.
         let is_known = review.refused.contains(&asked.filter) || review.granted.contains(&asked.filter);
-        if is_there && !is_known {
+        if !is_known {
             review.decide(&asked.filter, is_allowed);
         }
         review.is_in_line = true;
@@ -223,3 +228,6 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -355,7 +355,7 @@ impl Worker {
             && let Some(review) = connection.review.get_mut()
         {
             let filters = unsubscribe.filters.iter();
-            filters.for_each(|filter| review.forget(filter.as_str()));
+            filters.for_each(|filter| review.end(filter.as_str()));
             connection.decisions.clear();
         }
         let unsuback = UnsubAck {

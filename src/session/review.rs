@@ -3,6 +3,7 @@
 //! it may again.
 
 use super::rare::Empty;
+use super::state::Subscriptions;
 use crate::protocol::time::Time;
 use crate::protocol::topic::{TopicFilter, matches};
 
@@ -69,8 +70,24 @@ impl Review {
         }
     }
 
-    /// A filter is subscribed to anew, or not any more.
-    pub fn forget(&mut self, filter: &str) {
+    /// A filter is not subscribed to any more: it shows nothing. Whether what waits of it may be received is asked all the same.
+    pub fn end(&mut self, filter: &str) {
+        if let Some(at) = self.granted.iter().position(|known| **known == *filter) {
+            self.granted.swap_remove(at);
+        }
+    }
+
+    /// Filters of which something may have to be withheld and that `subscriptions` does not have any more.
+    pub fn undecided_or_refused(&self, subscriptions: &Subscriptions) -> Vec<Box<str>> {
+        let asked = self.asked.as_ref().map(|asked| &asked.filter);
+        let filters = self.unasked.iter().chain(asked).chain(&self.refused);
+        filters
+            .filter(|filter| !subscriptions.contains_key(*filter))
+            .cloned()
+            .collect()
+    }
+
+    fn forget(&mut self, filter: &str) {
         for list in [&mut self.unasked, &mut self.refused, &mut self.granted] {
             if let Some(at) = list.iter().position(|known| **known == *filter) {
                 list.swap_remove(at);
@@ -92,7 +109,14 @@ mod tests {
         let withheld = |review: &Review| ["a/x", "a/b", "c/x", "d"].map(|topic| review.withholds(topic));
         assert_eq!(withheld(&review), [true, false, true, false]);
         review.decide("a/#", true);
-        review.forget("$share/g/c/+");
-        assert_eq!(withheld(&review), [false; 4]);
+        assert_eq!(withheld(&review), [false, false, true, false]);
+        // What is not subscribed to any more shows nothing, and what was refused of it stays so.
+        for filter in ["a/#", "$share/g/c/+"] {
+            review.end(filter);
+        }
+        assert_eq!(withheld(&review), [false, false, true, false]);
+        review.decide("a/#", false);
+        review.end("a/b");
+        assert_eq!(withheld(&review), [true, true, true, false]);
     }
 }
