@@ -266,6 +266,12 @@ pub trait Authorizer: Send + Sync {
         false
     }
 
+    /// Whether it is for them to say of this filter: no rule does.
+    fn asks_about(&self, who: &Access<'_>, filter: TopicFilter<'_>) -> bool {
+        let _ = filter;
+        self.asks_again(who)
+    }
+
     /// May it still subscribe to this filter? Asked where [`Authorizer::asks_again`] says so; what [`Authorizer::receive`] knows is not to be said
     /// here.
     fn subscribe_again(&self, who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool> {

@@ -98,6 +98,7 @@ impl Worker {
                 let subscription = Subscription {
                     options: restored.options,
                     identifier: restored.identifier,
+                    was_vouched_for: false,
                 };
                 subscriptions.subscribe(parsed, subscription.of(session, &resident.session.status));
                 if let Some(mount) = resident.session.client_id.mount() {

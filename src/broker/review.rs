@@ -16,6 +16,7 @@ use crate::protocol::time::Time;
 use crate::protocol::topic::TopicFilter;
 use crate::session::connection::Watch;
 use crate::session::review::{Asked, Review};
+use crate::session::state::Session;
 
 /// Connections of one worker that have a question out at once: all others wait in line, so that they do not take every place that the program
 /// has.
@@ -46,6 +47,12 @@ impl Worker {
         let Some((connection, resident)) = self.residents.pair(key) else {
             return;
         };
+        if !connection.has_connack
+            && let Some(subscriptions) = resident.session.subscriptions.get_mut()
+        {
+            let subscriptions = subscriptions.values_mut();
+            subscriptions.for_each(|subscription| subscription.was_vouched_for = false);
+        }
         let subscriptions = &resident.session.subscriptions;
         // What waits of a filter that its client has ended is withheld or not, too.
         let has_waiting = resident.session.outbound.in_flight() > 0 || !resident.outbox.is_empty();
@@ -100,7 +107,7 @@ impl Worker {
     fn ask_again(&mut self, key: ConnectionKey, max: usize, now: Time) -> usize {
         for count in 0..max {
             let token = self.token(key);
-            let Some(connection) = self.residents.connections.get_mut(key.0) else {
+            let Some((connection, resident)) = self.residents.pair(key) else {
                 return count;
             };
             let Some(review) = connection.review.get_mut() else {
@@ -112,12 +119,21 @@ impl Worker {
                 return count;
             };
             let who = Access::of(connection);
-            let answer = match TopicFilter::kept(&filter) {
-                Ok(parsed) => self.broker.authorizer.subscribe_again(&who, parsed, token),
-                Err(_) => Answer::Ready(false), // it matches nothing
+            let authorizer = &self.broker.authorizer;
+            let (answer, is_theirs) = match TopicFilter::kept(&filter) {
+                Ok(parsed) => (
+                    authorizer.subscribe_again(&who, parsed, token),
+                    authorizer.asks_about(&who, parsed),
+                ),
+                Err(_) => (Answer::Ready(false), false), // it matches nothing
             };
             match answer {
-                Answer::Ready(is_allowed) => connection.review.decide(&filter, is_allowed),
+                Answer::Ready(is_allowed) => {
+                    if is_theirs {
+                        vouch(&mut resident.session, &filter, is_allowed);
+                    }
+                    connection.review.decide(&filter, is_allowed);
+                }
                 Answer::Pending => {
                     connection.review.asked = Some(Asked {
                         request: token.sequence,
@@ -144,7 +160,7 @@ impl Worker {
 
     /// An answer that a review waits for; `None`: whoever was asked did not answer. False where it is for something else.
     pub(super) fn reviewed(&mut self, key: ConnectionKey, request: u32, answer: Option<bool>, now: Time) -> bool {
-        let Some(connection) = self.residents.connections.get_mut(key.0) else {
+        let Some((connection, resident)) = self.residents.pair(key) else {
             return false;
         };
         let Some(review) = connection.review.get_mut() else {
@@ -155,15 +171,22 @@ impl Worker {
         };
         self.reviews.out.retain(|waiting| *waiting != key);
         let is_allowed = match answer {
-            Some(is_allowed) => is_allowed,
+            Some(is_allowed) => {
+                vouch(&mut resident.session, &asked.filter, is_allowed);
+                is_allowed
+            }
             None if review.is_first => {
                 // What waits is kept; better later than to whom it is not for.
                 let ending = Ending::Refused(ReasonCode::ServerBusy, "backend_failed");
                 self.end_connection(key, ending, now);
                 return true;
             }
-            // What was said before holds.
-            None => !review.refused_before.contains(&asked.filter),
+            // What they have said before holds; what only a rule had allowed, that is no more, they never have.
+            None => {
+                let subscription = resident.session.subscriptions.get(&asked.filter);
+                let was_allowed = subscription.is_some_and(|subscription| subscription.was_vouched_for);
+                was_allowed && !review.refused_before.contains(&asked.filter)
+            }
         };
         // It may have been said anew meanwhile, in answer to a SUBSCRIBE.
         let is_known = review.refused.contains(&asked.filter) || review.granted.contains(&asked.filter);
@@ -189,6 +212,7 @@ impl Worker {
         if connection.review.is_none() {
             connection.review.granted = subscriptions.keys().cloned().collect();
         }
+        vouch(&mut resident.session, filter.as_str(), false);
         connection.review.decide(filter.as_str(), false);
         connection.watch = Watch::Rules;
         connection.decisions.clear();
@@ -226,6 +250,13 @@ impl Worker {
         if let Some(slot) = connection.session.filter(|_| connection.has_connack) {
             self.continue_delivery(slot, now);
         }
+    }
+}
+
+/// Whoever is asked about a subscription elsewhere has said whether it may be.
+fn vouch(session: &mut Session, filter: &str, is_allowed: bool) {
+    if let Some(subscription) = session.subscriptions.get_mut().and_then(|all| all.get_mut(filter)) {
+        subscription.was_vouched_for = is_allowed;
     }
 }
 

@@ -239,9 +239,10 @@ impl Worker {
     ) -> ReasonCode {
         let limits = &self.broker.options;
         let connection = self.residents.connections.get(key.0);
-        let Some(slot) = connection.and_then(|connection| connection.session) else {
+        let Some((connection, slot)) = connection.and_then(|one| Some((one, one.session?))) else {
             return ReasonCode::UnspecifiedError;
         };
+        let was_vouched_for = self.broker.authorizer.asks_about(&Access::of(connection), filter);
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
             return ReasonCode::UnspecifiedError;
         };
@@ -263,7 +264,11 @@ impl Worker {
             self.log.tenant_full(client_id, "tenants.subscriptions_max", now);
             return ReasonCode::QuotaExceeded;
         }
-        let subscription = Subscription { options, identifier };
+        let subscription = Subscription {
+            options,
+            identifier,
+            was_vouched_for,
+        };
         let session = SessionKey {
             worker: self.me,
             key: slot,

@@ -117,6 +117,8 @@ pub struct Subscription {
     pub options: SubscriptionOptions,
     /// Subscription identifier.
     pub identifier: Option<u32>,
+    /// Whoever is asked about it elsewhere has allowed it on this connection, and not taken that back.
+    pub was_vouched_for: bool,
 }
 
 impl Subscription {
