@@ -43,12 +43,18 @@ impl Worker {
         // Every question is asked before anything takes effect. Where one has to wait the packet is kept, and not handled again from its start
         // for each answer.
         let mut allowed: SmallVec<[bool; 8]> = SmallVec::new();
-        for (filter, _) in &subscribe.filters {
+        let mut generations = self.access_seen;
+        while let Some((filter, _)) = subscribe.filters.get(allowed.len()) {
             match self.may_subscribe(key, *filter, now) {
+                Answer::Ready(_) if generations != self.access_seen => {
+                    // What was said so far was by users and rules that are no more.
+                    generations = self.access_seen;
+                    allowed.clear();
+                }
                 Answer::Ready(is_allowed) => allowed.push(is_allowed),
                 Answer::Pending => {
                     if let Some(connection) = self.residents.connections.get_mut(key.0) {
-                        *connection.subscribing = Subscribing::new(subscribe, &allowed);
+                        *connection.subscribing = Subscribing::new(subscribe, &allowed, generations);
                     }
                     return Flow::Done;
                 }
@@ -60,6 +66,9 @@ impl Worker {
 
     /// An answer about one of the filters of a SUBSCRIBE that waits for it; `None`: whoever was asked did not answer.
     pub(super) fn go_on_subscribing(&mut self, key: ConnectionKey, answer: Option<bool>, now: Time) {
+        if self.broker.access_generations() != self.access_seen && !self.stays_after_reload(key, now) {
+            return;
+        }
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
@@ -68,8 +77,10 @@ impl Worker {
         };
         subscribing.answers.push(answer == Some(true));
         subscribing.is_unanswered |= answer.is_none();
+        subscribing.see(self.access_seen);
         while let Some(filter) = subscribing.next() {
             match self.may_subscribe(key, filter, now) {
+                Answer::Ready(_) if subscribing.generations != self.access_seen => subscribing.see(self.access_seen),
                 Answer::Ready(is_allowed) => subscribing.answers.push(is_allowed),
                 Answer::Pending => {
                     if let Some(connection) = self.residents.connections.get_mut(key.0) {

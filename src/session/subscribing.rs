@@ -20,6 +20,8 @@ pub struct Subscribing {
     pub answers: Vec<bool>,
     /// One of the answers is no because nobody answered.
     pub is_unanswered: bool,
+    /// Generations of users and rules that the answers are by.
+    pub generations: (u64, Option<u64>),
 }
 
 impl Subscribing {
@@ -30,10 +32,11 @@ impl Subscribing {
         filters: Vec::new(),
         answers: Vec::new(),
         is_unanswered: false,
+        generations: (0, None),
     };
 
-    /// Keeps a packet, of whose first filters it is known whether they are allowed.
-    pub fn new(subscribe: &Subscribe<'_>, answers: &[bool]) -> Self {
+    /// Keeps a packet, of whose first filters it is known whether they are allowed, by these generations of users and rules.
+    pub fn new(subscribe: &Subscribe<'_>, answers: &[bool], generations: (u64, Option<u64>)) -> Self {
         let mut texts = String::new();
         let filters = subscribe.filters.iter().map(|(filter, options)| {
             texts.push_str(filter.as_str());
@@ -46,6 +49,16 @@ impl Subscribing {
             texts,
             answers: answers.to_vec(),
             is_unanswered: false,
+            generations,
+        }
+    }
+
+    /// Forgets all answers where they are by other users or rules than these.
+    pub fn see(&mut self, generations: (u64, Option<u64>)) {
+        if self.generations != generations {
+            self.generations = generations;
+            self.answers.clear();
+            self.is_unanswered = false;
         }
     }
 
