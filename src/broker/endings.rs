@@ -199,6 +199,7 @@ impl Worker {
         let is_removed = left.is_some() && ending.removes_will();
         let will = left.filter(|_| !is_removed);
         let Some(slot) = connection.session.take() else { return };
+        connection.review = Default::default(); // who has left waits for no answer
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
             return;
         };

@@ -92,7 +92,10 @@ impl Worker {
             return;
         }
         let connections = &self.residents.connections;
-        let waits = |key: &ConnectionKey| connections.get(key.0).is_some_and(|one| one.review.asked.is_some());
+        let waits = |key: &ConnectionKey| {
+            let connection = connections.get(key.0);
+            connection.is_some_and(|one| one.session.is_some() && one.review.asked.is_some())
+        };
         self.reviews.out.retain(waits);
         let mut left = PER_TURN;
         while left > 0
