@@ -34,9 +34,11 @@ impl ReceiveCheck {
         if let Some(is_allowed) = connection.decisions.get(Question::Receive, topic.as_str()) {
             return is_allowed;
         }
-        let is_withheld = !connection.review.is_none() && connection.review.withholds(topic.as_str());
+        // Before all is answered nothing leaves and nothing is withheld for good: what is still asked about may show it.
+        let is_decided = !connection.is_under_review;
+        let is_withheld = is_decided && !connection.review.is_none() && connection.review.withholds(topic.as_str());
         let is_allowed = !is_withheld && self.0.receive(&Access::of(connection), topic);
-        if self.0.generation().is_some() {
+        if is_decided && self.0.generation().is_some() {
             connection.decisions.keep(Question::Receive, topic.as_str(), is_allowed);
         }
         is_allowed
