@@ -279,9 +279,18 @@ impl Rules {
 
     /// May a client subscribe to a filter? The filter is that of a shared subscription without `$share/GROUP/`.
     pub fn subscribe<'a>(&'a self, who: &Access<'a>, filter: &str) -> Decision<'a> {
+        self.subscribe_with(self.wide, who, filter)
+    }
+
+    /// As [`Rules::subscribe`]; what a rule denies a part of is for the rest to say.
+    fn subscribe_again<'a>(&'a self, who: &Access<'a>, filter: &str) -> Decision<'a> {
+        self.subscribe_with(WideSubscriptions::Narrow, who, filter)
+    }
+
+    fn subscribe_with<'a>(&'a self, wide: WideSubscriptions, who: &Access<'a>, filter: &str) -> Decision<'a> {
         let is_governed = self.govern(who);
         let is_elsewhere = self.elsewhere(who).is_some();
-        if is_governed && !is_elsewhere && self.wide == WideSubscriptions::Grant {
+        if is_governed && !is_elsewhere && wide == WideSubscriptions::Grant {
             return Decision::of(true, DecidedBy::Granted);
         }
         let (mut whole, mut part) = (None, None);
@@ -290,7 +299,7 @@ impl Rules {
                 continue;
             }
             match rule.effect {
-                Effect::Deny if self.wide == WideSubscriptions::Refuse || covers(&of_rule, filter) => {
+                Effect::Deny if wide == WideSubscriptions::Refuse || covers(&of_rule, filter) => {
                     return Decision::of(false, DecidedBy::Rule(rule));
                 }
                 Effect::Deny => {}
@@ -305,7 +314,7 @@ impl Rules {
             }
             (None, _) if is_elsewhere => Decision::of(false, DecidedBy::Elsewhere),
             (None, _) if !is_governed => Decision::of(true, DecidedBy::NotConfigured),
-            (None, Some(rule)) => Decision::of(self.wide == WideSubscriptions::Narrow, DecidedBy::OnlyPart(rule)),
+            (None, Some(rule)) => Decision::of(wide == WideSubscriptions::Narrow, DecidedBy::OnlyPart(rule)),
             (None, None) => Decision::of(false, DecidedBy::NoRule),
         }
     }
@@ -425,9 +434,15 @@ impl Authorizer for LiveRules {
         self.current().elsewhere(who).is_some()
     }
 
+    fn asks_about(&self, who: &Access<'_>, filter: TopicFilter<'_>) -> bool {
+        let rules = self.current();
+        let is_asked = rules.elsewhere(who).is_some();
+        is_asked && matches!(rules.subscribe_again(who, filter.filter()).by, DecidedBy::Elsewhere)
+    }
+
     fn subscribe_again(&self, who: &Access<'_>, filter: TopicFilter<'_>, token: Token) -> Answer<bool> {
         let rules = self.current();
-        let decision = rules.subscribe(who, filter.filter());
+        let decision = rules.subscribe_again(who, filter.filter());
         match decision.by {
             DecidedBy::Elsewhere => rules.ask_elsewhere(&decision, who, &subscribing(filter), token),
             _ => Answer::Ready(true), // what a rule denies is not received

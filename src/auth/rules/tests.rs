@@ -478,6 +478,20 @@ fn what_no_rule_says_is_asked_elsewhere_and_what_one_says_is_not() {
     for (topic, expected) in [("known", false), ("asked", false), ("safe/x", true), ("other", false)] {
         assert_eq!(forbids(topic), expected, "{topic}");
     }
+    // About what a rule denies a part of it is asked all the same; of what it denies the whole of nothing is received anyway.
+    let again = |filter| {
+        let filter = TopicFilter::parse(filter).unwrap();
+        live.subscribe_again(&who(Some("anna"), "c", &near), filter, token)
+    };
+    for (filter, expected) in [
+        ("asked", true),
+        ("#", false),
+        ("+/x", false),
+        ("safe/#", true),
+        ("known", true),
+    ] {
+        assert_eq!(again(filter), Answer::Ready(expected), "{filter}");
+    }
     // What was granted is received without asking, and what is retained of it stays, but for what a rule denies.
     let near_by = who(Some("anna"), "c", &near);
     assert!(live.current().receive(&near_by, "other").is_allowed);
