@@ -255,11 +255,12 @@ impl Worker {
             }
             Outcome::Allowed(_) | Outcome::Unanswered => {
                 let is_allowed = outcome == Outcome::Allowed(true);
-                if outcome == Outcome::Unanswered {
-                    connection.questions.set_unanswered();
-                }
+                let is_unanswered = outcome == Outcome::Unanswered;
                 if matches!(connection.phase, Phase::Admitted(_)) {
                     if connection.questions.release(token.sequence) {
+                        if is_unanswered {
+                            connection.questions.set_unanswered();
+                        }
                         self.will_decided(key, is_allowed, now);
                         self.residents.touch(key);
                     }
@@ -269,6 +270,9 @@ impl Worker {
                         self.residents.touch(key);
                     }
                 } else if connection.questions.complete(token.sequence, is_allowed) {
+                    if is_unanswered {
+                        connection.questions.set_unanswered();
+                    }
                     self.residents.touch(key);
                 }
             }
