@@ -192,6 +192,7 @@ impl Worker {
 
     /// Parts a connection from its session.
     fn part(&mut self, key: ConnectionKey, ending: &Ending<'_>, now: Time) {
+        self.end_review(key);
         let Some(connection) = self.residents.connections.get_mut(key.0) else {
             return;
         };
@@ -199,7 +200,6 @@ impl Worker {
         let is_removed = left.is_some() && ending.removes_will();
         let will = left.filter(|_| !is_removed);
         let Some(slot) = connection.session.take() else { return };
-        connection.review = Default::default(); // who has left waits for no answer
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
             return;
         };

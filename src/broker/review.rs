@@ -92,10 +92,7 @@ impl Worker {
             return;
         }
         let connections = &self.residents.connections;
-        let waits = |key: &ConnectionKey| {
-            let connection = connections.get(key.0);
-            connection.is_some_and(|one| one.session.is_some() && one.review.asked.is_some())
-        };
+        let waits = |key: &ConnectionKey| connections.get(key.0).is_some_and(|one| one.review.asked.is_some());
         self.reviews.out.retain(waits);
         let mut left = PER_TURN;
         while left > 0
@@ -219,6 +216,14 @@ impl Worker {
         connection.review.decide(filter.as_str(), false);
         connection.watch = Watch::Rules;
         connection.decisions.clear();
+    }
+
+    /// Who has left waits for no answer, and keeps no place.
+    pub(super) fn end_review(&mut self, key: ConnectionKey) {
+        let connection = self.residents.connections.get_mut(key.0);
+        if connection.is_some_and(|connection| connection.review.take().is_some()) {
+            self.reviews.out.retain(|waiting| *waiting != key);
+        }
     }
 
     /// All is answered.

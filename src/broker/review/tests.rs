@@ -41,6 +41,10 @@ impl Authorizer for Program {
         Some(self.generation.load(Ordering::Relaxed))
     }
 
+    fn restricts(&self, _: &Access<'_>) -> bool {
+        true
+    }
+
     fn watches(&self, _: &Access<'_>, _: TopicFilter<'_>) -> bool {
         false
     }
@@ -140,6 +144,11 @@ impl Story {
         self.send(self.publisher, &bytes);
     }
 
+    /// How much was sent to a client.
+    fn sent_bytes(&mut self, key: ConnectionKey) -> usize {
+        self.worker.output(key).unwrap().chunks().flatten().count()
+    }
+
     /// Whether something on this topic was sent to a client.
     fn has_got(&mut self, key: ConnectionKey, topic: &str) -> bool {
         let sent: Vec<u8> = self.worker.output(key).unwrap().chunks().flatten().copied().collect();
@@ -176,4 +185,82 @@ fn who_unsubscribes_after_a_refusal_and_waits_for_new_rules_does_not_get_it_eith
         story.worker.complete(asked.0, NO, story.now);
     }
     assert!(!story.has_got(again, "secret/x"));
+}
+
+#[test]
+fn what_comes_between_two_answers_is_not_lost() {
+    let mut story = Story::new(true);
+    let client = story.open(&[CONNECT, &subscribe(&["a/#", "a/+"])]);
+    story.answer(YES);
+    story.answer(YES);
+    story.publish("a/waits"); // what is in flight is looked at
+    story.reload();
+    story.answer(NO);
+    story.publish("a/b");
+    assert!(!story.has_got(client, "a/b"));
+    story.answer(YES);
+    assert!(story.has_got(client, "a/b"), "the other one shows it");
+    story.publish("a/c");
+    assert!(story.has_got(client, "a/c"));
+}
+
+#[test]
+fn a_program_that_never_answered_has_allowed_nothing() {
+    let mut story = Story::new(false);
+    let client = story.open(&[CONNECT, &subscribe(&["a"])]);
+    story.publish("a");
+    let before = story.sent_bytes(client);
+    story.reload();
+    assert_eq!(story.answer(Outcome::Unanswered), "a");
+    story.publish("a");
+    assert_eq!(story.sent_bytes(client), before);
+    // What it has allowed once holds while it does not answer, until it says no.
+    for outcome in [YES, Outcome::Unanswered] {
+        story.reload();
+        story.answer(outcome);
+        let before = story.sent_bytes(client);
+        story.publish("a");
+        assert!(story.sent_bytes(client) > before);
+    }
+    for outcome in [NO, Outcome::Unanswered] {
+        story.reload();
+        story.answer(outcome);
+        let before = story.sent_bytes(client);
+        story.publish("a");
+        assert_eq!(story.sent_bytes(client), before);
+    }
+}
+
+/// Answers from before a reload say nothing about what comes after it.
+#[test]
+fn a_subscribe_that_waits_is_asked_about_from_its_start_after_a_reload() {
+    let mut story = Story::new(true);
+    let client = story.open(&[CONNECT, &subscribe(&["a", "b"])]);
+    assert_eq!(story.answer(YES), "a");
+    story.reload();
+    assert_eq!(story.answer(YES), "b");
+    assert_eq!(story.answer(NO), "a");
+    assert_eq!(story.answer(YES), "b");
+    let suback = [0x90, 4, 0, 1, 0x80, 1];
+    let sent: Vec<u8> = story
+        .worker
+        .output(client)
+        .unwrap()
+        .chunks()
+        .flatten()
+        .copied()
+        .collect();
+    assert!(sent.ends_with(&suback), "{sent:02x?}");
+}
+
+/// Its place is for who can use an answer.
+#[test]
+fn who_has_left_keeps_no_place_in_line() {
+    let mut story = Story::new(true);
+    let client = story.open(&[CONNECT, &subscribe(&["a"])]);
+    story.answer(YES);
+    story.reload();
+    assert_eq!(story.worker.reviews.out.len(), 1);
+    story.send(client, DISCONNECT);
+    assert_eq!(story.worker.reviews.out.len(), 0);
 }
