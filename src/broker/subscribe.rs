@@ -112,11 +112,15 @@ impl Worker {
             reasons.push(match self.may_be_granted(key, *filter, is_allowed, now) {
                 Ok(maximum_qos) => {
                     let maximum_qos = maximum_qos.min(self.watch(key, *filter));
-                    let options = SubscriptionOptions {
-                        qos: options.qos.min(maximum_qos),
-                        ..*options
+                    let subscription = Subscription {
+                        options: SubscriptionOptions {
+                            qos: options.qos.min(maximum_qos),
+                            ..*options
+                        },
+                        identifier,
+                        was_vouched_for: self.asks_about(key, *filter),
                     };
-                    self.add_subscription(key, *filter, options, identifier, now)
+                    self.add_subscription(key, *filter, subscription, now)
                 }
                 Err(reason) => reason,
             });
@@ -239,21 +243,26 @@ impl Worker {
         maximum_qos
     }
 
+    /// Whether somebody elsewhere was asked about a filter.
+    fn asks_about(&self, key: ConnectionKey, filter: TopicFilter<'_>) -> bool {
+        let connection = self.residents.connections.get(key.0);
+        connection.is_some_and(|connection| self.broker.authorizer.asks_about(&Access::of(connection), filter))
+    }
+
     /// Adds one subscription, or replaces it [MQTT-3.8.4-3]; the reason code for SUBACK.
     fn add_subscription(
         &mut self,
         key: ConnectionKey,
         filter: TopicFilter<'_>,
-        options: SubscriptionOptions,
-        identifier: Option<u32>,
+        subscription: Subscription,
         now: Time,
     ) -> ReasonCode {
+        let options = subscription.options;
         let limits = &self.broker.options;
         let connection = self.residents.connections.get(key.0);
-        let Some((connection, slot)) = connection.and_then(|one| Some((one, one.session?))) else {
+        let Some(slot) = connection.and_then(|connection| connection.session) else {
             return ReasonCode::UnspecifiedError;
         };
-        let was_vouched_for = self.broker.authorizer.asks_about(&Access::of(connection), filter);
         let Some(resident) = self.residents.sessions.get_mut(slot) else {
             return ReasonCode::UnspecifiedError;
         };
@@ -275,11 +284,6 @@ impl Worker {
             self.log.tenant_full(client_id, "tenants.subscriptions_max", now);
             return ReasonCode::QuotaExceeded;
         }
-        let subscription = Subscription {
-            options,
-            identifier,
-            was_vouched_for,
-        };
         let session = SessionKey {
             worker: self.me,
             key: slot,

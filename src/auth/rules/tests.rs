@@ -446,19 +446,43 @@ impl Rights for Asked {
     }
 }
 
-#[test]
-fn what_no_rule_says_is_asked_elsewhere_and_what_one_says_is_not() {
+fn asked_elsewhere() -> (LiveRules, Token) {
     let rules = AclFile::parse("acl", "pattern readwrite known\npattern deny safe/#\n")
         .unwrap()
         .rules;
     let rules = Rules::new(rules, Scope::Everywhere, WideSubscriptions::Refuse, Vec::new());
-    let (near, mut far) = (peer("127.0.0.1"), peer("192.0.2.1"));
     let live = LiveRules::new(rules.with_elsewhere(vec![("tcp".into(), Arc::new(Asked))]));
     let token = Token {
         worker: crate::protocol::ids::WorkerId(0),
         connection: crate::protocol::ids::ConnectionKey(crate::protocol::ids::SlotKey { slot: 0, generation: 0 }),
         sequence: 0,
     };
+    (live, token)
+}
+
+/// Of what a rule denies the whole nothing is received anyway.
+#[test]
+fn about_what_a_rule_denies_a_part_of_it_is_asked_again_all_the_same() {
+    let (near, (live, token)) = (peer("127.0.0.1"), asked_elsewhere());
+    let again = |filter| {
+        let filter = TopicFilter::parse(filter).unwrap();
+        live.subscribe_again(&who(Some("anna"), "c", &near), filter, token)
+    };
+    for (filter, expected) in [
+        ("asked", true),
+        ("#", false),
+        ("+/x", false),
+        ("safe/#", true),
+        ("known", true),
+    ] {
+        assert_eq!(again(filter), Answer::Ready(expected), "{filter}");
+    }
+}
+
+#[test]
+fn what_no_rule_says_is_asked_elsewhere_and_what_one_says_is_not() {
+    let (near, mut far) = (peer("127.0.0.1"), peer("192.0.2.1"));
+    let (live, token) = asked_elsewhere();
     let may = |peer: &Peer, topic: &str| {
         let who = who(Some("anna"), "c", peer);
         let name = TopicName::parse(topic).unwrap();
@@ -477,20 +501,6 @@ fn what_no_rule_says_is_asked_elsewhere_and_what_one_says_is_not() {
     };
     for (topic, expected) in [("known", false), ("asked", false), ("safe/x", true), ("other", false)] {
         assert_eq!(forbids(topic), expected, "{topic}");
-    }
-    // About what a rule denies a part of it is asked all the same; of what it denies the whole of nothing is received anyway.
-    let again = |filter| {
-        let filter = TopicFilter::parse(filter).unwrap();
-        live.subscribe_again(&who(Some("anna"), "c", &near), filter, token)
-    };
-    for (filter, expected) in [
-        ("asked", true),
-        ("#", false),
-        ("+/x", false),
-        ("safe/#", true),
-        ("known", true),
-    ] {
-        assert_eq!(again(filter), Answer::Ready(expected), "{filter}");
     }
     // What was granted is received without asking, and what is retained of it stays, but for what a rule denies.
     let near_by = who(Some("anna"), "c", &near);
