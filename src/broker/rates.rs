@@ -115,8 +115,10 @@ impl Worker {
 
     /// Nothing more is read of a connection until then.
     pub(super) fn pause(&mut self, key: ConnectionKey, until: Time) {
-        self.rates.paused.insert(key.0, until);
-        self.remind(key, until);
+        // A reminder of its own: the one that counts for its silence stays where it is.
+        if self.rates.paused.insert(key.0, until).is_none() {
+            self.timers.arm(until, Reminder::Connection(key));
+        }
     }
 
     /// A reminder of a connection came. One that is paused is read again when it is time; its silence meanwhile is our doing.

@@ -49,6 +49,12 @@ impl Timers {
         self.heap.retain(|Reverse((at, reminder))| is_alive(*at, *reminder));
     }
 
+    /// Reminders that are armed.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
     /// The next moment that something is to be looked at.
     pub fn next(&self) -> Option<Time> {
         self.heap.peek().map(|Reverse((at, _))| *at)

@@ -210,7 +210,7 @@ impl Worker {
 
     /// Forgets reminders that have outlived their connection or session: a client that comes and goes leaves one each time.
     fn prune_timers(&mut self, now: Time) {
-        let residents = &self.residents;
+        let (residents, rates) = (&self.residents, &self.rates);
         if !self
             .timers
             .is_overgrown(residents.connections.len() + residents.sessions.len())
@@ -218,7 +218,10 @@ impl Worker {
             return;
         }
         self.timers.retain(|at, reminder| match reminder {
-            Reminder::Connection(key) => residents.connections.get(key.0).is_some(),
+            Reminder::Connection(key) => {
+                let connection = residents.connections.get(key.0);
+                connection.is_some_and(|connection| connection.reminded_at == at || rates.is_paused(key))
+            }
             Reminder::Session(slot) => residents.sessions.get(slot).is_some_and(|resident| {
                 let session = &resident.session;
                 let is_will_due = session.pending_will.as_ref().is_some_and(|(_, due)| *due == at);

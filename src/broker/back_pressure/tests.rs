@@ -231,3 +231,19 @@ fn who_is_gone_makes_nobody_look() {
     house.wait(61_000);
     assert!(!house.worker.residents.congestion.is_any());
 }
+
+#[test]
+fn to_look_again_and_again_leaves_no_reminders_behind() {
+    let mut house = House::new();
+    let (slow, publisher) = (house.enter(b's', 60), house.enter(b'p', 0));
+    house.subscribe(slow);
+    let sent = house.publish(publisher, 1, 100);
+    let reminders = house.worker.timers.len();
+    for _ in 0..50 {
+        assert_eq!(house.worker.status(publisher), Status::Waiting);
+        house.wait(LOOK_MS);
+        assert_eq!(house.worker.status(publisher), Status::Open);
+        assert_eq!(house.publish(publisher, sent + 1, 1), 0);
+    }
+    assert!(house.worker.timers.len() <= reminders, "{}", house.worker.timers.len());
+}
