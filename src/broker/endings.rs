@@ -290,7 +290,7 @@ impl Worker {
             worker: self.me,
             key: slot,
         };
-        self.route(&will.publication(now, publisher), None, now);
+        self.route(&will.publication(now, publisher), now);
         self.record_will_ended(slot);
     }
 

@@ -169,7 +169,7 @@ impl Worker {
             Mail::DeliverToMember(delivery) => self.deliver_to_member(*delivery, now),
             Mail::Complete(token, outcome) => self.complete(token, outcome, now),
             Mail::Publish(message) => {
-                self.route(&message.view(), None, now);
+                self.route(&message.view(), now);
             }
             Mail::Disconnect(client_id, reason) => self.disconnect_client(&client_id, reason, now),
             Mail::AccessChanged => self.see_to_access(now),

@@ -3,7 +3,7 @@
 //! | of the budget | what changes | until |
 //! | --- | --- | --- |
 //! | 7/8 | QoS 0 is delivered to who reads and waits for nobody; queues that the store has leave memory | 13/16 |
-//! | all | and nothing new is kept: QoS 1 and 2 that would have to wait, and new retained messages, are refused to their publishers; no new sessions and subscriptions | 15/16 |
+//! | all | and nothing new is kept: QoS 1 and 2 for who is away, or is so slow that 64 KiB wait for him, new retained messages, and QoS 2 that waits for its release, are refused to their publishers; no new sessions and subscriptions | 15/16 |
 //!
 //! What was acknowledged is kept in any case, and who reads what he subscribes to notices nothing.
 
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use tracing::{info, warn};
 
+use super::options::Qos2Delivery;
 use super::worker::Worker;
 use super::{Broker, read, write};
 use crate::delivery::memory::MemoryState;
@@ -93,10 +94,11 @@ const fn next_state(before: MemoryState, used: u64, bytes_max: u64) -> MemorySta
 
 impl Broker {
     /// While memory is used up no topic gets a retained message that is larger than the one it has.
-    fn bound_retained(&self, memory: MemoryState) {
+    fn bound_retained(&self) {
         let own = self.options.retained;
         let mut retained = write(&self.retained);
-        let limits = match memory {
+        // How it stands now, not when somebody noticed: of two workers the later may come here first.
+        let limits = match self.memory.state() {
             MemoryState::Spent => RetainedLimits {
                 messages_max: own.messages_max.min(retained.len()),
                 bytes_max: own.bytes_max.min(retained.bytes()),
@@ -112,7 +114,7 @@ impl Worker {
     pub fn note_memory(&mut self, used: u64) -> bool {
         self.metrics().memory_bytes.set(used);
         if let Some((before, after)) = self.broker.memory.note(used) {
-            self.broker.bound_retained(after);
+            self.broker.bound_retained();
             if after > before {
                 self.metrics().limit_memory.increment();
             }
@@ -159,6 +161,10 @@ impl Worker {
         if !self.is_memory_spent() {
             return false;
         }
+        let options = &self.broker.options;
+        if publication.qos == QoS::ExactlyOnce && options.qos2_delivery == Qos2Delivery::Release {
+            return true; // kept until it is released, whoever reads
+        }
         if publication.retain && !publication.payload.is_empty() {
             let retained = read(&self.broker.retained);
             let old = retained.get(publication.topic).map_or(0, |old| old.payload().len());
@@ -166,7 +172,7 @@ impl Worker {
                 return true;
             }
         }
-        if self.broker.options.delivery.outbox.overflow != Overflow::Refuse {
+        if options.delivery.outbox.overflow != Overflow::Refuse {
             return false;
         }
         let broker = &self.broker;

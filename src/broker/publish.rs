@@ -148,7 +148,7 @@ impl Worker {
     #[inline]
     fn accept(&mut self, key: ConnectionKey, publish: &Publish<'_>, publication: &Publication<'_>, now: Time) {
         let Some(id) = publish.packet_id else {
-            self.route(publication, None, now);
+            self.route(publication, now);
             return;
         };
         let Some((_, resident)) = self.residents.pair(key) else {
@@ -165,7 +165,7 @@ impl Worker {
         if is_exactly_once && self.broker.options.qos2_delivery == Qos2Delivery::Release {
             return self.keep_unreleased(key, publish, id, publication, now);
         }
-        let (routed, ticket) = self.route(publication, publisher.map(|session| (session, id)), now);
+        let (routed, ticket) = self.route_or_refuse(publication, publisher.map(|session| (session, id)), now);
         if routed == Routed::Refused {
             self.metrics().publish_refused.increment();
             return self.refuse_full(key, publish, Full::Queues, now);

@@ -124,8 +124,7 @@ impl Worker {
             }),
             ..message.view()
         };
-        let (_, ticket) = self.route(&publication, None, now);
-        ticket
+        self.route(&publication, now)
     }
 }
 

@@ -38,7 +38,29 @@ pub(super) type Received = Option<(SessionNumber, PacketId)>;
 
 impl Worker {
     /// Routes a publication and records it where it must survive: what depends on that waits for the ticket.
-    pub(super) fn route(&mut self, publication: &Publication<'_>, received: Received, now: Time) -> (Routed, Ticket) {
+    ///
+    /// There is nobody who could be told that there is no room for it among the retained messages: it goes to who is there.
+    pub(super) fn route(&mut self, publication: &Publication<'_>, now: Time) -> Ticket {
+        self.route_if(false, publication, None, now).1
+    }
+
+    /// The same for a publisher who can be told that it was refused: then it is for everybody.
+    pub(super) fn route_or_refuse(
+        &mut self,
+        publication: &Publication<'_>,
+        received: Received,
+        now: Time,
+    ) -> (Routed, Ticket) {
+        self.route_if(true, publication, received, now)
+    }
+
+    fn route_if(
+        &mut self,
+        may_refuse: bool,
+        publication: &Publication<'_>,
+        received: Received,
+        now: Time,
+    ) -> (Routed, Ticket) {
         let must_number = publication.retain || publication.qos.is_acknowledged();
         let journal = &mut self.residents.journal;
         journal.begin_message();
@@ -48,10 +70,11 @@ impl Worker {
             let mut message = publication.to_message();
             message.number = number;
             let message = kept.insert(Arc::new(message));
-            let Some(order) = self.retain(message, now) else {
+            let order = self.retain(message, now);
+            if order.is_none() && may_refuse {
                 return (Routed::Refused, Ticket::DONE);
-            };
-            retained = Some(order).filter(|_| !is_sys(publication.topic));
+            }
+            retained = order.filter(|_| !is_sys(publication.topic));
         }
         let routed = self.route_to_all(publication, number, kept, now);
         let journal = &mut self.residents.journal;

@@ -216,7 +216,7 @@ impl Worker {
                 publisher: None,
                 source: None,
             };
-            self.route(&publication, None, now);
+            self.route(&publication, now);
             if value.is_empty() {
                 self.sys.published.remove(&topic);
             } else {

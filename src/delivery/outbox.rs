@@ -22,7 +22,8 @@ use crate::protocol::topic::TopicName;
 use crate::session::delivery::{Delivery, DeliveryKey};
 use crate::session::rare::Empty;
 
-/// Bytes that may wait in memory for one session, while that is short, before its publishers wait.
+/// Bytes that may wait in memory for one session, while that is short, before its publishers wait; while it is used up, before they
+/// are refused.
 const MEMORY_BYTES_SHORT: usize = 64 << 10;
 
 /// What happens to QoS 1 and 2 deliveries at the bound. QoS 0 always drops its oldest.
@@ -172,7 +173,7 @@ impl Outbox {
         // QoS 0 makes room first: as long as there is some, it is not full.
         options.overflow == Overflow::Refuse
             && self.unacknowledged.is_empty()
-            && (options.memory == MemoryState::Spent && !self.acknowledged.is_empty()
+            && (options.memory == MemoryState::Spent && self.memory_bytes >= MEMORY_BYTES_SHORT
                 || self.acknowledged.len() >= options.messages_max
                 || self.bytes >= options.bytes_max
                 || self.memory_bytes >= options.unstored_bytes_max)
@@ -180,7 +181,16 @@ impl Outbox {
 
     /// True when so much waits that publishers should wait, too: seven eighths of a bound, or, while memory is short, more than a little.
     pub fn is_above_mark(&self, options: &OutboxOptions) -> bool {
-        let mark = |bound: usize| bound - bound / 8;
+        self.is_above(options, |bound| bound - bound / 8)
+    }
+
+    /// True while a queue that was above its mark still is: until there is a sixteenth of the bound less in it, so that it does not change
+    /// with every message.
+    pub fn stays_above_mark(&self, options: &OutboxOptions) -> bool {
+        self.is_above(options, |bound| bound - (bound / 16 * 3).max(bound / 8))
+    }
+
+    fn is_above(&self, options: &OutboxOptions, mark: impl Fn(usize) -> usize) -> bool {
         let memory_bytes_mark = match options.memory {
             MemoryState::Ample => mark(options.unstored_bytes_max),
             MemoryState::Short | MemoryState::Spent => MEMORY_BYTES_SHORT.min(mark(options.unstored_bytes_max)),
@@ -212,9 +222,11 @@ impl Outbox {
         let cost = delivery.cost_bytes();
         let is_acknowledged = delivery.qos.is_acknowledged();
         let mut dropped = 0;
-        // Where memory is used up, a policy that drops makes room for no more than leaves; one that refuses has refused before.
+        // Where memory is used up, a policy that drops makes room for no more than leaves, or a little; one that refuses has refused before.
         let bytes_max = match (options.memory, options.overflow) {
-            (MemoryState::Spent, policy) if policy != Overflow::Refuse => options.bytes_max.min(self.bytes),
+            (MemoryState::Spent, policy) if policy != Overflow::Refuse => {
+                options.bytes_max.min(self.bytes.max(MEMORY_BYTES_SHORT))
+            }
             _ => options.bytes_max,
         };
         while !self.has_room(cost, bytes_max, options) {

@@ -96,6 +96,26 @@ impl House {
         self.read(key, Version::V5).pop().unwrap_or_default()
     }
 
+    /// A message of 16 KiB to `t`, at QoS 1, as one that is repeated; what it is answered.
+    fn publish_large(&mut self, key: ConnectionKey, letter: u8) -> String {
+        let mut packet = b"\x3A\x86\x80\x01\x00\x01t\x00\x01\x00".to_vec();
+        packet.extend_from_slice(&[letter; 16 << 10]);
+        self.send(key, &packet);
+        self.read(key, Version::V5).pop().unwrap_or_default()
+    }
+
+    /// The first letters of all the messages that a client is sent.
+    fn letters(&mut self, key: ConnectionKey) -> String {
+        let mut letters = String::new();
+        loop {
+            let read = self.read(key, Version::V5);
+            if read.is_empty() {
+                return letters;
+            }
+            letters.extend(read.iter().filter_map(|payload| payload.chars().next()));
+        }
+    }
+
     /// The same at QoS 0.
     fn publish_qos0(&mut self, key: ConnectionKey, payload: &str) {
         let mut packet = vec![0x30, 4 + payload.len() as u8];
@@ -194,23 +214,23 @@ fn what_would_have_to_be_kept_is_refused_and_what_was_acknowledged_is_not_lost()
     assert!(house.read(back, Version::V5).contains(&"five".to_owned()));
 }
 
-/// One who is connected and slow: a first message may wait, from then on it is known that he is.
+/// One who is connected and has a moment's work is not slow; for one who is, little waits.
 #[test]
 fn who_does_not_read_is_not_waited_for() {
     let mut house = House::new(|options| options.delivery.in_flight_max = 2);
     let (slow, publisher) = (house.subscriber("slow", 1), house.enter("p"));
     house.0.note_memory(SPENT);
     let answers: Vec<_> = (0..6).map(|n| house.publish(publisher, &n.to_string())).collect();
-    assert_eq!(
-        answers[..3],
-        ["PUBACK 00"; 3],
-        "two under way, and one that nobody knew of"
-    );
-    assert_eq!(answers[3..], ["PUBACK 97"; 3]);
-    assert_eq!(house.read(slow, Version::V5), ["0", "1"]);
-    house.send(slow, &[0x40, 2, 0, 1, 0x40, 2, 0, 2]);
-    assert_eq!(house.read(slow, Version::V5), ["2"]);
-    assert_eq!(house.publish(publisher, "6"), "PUBACK 00");
+    assert_eq!(answers, ["PUBACK 00"; 6], "two under way, and a few that wait");
+    let answers: Vec<_> = (b'a'..=b'f').map(|n| house.publish_large(publisher, n)).collect();
+    assert_eq!(answers[..4], ["PUBACK 00"; 4]);
+    assert_eq!(answers[4..], ["PUBACK 97"; 2]);
+    assert_eq!(house.letters(slow), "01");
+    for (id, next) in [(1, "23"), (3, "45"), (5, "ab")] {
+        house.send(slow, &[0x40, 2, 0, id, 0x40, 2, 0, id + 1]);
+        assert_eq!(house.letters(slow), next);
+    }
+    assert_eq!(house.publish_large(publisher, b'g'), "PUBACK 00");
 }
 
 #[test]
@@ -218,15 +238,23 @@ fn a_policy_that_drops_goes_on_dropping_and_grows_no_more() {
     let mut house = House::new(|options| options.delivery.outbox.overflow = Overflow::DropOldest);
     let (away, publisher) = (house.subscriber("away", 1), house.enter("p"));
     house.0.lost(away, "gone", NOW);
-    for payload in ["a", "b", "c"] {
-        assert_eq!(house.publish(publisher, payload), "PUBACK 00");
+    for payload in b'a'..=b'e' {
+        assert_eq!(house.publish_large(publisher, payload), "PUBACK 00");
     }
     house.0.note_memory(SPENT);
-    for payload in ["d", "e"] {
-        assert_eq!(house.publish(publisher, payload), "PUBACK 00");
+    for payload in b'f'..=b'g' {
+        assert_eq!(house.publish_large(publisher, payload), "PUBACK 00");
     }
     let back = house.enter("away");
-    assert_eq!(house.read(back, Version::V5), ["CONNACK 00", "c", "d", "e"]);
+    assert_eq!(house.letters(back), "Ccdefg", "CONNACK, and as much as before");
+    house.0.lost(back, "gone", NOW);
+    assert_eq!(house.publish_large(publisher, b'h'), "PUBACK 00");
+    let back = house.enter("away");
+    assert_eq!(
+        house.letters(back),
+        "Ccdefgh",
+        "there is a little room in an empty queue"
+    );
 }
 
 #[test]
@@ -243,6 +271,24 @@ fn no_retained_message_grows_and_none_is_lost() {
     assert_eq!(house.retain(publisher, b'r', "new"), "PUBACK 97");
     house.0.note_memory(AMPLE);
     assert_eq!(house.retain(publisher, b'x', "new"), "PUBACK 10");
+}
+
+/// Nobody can be told that a message at QoS 0 is not retained, nor one that was acknowledged and is released now.
+#[test]
+fn what_is_not_retained_and_cannot_be_refused_reaches_who_is_there() {
+    let mut house = House::new(|options| options.qos2_delivery = Qos2Delivery::Release);
+    let (subscriber, publisher) = (house.subscriber("s", 1), house.enter("p"));
+    house.send(publisher, b"\x35\x0e\x00\x01t\x00\x02\x00released");
+    house.0.note_memory(SPENT);
+    assert_eq!(house.retain(publisher, b't', "refused"), "PUBACK 97");
+    house.send(publisher, b"\x31\x09\x00\x01t\x00qos 0");
+    assert_eq!(house.read(subscriber, Version::V5), ["qos 0"]);
+    house.send(publisher, b"\x62\x02\x00\x02");
+    assert_eq!(house.read(subscriber, Version::V5), ["released"]);
+    assert!(read(&house.0.broker.retained).is_empty());
+    // What would be kept until it is released is refused at once.
+    house.send(publisher, b"\x34\x07\x00\x01t\x00\x03\x00x");
+    assert_eq!(house.0.metrics().refused_memory.get(), 2);
 }
 
 #[test]
