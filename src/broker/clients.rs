@@ -491,6 +491,7 @@ impl Worker {
         if resident.session.pending_will.take().is_some() {
             self.residents.metrics.wills_pending.decrement(); // [MQTT-3.1.3-9]
         }
+        self.residents.count_queue(slot);
         self.residents.metrics.connections_opened.increment();
         self.residents.metrics.connections.increment();
     }

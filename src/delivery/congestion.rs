@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crossbeam_utils::CachePadded;
+
 use super::outbox::OutboxOptions;
 use super::residents::Resident;
 
-/// Sessions of all workers whose queues are above their marks.
+/// Sessions of all workers whose queues are above their marks, and whose clients are there: nobody waits for who is away.
 #[derive(Debug, Default)]
 pub struct Congestion {
-    sessions: Arc<AtomicUsize>,
+    sessions: Arc<CachePadded<AtomicUsize>>,
     /// One of this worker was above its mark since this was set to false.
     pub is_new: bool,
 }
@@ -36,11 +38,16 @@ impl Congestion {
 
     fn tell(&mut self, resident: &Resident, is_above: bool) {
         let status = &resident.session.status;
-        if status.is_above_mark() == is_above {
-            return;
+        if !is_above && !status.is_above_mark() {
+            return; // then it does not count, either
         }
         status.set_above_mark(is_above);
-        if is_above {
+        let counts = is_above && status.is_online();
+        if status.counts_as_slow() == counts {
+            return;
+        }
+        status.set_counts_as_slow(counts);
+        if counts {
             self.is_new = true;
             self.sessions.fetch_add(1, Ordering::Relaxed);
         } else {
@@ -55,5 +62,7 @@ pub fn tell_status(resident: &Resident, options: &OutboxOptions, congestion: &mu
     let waiting = usize::from(session.outbound.in_flight()) + outbox.len();
     session.status.set_in_flight(waiting as u32);
     session.status.set_full(outbox.is_full(options));
-    congestion.tell(resident, session.is_persistent() && outbox.is_above_mark(options));
+    let is_above =
+        outbox.is_above_mark(options) || (session.status.is_above_mark() && outbox.stays_above_mark(options));
+    congestion.tell(resident, is_above && session.is_persistent());
 }

@@ -143,6 +143,7 @@ impl Residents {
                 let outbox = &mut resident.outbox;
                 outbox.page_out(end, self.options.memory_bytes_max, is_over);
                 self.paging.count(outbox, &self.metrics);
+                tell_status(resident, &self.options.outbox, &mut self.congestion);
             }
         }
     }
@@ -162,6 +163,7 @@ impl Residents {
             stored::ended(&mut self.journal, &resident.session, Some(lost.message), lost.copy);
         }
         self.paging.count(&mut resident.outbox, &self.metrics);
+        tell_status(resident, &self.options.outbox, &mut self.congestion);
     }
 
     /// Takes a session out, with what waits for it.

@@ -54,6 +54,10 @@ pub struct MatchCache {
     hand: usize,
     /// What was asked for last and is not kept.
     last: Arc<Matched>,
+    /// Of which topic that is: one message may ask for it more than once.
+    last_asked: Option<Asked>,
+    /// That topic.
+    last_topic: String,
     hits: u64,
     misses: u64,
 }
@@ -66,6 +70,14 @@ struct Entry {
     matched: Arc<Matched>,
     branch: Branch,
     was_used: bool,
+}
+
+/// What says whether `last` is the match of a topic still.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    hash: u64,
+    generation: u64,
+    branch: Branch,
 }
 
 impl MatchCache {
@@ -83,6 +95,8 @@ impl MatchCache {
             receivers: 0,
             hand: 0,
             last: Arc::default(),
+            last_asked: None,
+            last_topic: String::new(),
             hits: 0,
             misses: 0,
         }
@@ -146,7 +160,7 @@ impl MatchCache {
         let sets = self.tags.len().min(1);
         (self.ways, self.tags, self.once) = (empty_ways(sets), vec![[0; WAYS]; sets], Vec::new());
         (self.len, self.receivers, self.hand) = (0, 0, 0);
-        self.last = Arc::default();
+        (self.last, self.last_asked) = (Arc::default(), None);
     }
 
     fn find(&self, hash: u64, topic: &str) -> Option<usize> {
@@ -167,6 +181,10 @@ impl MatchCache {
     #[cold]
     #[inline(never)]
     fn ask(&mut self, hash: u64, found: Option<usize>, topic: &str, cold: impl FnOnce() -> Matched) -> &Arc<Matched> {
+        if found.is_none() && self.is_last(hash, topic) {
+            self.hits += 1;
+            return &self.last;
+        }
         self.misses += 1;
         // Read before the trie is asked: a change in between makes the entry look older than it is, never newer.
         let branch = self.generations.branch_of_topic(topic);
@@ -181,6 +199,12 @@ impl MatchCache {
                 Some(last) => *last = matched,
                 None => self.last = Arc::new(matched),
             }
+            let asked = Asked {
+                hash,
+                generation,
+                branch,
+            };
+            self.remember_last(asked, topic);
             return &self.last;
         } else {
             let entry = Entry {
@@ -195,6 +219,23 @@ impl MatchCache {
         }
         self.receivers += receivers;
         self.shed(hash, topic)
+    }
+
+    /// True when the match of this topic was asked for last, and stands.
+    fn is_last(&self, hash: u64, topic: &str) -> bool {
+        let asked = self.last_asked.filter(|asked| asked.hash == hash);
+        asked
+            .is_some_and(|asked| asked.generation == self.generations.current(asked.branch) && self.last_topic == topic)
+    }
+
+    /// Not where the cache is switched off, nor a topic that is too long to be kept.
+    fn remember_last(&mut self, asked: Asked, topic: &str) {
+        let is_short = topic.len() <= self.limits.topic_bytes_max && !self.tags.is_empty();
+        self.last_asked = is_short.then_some(asked);
+        if is_short {
+            self.last_topic.clear();
+            self.last_topic.push_str(topic);
+        }
     }
 
     /// True when a topic is to be kept: there is room, or it came before, not long ago. One in [`LET_IN`] is kept in any case, so that topics that come in turn,

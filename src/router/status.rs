@@ -11,6 +11,7 @@ pub struct SessionStatus {
     online: AtomicBool,
     full: AtomicBool,
     above_mark: AtomicBool,
+    counts_as_slow: AtomicBool,
     in_flight: AtomicU32,
     number: AtomicU64,
 }
@@ -46,6 +47,18 @@ impl SessionStatus {
     #[inline]
     pub fn set_above_mark(&self, is_above: bool) {
         self.above_mark.store(is_above, Ordering::Relaxed);
+    }
+
+    /// For the owner: the session is one of those that publishers may have to wait for.
+    #[inline]
+    pub fn counts_as_slow(&self) -> bool {
+        self.counts_as_slow.load(Ordering::Relaxed)
+    }
+
+    /// By the owner: it is above its mark with its client there, or no more.
+    #[inline]
+    pub fn set_counts_as_slow(&self, counts: bool) {
+        self.counts_as_slow.store(counts, Ordering::Relaxed);
     }
 
     /// Messages sent to the client and not acknowledged, plus those that wait in the outbox.

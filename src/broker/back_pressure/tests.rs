@@ -42,6 +42,17 @@ impl House {
         key
     }
 
+    /// The client that has a session comes back to it.
+    fn come_back(&mut self, client_id: u8) -> ConnectionKey {
+        let key = self.worker.open(peer(), self.now.plus_secs(10), self.now);
+        let packet = [
+            &b"\x10\x13\x00\x04MQTT\x05\x00\x00\x01\x05\x11\x00\x00\x00\x3c\x00\x01"[..],
+            &[client_id],
+        ];
+        self.worker.receive(key, &packet.concat(), self.now);
+        key
+    }
+
     fn subscribe(&mut self, key: ConnectionKey) {
         self.worker.receive(key, &[0x82, 7, 0, 1, 0, 0, 1, b't', 1], self.now);
         self.read(key);
@@ -246,4 +257,23 @@ fn to_look_again_and_again_leaves_no_reminders_behind() {
         assert_eq!(house.publish(publisher, sent + 1, 1), 0);
     }
     assert!(house.worker.timers.len() <= reminders, "{}", house.worker.timers.len());
+}
+
+/// Nobody can wait for who is away: that his queue is long is not looked at with every message.
+#[test]
+fn a_long_queue_counts_while_its_client_is_there() {
+    let mut house = House::new();
+    let (slow, publisher) = (house.enter(b's', 60), house.enter(b'p', 0));
+    house.subscribe(slow);
+    house.worker.lost(slow, "gone", house.now);
+    assert_eq!(house.publish(publisher, 1, QUEUE as u16), QUEUE as u16);
+    assert!(!house.worker.residents.congestion.is_any());
+    let slow = house.come_back(b's');
+    assert!(house.worker.residents.congestion.is_any());
+    house.worker.lost(slow, "gone", house.now);
+    assert!(!house.worker.residents.congestion.is_any());
+    let slow = house.come_back(b's');
+    assert!(house.worker.residents.congestion.is_any());
+    while house.take(slow) > 0 {}
+    assert!(!house.worker.residents.congestion.is_any());
 }
