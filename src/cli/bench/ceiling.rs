@@ -17,6 +17,10 @@ use mio::{Events, Interest, Poll, Token};
 const READ_BYTES: usize = 256 * 1024;
 /// Sockets that are looked at in one round.
 const EVENTS_PER_ROUND: usize = 1024;
+/// Bytes that wait for a receiver above which nothing more is read.
+const OUT_BYTES_MAX: usize = 16 << 20;
+/// Bytes that have been written above which their room is used again.
+const WRITTEN_BYTES_MAX: usize = 1 << 20;
 const LISTENER: Token = Token(usize::MAX);
 
 /// A forwarder that listens.
@@ -31,6 +35,8 @@ pub(super) struct Ceiling {
     unread: Vec<usize>,
     /// Lines with something to write.
     touched: Vec<usize>,
+    /// Lines with more to write than [`OUT_BYTES_MAX`].
+    long: usize,
     scratch: Vec<u8>,
 }
 
@@ -44,6 +50,7 @@ struct Line {
     written: usize,
     is_touched: bool,
     is_unread: bool,
+    is_long: bool,
     is_v5: bool,
     packet_id: u16,
 }
@@ -78,6 +85,7 @@ impl Ceiling {
             filters: Filters::default(),
             unread: Vec::new(),
             touched: Vec::new(),
+            long: 0,
             scratch: vec![0; READ_BYTES],
         })
     }
@@ -91,7 +99,7 @@ impl Ceiling {
     pub(super) fn run(mut self) -> io::Error {
         let mut events = Events::with_capacity(EVENTS_PER_ROUND);
         loop {
-            let pause = if self.unread.is_empty() {
+            let pause = if self.unread.is_empty() || self.long > 0 {
                 None
             } else {
                 Some(std::time::Duration::ZERO)
@@ -136,6 +144,7 @@ impl Ceiling {
                 written: 0,
                 is_touched: false,
                 is_unread: false,
+                is_long: false,
                 is_v5: false,
                 packet_id: 0,
             });
@@ -155,7 +164,7 @@ impl Ceiling {
             line.is_unread = true; // until the read that says so
             self.unread.push(at);
         }
-        if event.is_writable() && !line.out.is_empty() {
+        if (event.is_writable() || event.is_read_closed()) && !line.out.is_empty() {
             touch(line, at, &mut self.touched);
         }
         if event.is_readable() {
@@ -163,9 +172,16 @@ impl Ceiling {
         }
     }
 
-    /// Reads once: what is less than the buffer was everything.
+    /// Reads once: what is less than the buffer was everything. Later, while somebody has too much to take.
     fn read(&mut self, at: usize) {
         let Some(line) = &mut self.lines[at] else { return };
+        if self.long > 0 {
+            if !line.is_unread {
+                line.is_unread = true;
+                self.unread.push(at);
+            }
+            return;
+        }
         let kept = line.tail.len();
         if self.scratch.len() < kept + READ_BYTES {
             self.scratch.resize(kept + READ_BYTES, 0);
@@ -250,6 +266,10 @@ impl Ceiling {
                 line.packet_id = line.packet_id.checked_add(1).unwrap_or(1);
                 line.out[start + behind_topic..][..2].copy_from_slice(&line.packet_id.to_be_bytes());
             }
+            if line.out.len() > OUT_BYTES_MAX && !line.is_long {
+                line.is_long = true;
+                self.long += 1;
+            }
             touch(line, receiver, &mut self.touched);
         }
         if qos > 0 {
@@ -267,17 +287,31 @@ impl Ceiling {
         while line.written < line.out.len() {
             match line.stream.write(&line.out[line.written..]) {
                 Ok(written) if written > 0 => line.written += written,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return, // an event says when
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    if line.written > WRITTEN_BYTES_MAX {
+                        line.out.drain(..line.written);
+                        line.written = 0;
+                    }
+                    if line.is_long && line.out.len() <= OUT_BYTES_MAX {
+                        line.is_long = false;
+                        self.long -= 1;
+                    }
+                    return; // an event says when
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 _ => return self.close(at),
             }
         }
         line.out.clear();
         line.written = 0;
+        if std::mem::take(&mut line.is_long) {
+            self.long -= 1;
+        }
     }
 
     fn close(&mut self, at: usize) {
-        if self.lines[at].take().is_some() {
+        if let Some(line) = self.lines[at].take() {
+            self.long -= usize::from(line.is_long);
             self.filters.forget(at);
             self.free.push(at);
         }
