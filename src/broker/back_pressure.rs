@@ -34,8 +34,6 @@ struct Wait {
     since: Time,
     /// The packet that waits, or waited too long.
     packet_id: PacketId,
-    /// It waits now.
-    is_paused: bool,
 }
 
 impl BackPressure {
@@ -51,12 +49,6 @@ impl BackPressure {
         if !self.0.is_empty() {
             self.0.remove(&key.0);
         }
-    }
-
-    /// True, once, for a packet that is looked at again after a pause.
-    pub(super) fn was_paused(&mut self, key: ConnectionKey) -> bool {
-        let wait = self.0.get_mut(&key.0);
-        wait.is_some_and(|wait| std::mem::take(&mut wait.is_paused))
     }
 }
 
@@ -81,25 +73,21 @@ impl Worker {
         let Some(packet_id) = publish.packet_id else {
             return false;
         };
-        let fresh = Wait {
-            since: now,
-            packet_id,
-            is_paused: true,
-        };
+        let fresh = Wait { since: now, packet_id };
         let wait = self.back_pressure.0.entry(key.0).or_insert(fresh);
         let waited_ms = now.millis_since(wait.since);
         if waited_ms >= AGAIN_AFTER_MS || (waited_ms < PAUSE_MAX_MS && wait.packet_id != packet_id) {
             *wait = fresh; // the last one that waited found room, or it is long ago
         }
-        wait.is_paused = now.millis_since(wait.since) < PAUSE_MAX_MS;
-        let (is_paused, is_first) = (wait.is_paused, wait.since == now);
-        if !is_paused {
+        let is_first = wait.since == now;
+        if now.millis_since(wait.since) >= PAUSE_MAX_MS {
             return false;
         }
         if is_first {
             self.metrics().publishers_paused.increment();
             self.tell_paused(key, topic, now);
         }
+        self.rates.expect_again(key);
         self.pause(key, now.plus_millis(LOOK_MS));
         true
     }

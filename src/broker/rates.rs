@@ -27,6 +27,8 @@ pub(super) struct Rates {
 struct Taken {
     messages: Bucket,
     bytes: Bucket,
+    /// The packet that comes next was counted before it had to wait.
+    was_counted: bool,
 }
 
 impl Taken {
@@ -54,6 +56,13 @@ impl Rates {
         self.is_on |= peer.rules.publish_rate.is_some();
     }
 
+    /// A packet that was counted has to wait for something else, and comes again.
+    pub(super) fn expect_again(&mut self, key: ConnectionKey) {
+        if let Some(taken) = self.of.get_mut(&key.0) {
+            taken.was_counted = true;
+        }
+    }
+
     /// A connection is gone.
     pub(super) fn forget(&mut self, key: ConnectionKey) {
         if self.is_on {
@@ -77,7 +86,9 @@ impl Worker {
     pub(super) fn limit_rate(&mut self, key: ConnectionKey, publish: &Publish<'_>, now: Time) -> Option<Flow> {
         let connection = self.residents.connections.get(key.0)?;
         let rate = connection.peer.rules.publish_rate?;
-        if connection.questions.has_answers() || self.back_pressure.was_paused(key) {
+        let taken = self.rates.of.get_mut(&key.0);
+        let was_counted = taken.is_some_and(|taken| std::mem::take(&mut taken.was_counted));
+        if was_counted || connection.questions.has_answers() {
             return None; // it was counted when it came
         }
         if self.rates.paused.get(&key.0).is_some_and(|until| *until > now) {
