@@ -21,6 +21,10 @@ use crate::session::state::Session;
 /// Connections of one worker that have a question out at once: all others wait in line, so that they do not take every place that the program
 /// has.
 const OUT_MAX: usize = 16;
+/// Pauses after which is asked again what was not answered, milliseconds: each is twice as long as the one before.
+const PAUSE_MIN_MS: u64 = 5_000;
+/// The longest of them.
+const PAUSE_MAX_MS: u64 = 300_000;
 /// Questions in one turn that are answered from memory.
 const PER_TURN: usize = 256;
 
@@ -185,18 +189,43 @@ impl Worker {
             None => {
                 let subscription = resident.session.subscriptions.get(&asked.filter);
                 let was_allowed = subscription.is_some_and(|subscription| subscription.was_vouched_for);
+                review.unanswered.push(asked.filter.clone());
                 was_allowed && !review.refused_before.contains(&asked.filter)
             }
         };
         // It may have been said anew meanwhile, in answer to a SUBSCRIBE.
         let is_known = review.refused.contains(&asked.filter) || review.granted.contains(&asked.filter);
-        if !is_known {
+        let is_late = !connection.is_under_review && answer.is_some();
+        if !is_known || is_late {
             review.decide(&asked.filter, is_allowed);
+        }
+        if is_late {
+            connection.watch = Watch::Rules;
+            connection.decisions.clear();
         }
         review.is_in_line = true;
         self.reviews.line.push_front(key);
         self.continue_reviews(now);
         true
+    }
+
+    /// A connection's reminder: what was not answered is asked about again when it is time. What was said before holds meanwhile.
+    pub(super) fn ask_unanswered(&mut self, key: ConnectionKey, now: Time) {
+        let connection = self.residents.connections.get_mut(key.0);
+        let Some(review) = connection.and_then(|connection| connection.review.get_mut()) else {
+            return;
+        };
+        match review.again_at {
+            Some(at) if at <= now => {
+                review.again_at = None;
+                review.unasked.append(&mut review.unanswered);
+                review.refused_before.clone_from(&review.refused);
+                review.is_in_line = true;
+                self.reviews.line.push_back(key);
+            }
+            Some(at) => self.remind(key, at),
+            None => {}
+        }
     }
 
     /// A filter that a client has was refused to it when it asked for it anew: nothing more of it is delivered.
@@ -249,13 +278,21 @@ impl Worker {
         }
         if !review.refused.is_empty() {
             connection.watch = Watch::Rules;
+        }
+        let pause_ms = (2 * review.pause_ms).clamp(PAUSE_MIN_MS, PAUSE_MAX_MS);
+        let again_at = (!review.unanswered.is_empty()).then(|| now.plus_millis(pause_ms));
+        if !review.refused.is_empty() || again_at.is_some() {
             *connection.review = Review {
                 is_first: false,
                 refused_before: Vec::new(),
+                again_at,
+                pause_ms,
                 ..*review
             };
         }
-        if let Some(slot) = connection.session.filter(|_| connection.has_connack) {
+        let slot = connection.session.filter(|_| connection.has_connack);
+        self.remind(key, again_at.unwrap_or(Time::NEVER));
+        if let Some(slot) = slot {
             self.continue_delivery(slot, now);
         }
     }

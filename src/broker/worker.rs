@@ -494,6 +494,7 @@ impl Worker {
                 Reminder::Connection(key) => {
                     self.see_to_pause(key, now);
                     self.check_silence(key, now);
+                    self.ask_unanswered(key, now);
                 }
                 Reminder::Session(slot) => self.check_session(slot, now),
                 Reminder::Retained => {

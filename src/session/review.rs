@@ -35,6 +35,12 @@ pub struct Review {
     pub granted: Vec<Box<str>>,
     /// Those that were refused before this review.
     pub refused_before: Vec<Box<str>>,
+    /// Those that nobody answered about, while what was said before holds.
+    pub unanswered: Vec<Box<str>>,
+    /// When they are asked about again.
+    pub again_at: Option<Time>,
+    /// How long that was put off, milliseconds.
+    pub pause_ms: u64,
 }
 
 impl Empty for Review {
@@ -48,6 +54,9 @@ impl Empty for Review {
                 refused: Vec::new(),
                 granted: Vec::new(),
                 refused_before: Vec::new(),
+                unanswered: Vec::new(),
+                again_at: None,
+                pause_ms: 0,
             }
         }
     }

@@ -144,6 +144,12 @@ impl Story {
         self.send(self.publisher, &bytes);
     }
 
+    fn wait(&mut self, secs: u64) {
+        self.now = self.now.plus_secs(secs);
+        self.worker.expire(self.now);
+        self.worker.continue_reviews(self.now);
+    }
+
     /// How much was sent to a client.
     fn sent_bytes(&mut self, key: ConnectionKey) -> usize {
         self.worker.output(key).unwrap().chunks().flatten().count()
@@ -263,4 +269,30 @@ fn who_has_left_keeps_no_place_in_line() {
     assert_eq!(story.worker.reviews.out.len(), 1);
     story.send(client, DISCONNECT);
     assert_eq!(story.worker.reviews.out.len(), 0);
+}
+
+/// A program that is overloaded in the moment of a reload is no way to keep what was taken away.
+#[test]
+fn what_was_not_answered_is_asked_about_again_after_ever_longer_pauses() {
+    let mut story = Story::new(true);
+    let client = story.open(&[CONNECT, &subscribe(&["a"])]);
+    story.answer(YES);
+    story.reload();
+    story.answer(Outcome::Unanswered);
+    for pause_secs in [5, 10, 20] {
+        story.wait(pause_secs - 1);
+        assert!(story.program.asked.lock().unwrap().is_empty());
+        story.wait(1);
+        story.publish("a");
+        assert!(story.has_got(client, "a"));
+        if pause_secs < 20 {
+            story.answer(Outcome::Unanswered);
+        }
+    }
+    story.answer(NO);
+    let before = story.sent_bytes(client);
+    story.publish("a");
+    assert_eq!(story.sent_bytes(client), before);
+    story.wait(400);
+    assert!(story.program.asked.lock().unwrap().is_empty(), "it has answered");
 }
