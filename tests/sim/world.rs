@@ -546,8 +546,10 @@ impl World {
         for client in 0..self.clients.len() {
             let before = (self.clients[client].state, self.clients[client].unsent.len());
             if self.clients[client].state == State::Offline && reconnects {
+                // One that waits until its old link is gone has not moved: that link may be of a paused publisher, and time has to pass.
+                let links = self.links.len();
                 self.connect(client, false);
-                has_moved = true;
+                has_moved |= self.links.len() > links;
             }
             while self.clients[client].owes() {
                 self.clients[client].pay();
