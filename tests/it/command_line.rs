@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// A CONNECT of MQTT 3.1.1 by the client `stay`, and the answer to it.
 const CONNECT: &[u8] = b"\x10\x10\x00\x04MQTT\x04\x02\x00\x3c\x00\x04stay";
@@ -87,12 +88,15 @@ impl Drop for Broker {
 
 /// A port that was free a moment ago.
 pub(crate) fn free_port() -> String {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-        .to_string()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Below the ports that the system gives to connections: one of those may be taken before the broker listens on all addresses.
+    let first = (std::process::id() % 1000) as u16 * 10;
+    loop {
+        let port = 12_000 + first + NEXT.fetch_add(1, Ordering::Relaxed) % 8_000;
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port.to_string();
+        }
+    }
 }
 
 fn connect(mut socket: impl Read + Write) -> impl Read + Write {
