@@ -72,8 +72,13 @@ fn lasting<'a>(user: &'a str, version: Version) -> Connect<'a> {
 
 /// What is for her waits while the program is asked: when this has come, it has answered.
 fn expect_reviewed(alice: &mut Client, publisher: &mut Client) {
-    publisher.publish(Publish::new("probe", "x", 1));
-    alice.expect_text("probe", "x");
+    expect_next(alice, publisher, "probe");
+}
+
+/// Nothing that was published before comes, now or later: the answer to a PINGREQ may overtake what is on its way from another worker.
+fn expect_next(alice: &mut Client, publisher: &mut Client, topic: &str) {
+    publisher.publish(Publish::new(topic, "x", 1));
+    alice.expect_text(topic, "x");
 }
 
 fn publisher(broker: &Broker, version: Version) -> Client {
@@ -95,14 +100,14 @@ fn a_kept_subscription_that_is_not_allowed_any_more_shows_nothing_when_its_sessi
         assert!(is_present);
         alice.expect_text("own/x", "waits");
         publisher.publish(Publish::new("secret/x", "now", 1));
-        alice.expect_ping_answered();
+        expect_next(&mut alice, &mut publisher, "own/x");
         // Another subscription of its own shows it, if that is allowed.
         alice.subscribe("secret/+", 1);
         publisher.publish(Publish::new("secret/x", "by another", 1));
         alice.expect_text("secret/x", "by another");
         alice.unsubscribe(&["secret/+"]);
         publisher.publish(Publish::new("secret/x", "withheld again", 1));
-        alice.expect_ping_answered();
+        expect_next(&mut alice, &mut publisher, "own/x");
         // And when it may again, it is still subscribed.
         story.set(broker, ALLOWED);
         alice.expect_ping_answered();
@@ -131,7 +136,7 @@ fn a_right_that_a_program_takes_away_is_gone_with_a_reload_retained_included() {
         expect_reviewed(&mut alice, &mut publisher);
         publisher.publish(Publish::new("secret/x", "now", 1));
         publisher.publish(Publish::new("secret/x", "now", 0));
-        alice.expect_ping_answered();
+        expect_next(&mut alice, &mut publisher, "probe");
         let refused = if version.has_properties() { 0x87 } else { 0x80 };
         assert_eq!(alice.subscribe("secret/#", 1), refused);
         publisher.publish(Publish::new("secret/kept", "later", 1).retained());
